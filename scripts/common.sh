@@ -1,0 +1,57 @@
+# Shared by the scripts beside it; sourced, never run.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+STPM_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+
+# The project's own environment where run_demo.sh or run_tests.sh made one, else the caller's python3.
+if [[ -z ${STPM_PYTHON:-} ]]; then
+  STPM_PYTHON=python3
+  [[ -x $STPM_ROOT/.venv/bin/python ]] && STPM_PYTHON=$STPM_ROOT/.venv/bin/python
+fi
+
+die() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# usage_unless COUNT TEXT ARGS...: exit with the usage unless at least COUNT positional arguments stand before the flags.
+usage_unless() {
+  local needed=$1 text=$2 given=0
+  shift 2
+  for argument in "$@"; do
+    [[ $argument == --* ]] && break
+    given=$((given + 1))
+  done
+  if ((given < needed)); then
+    echo "usage: $text" >&2
+    exit 2
+  fi
+}
+
+# device_id ARG: print ARG if it is a card's number, nothing if it is absent or a flag; anything else is an error.
+device_id() {
+  local argument=${1:---}
+  [[ $argument == --* ]] && return
+  [[ $argument =~ ^[0-9]+$ ]] || die "DEVICE_ID: expected a whole number, got '$argument'"
+  echo "$argument"
+}
+
+# run_logged LOG COMMAND...: run in the background with all output in LOG; with STPM_FOREGROUND=1 stay, show the
+# output too and return the exit status.
+run_logged() {
+  local log=$1
+  shift
+  mkdir -p -- "$(dirname -- "$log")"
+  if [[ ${STPM_FOREGROUND:-0} == 1 ]]; then
+    if [[ -t 2 ]]; then
+      "$@" | tee -- "$log" # the progress bar, on stderr, keeps its terminal
+    else
+      "$@" 2>&1 | tee -- "$log"
+    fi
+  else
+    nohup "$@" >"$log" 2>&1 </dev/null &
+    echo "started in the background: pid $!, log $log"
+  fi
+}

@@ -1,0 +1,142 @@
+"""What happens during training: progress, evaluation, stopping and checkpoints."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from mindspore.train import Callback, RunContext
+from tqdm import tqdm
+
+from src.run_state import TrainingRun
+from src.utils import LOGGER, InputError
+
+
+def is_whole_epoch(run_context: RunContext) -> bool:
+    """Tell whether the epoch that ends was trained to its last step."""
+    params = run_context.original_args()
+    return params.cur_step_num % params.batch_num == 0
+
+
+class StopOnSignal(Callback):
+    """On SIGINT or SIGTERM, ends the training after the step (or sink) under way.
+
+    ``received`` is the signal's number afterwards, or None.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.received: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def on_train_begin(self, run_context: RunContext) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.received = number
+        print(f"{signal.Signals(number).name}: stopping after this step", file=sys.stderr, flush=True)
+
+    def on_train_step_end(self, run_context: RunContext) -> None:
+        if self.received is not None:
+            run_context.request_stop()
+
+    def on_train_end(self, run_context: RunContext) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class EpochRecorder(Callback):
+    """Records each whole epoch's loss and time in the run, and shows progress: a line each, and a bar on a terminal.
+
+    The loss of an epoch is the mean over its batches; with a dataset sink, where only the last step's loss comes
+    back, it is that one.
+    """
+
+    def __init__(self, run: TrainingRun, *, images: int, epochs: int):
+        super().__init__()
+        self.run, self.images, self.epochs = run, images, epochs
+        self.losses: list[float] = []
+        self.started = 0.0
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, run_context: RunContext) -> None:
+        if sys.stderr.isatty():
+            total = self.epochs * self.images
+            done = self.run.epoch * self.images
+            self.bar = tqdm(total=total, initial=done, unit="img", dynamic_ncols=True, smoothing=0.1)
+
+    def on_train_epoch_begin(self, run_context: RunContext) -> None:
+        self.losses, self.started = [], time.perf_counter()
+
+    def on_train_step_end(self, run_context: RunContext) -> None:
+        params = run_context.original_args()
+        loss = float(params.net_outputs.asnumpy())
+        self.losses.append(loss)
+        if self.bar:
+            step = (params.cur_step_num - 1) % params.batch_num + 1
+            self.bar.n = (params.cur_epoch_num - 1) * self.images + self.images * step // params.batch_num
+            self.bar.set_description(f"epoch {params.cur_epoch_num}/{self.epochs}", refresh=False)
+            self.bar.set_postfix(loss=f"{loss:.3f}")
+
+    def on_train_epoch_end(self, run_context: RunContext) -> None:
+        if not is_whole_epoch(run_context):
+            return
+        params = run_context.original_args()
+        seconds = time.perf_counter() - self.started
+        loss = sum(self.losses) / len(self.losses)
+        self.run.record_epoch(params.cur_epoch_num, loss=loss, last_loss=self.losses[-1], seconds=seconds)
+        left = seconds * (self.epochs - params.cur_epoch_num)
+        if self.bar:
+            self.bar.clear()
+        LOGGER.info(
+            "epoch %d/%d  loss %.4f  %.1f s (%.2f s per step)  %.1f images/s  ETA %s", params.cur_epoch_num, self.epochs,
+            loss, seconds, seconds / params.batch_num, self.images / seconds, tqdm.format_interval(left),
+        )
+
+    def on_train_end(self, run_context: RunContext) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+class EvaluateEveryN(Callback):
+    """Evaluates every ``interval`` epochs on the test images, for information: no checkpoint is chosen by it."""
+
+    def __init__(self, run: TrainingRun, evaluate: Callable[[], dict], *, interval: int):
+        super().__init__()
+        self.run, self.evaluate, self.interval = run, evaluate, interval
+
+    def on_train_epoch_end(self, run_context: RunContext) -> None:
+        epoch = run_context.original_args().cur_epoch_num
+        if epoch % self.interval or not is_whole_epoch(run_context):
+            return
+        results = self.evaluate()
+        metrics = {name: results[name] for name in ("pixel_auroc", "image_auroc", "pro")}
+        self.run.record_evaluation(epoch, metrics)
+        LOGGER.info("epoch %d  test images, for information: %s", epoch,
+                    "  ".join(f"{name} {value}" for name, value in metrics.items()))
+
+
+class SaveEveryEpoch(Callback):
+    """Writes checkpoint, configuration, resume state and train.json after each whole epoch."""
+
+    def __init__(self, run: TrainingRun):
+        super().__init__()
+        self.run = run
+
+    def on_train_epoch_end(self, run_context: RunContext) -> None:
+        if is_whole_epoch(run_context):
+            self.run.save()
+
+
+class StopOnBadLoss(Callback):
+    """Stops with an error where the loss is no longer finite, so that the last good checkpoint stays."""
+
+    def on_train_step_end(self, run_context: RunContext) -> None:
+        params = run_context.original_args()
+        loss = float(params.net_outputs.asnumpy())
+        if not abs(loss) < float("inf"):
+            raise InputError(
+                f"loss is {loss} at step {params.cur_step_num} (epoch {params.cur_epoch_num}): training diverged; "
+                "try a smaller --lr. The checkpoint of the last whole epoch is kept"
+            )

@@ -1,0 +1,102 @@
+"""Every command-line flag, declared once; entry points pick those that they need."""
+
+import argparse
+from typing import Any
+
+from src.images import MASK_RULES
+from src.utils import DEVICE_TARGETS
+
+
+def parse_bool(text: str) -> bool:
+    """Parse "True" or "False", in any case."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
+
+
+def _number(kind: type, minimum: float, *, strict: bool = False):
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        # the comparison is False for nan, and inf has no use anywhere
+        valid = value is not None and (value > minimum if strict else value >= minimum) and value < float("inf")
+        if not valid:
+            bound = f"{'above' if strict else 'of at least'} {minimum}"
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {noun} {bound}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _image_size(text: str) -> int:
+    size = _number(int, 32)(text)
+    if size % 16:
+        raise argparse.ArgumentTypeError(f"expected a multiple of 16 (pixels), got {text!r}")
+    return size
+
+
+DEFAULT_EPOCHS = 100
+DEFAULT_IMAGE_SIZE = 256
+
+_POSITIVE_INT = _number(int, 1)
+_COUNT = _number(int, 0)
+_SWITCH: dict[str, Any] = {"type": parse_bool, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
+
+FLAGS: dict[str, dict[str, Any]] = {
+    # where it runs
+    "modelarts": _SWITCH | {"help": "run on the ModelArts platform: copy from and to its object storage"},
+    "device_target": {"choices": ("auto", *DEVICE_TARGETS), "default": "auto",
+                      "help": "device; auto takes Ascend, then GPU, then CPU"},
+    "device_id": {"type": _COUNT, "default": 0, "help": "number of the card (ignored on CPU)"},
+    # what it reads and writes
+    "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},
+    "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: data_url"},
+    "category": {"required": True, "help": "category: a folder of the data set, such as bottle"},
+    "train_url": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
+    "pre_ckpt_path": {"metavar": "FILE", "required": True,
+                      "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
+                      "with batch norm calibrated on the training images"},
+    "num_class": {"type": _POSITIVE_INT,
+                  "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); "
+                  "the head is not used, a mismatch is only warned about"},
+    "ckpt_path": {"metavar": "FILE", "help": "checkpoint that train.py wrote"},
+    "ckpt_url": {"metavar": "FILE", "help": "the same as --ckpt_path"},
+    "image_size": {"type": _image_size,
+                   "help": "side to which images are resized, in pixels, a multiple of 16; default: the checkpoint's, else 256"},
+    # training
+    "epoch": {"type": _POSITIVE_INT, "help": "number of passes over the training images; default: 100"},
+    "steps": {"type": _POSITIVE_INT, "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs"},
+    "batch_size": {"type": _POSITIVE_INT, "default": 32, "help": "images per optimiser step"},
+    "lr": {"type": _number(float, 0, strict=True), "default": 0.4, "help": "learning rate"},
+    "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
+    "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
+    "seed": {"type": _COUNT, "default": 1, "help": "seed of the student's weights and of the order of images"},
+    "amp_level": {"choices": ("O0", "O1", "O2", "O3"), "default": "O0",
+                  "help": "mixed precision of mindspore.train.Model (O0: float32); Ascend and GPU only"},
+    "cache_teacher": {"choices": ("auto", "on", "off"), "default": "auto",
+                      "help": "compute the teacher's features once and keep them; auto: on for CPU"},
+    "cache_budget": {"type": _number(float, 0), "default": 2.0,
+                     "help": "memory for kept images and features, in GB each; beyond it they go to a temporary file "
+                     "in the output folder"},
+    "eval_interval": {"type": _COUNT, "default": 0,
+                      "help": "evaluate on the test images every N epochs, for information only; 0: never"},
+    "resume": _SWITCH | {"help": "go on from the last whole epoch of an interrupted run in the output folder"},
+    # evaluation
+    "eval_batch_size": {"type": _POSITIVE_INT, "default": 8, "help": "images per inference call"},
+    "mask_rule": {"choices": tuple(MASK_RULES), "default": "half",
+                  "help": "how resized masks become binary: covered by half (default), wholly (erode) or at all (dilate)"},
+    "out_dir": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
+}
+
+
+def build_parser(description: str, names: tuple[str, ...]) -> argparse.ArgumentParser:
+    """Return a parser that knows the named flags and refuses all others, abbreviations included."""
+    parser = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", **FLAGS[name])
+    return parser

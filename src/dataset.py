@@ -1,0 +1,217 @@
+"""MVTec AD folder layout -> sorted samples -> decoded images; MindSpore pipelines on top.
+
+Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
+
+    <root>/<category>/train/good/*.png
+    <root>/<category>/test/<defect type or good>/*.png
+    <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.images import IMAGE_SUFFIXES, load_image, load_mask, to_network_input
+from src.store import allocate
+from src.utils import InputError
+
+GOOD = "good"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a category: its file, its defect type ("good" without one) and its mask file, if any."""
+
+    path: Path
+    defect: str
+    mask_path: Path | None = None
+
+    @property
+    def is_defective(self) -> bool:
+        return self.defect != GOOD
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the pictures of a folder by stem, sorted by name.
+
+    Raises:
+        InputError: two pictures share a stem, so that a mask could belong to either.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise InputError(f"{path}: has the same stem as {found[path.stem].name}; rename one of them")
+        found[path.stem] = path
+    return found
+
+
+def list_categories(root: Path) -> list[str]:
+    """Return the names of the folders below ``root`` that hold ``train/good``, sorted.
+
+    Raises:
+        InputError: ``root`` is not a folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such data set folder")
+    return [folder.name for folder in _folders(root) if (folder / "train" / GOOD).is_dir()]
+
+
+def category_folder(root: Path, category: str) -> Path:
+    """Return the folder of a category.
+
+    Raises:
+        InputError: there is no such category; the message lists those found.
+    """
+    categories = list_categories(root)
+    if category not in categories:
+        found = ", ".join(categories) if categories else "none (a category holds a folder train/good)"
+        raise InputError(f"{root}: no category {category!r}; found: {found}")
+    return root / category
+
+
+def list_train(root: Path, category: str) -> list[Sample]:
+    """Return the training images of a category, sorted by name.
+
+    Raises:
+        InputError: the category is missing or its ``train/good`` is empty.
+    """
+    folder = category_folder(root, category) / "train" / GOOD
+    samples = [Sample(path, GOOD) for path in _images_by_stem(folder).values()]
+    if not samples:
+        raise InputError(f"{folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
+    return samples
+
+
+def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Pair masks with images by stem: ``000_mask.png`` or ``000.png`` belongs to ``000.png``.
+
+    Raises:
+        InputError: an image has no mask, or a mask no image.
+    """
+    masks = {stem.removesuffix("_mask"): path for stem, path in _images_by_stem(folder).items()}
+    for stem in images.keys() - masks.keys():
+        raise InputError(f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
+                         "(remove the whole folder if this defect type has no masks)")
+    for stem in masks.keys() - images.keys():
+        raise InputError(f"{masks[stem]}: extra mask, there is no image {stem} to which it belongs")
+    return masks
+
+
+def list_test(root: Path, category: str) -> list[Sample]:
+    """Return the test images of a category, sorted by defect type and name.
+
+    An absent mask folder leaves a defect type without masks; one that is only partly filled is an error.
+
+    Raises:
+        InputError: the category, its test folder or an image is missing, or masks and images do not pair.
+    """
+    folder = category_folder(root, category)
+    if not (folder / "test").is_dir():
+        raise InputError(f"{folder / 'test'}: no such folder; evaluation needs test images")
+    samples = []
+    defect_folders = _folders(folder / "test")
+    for defect_folder in defect_folders:
+        images = _images_by_stem(defect_folder)
+        if not images:
+            raise InputError(f"{defect_folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
+        mask_folder = folder / "ground_truth" / defect_folder.name
+        masks = _pair_masks(images, mask_folder) if mask_folder.is_dir() else {}
+        if masks and defect_folder.name == GOOD:
+            raise InputError(f"{mask_folder}: good images have no masks; remove this folder")
+        samples += [Sample(path, defect_folder.name, masks.get(stem)) for stem, path in images.items()]
+    if not samples:
+        raise InputError(f"{folder / 'test'}: holds no folder of images")
+    if (folder / "ground_truth").is_dir():
+        known = {entry.name for entry in defect_folders}
+        for mask_folder in _folders(folder / "ground_truth"):
+            if mask_folder.name not in known:
+                raise InputError(f"{mask_folder}: extra masks, there is no folder {folder / 'test' / mask_folder.name}")
+    return samples
+
+
+def decode_images(
+    samples: list[Sample], *, image_size: int, budget_bytes: int | None = None, spill_folder: Path | None = None
+) -> np.ndarray:
+    """Decode and resize all pictures once, over all cores: uint8 (N, S, S, 3).
+
+    Args:
+        budget_bytes: what may stay in memory; a larger array is memory-mapped in ``spill_folder``. None: no limit.
+
+    Raises:
+        InputError: a picture is unreadable; the message names it.
+    """
+    images = allocate((len(samples), image_size, image_size, 3), np.uint8, budget_bytes, spill_folder)
+    with ThreadPoolExecutor() as pool:  # PIL lets go of the interpreter lock while it decodes and resizes
+        for i, image in enumerate(pool.map(lambda sample: load_image(sample.path, image_size), samples)):
+            images[i] = image
+    return images
+
+
+def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
+    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none."""
+    masks = np.zeros((len(samples), image_size, image_size), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        with_mask = [i for i, sample in enumerate(samples) if sample.mask_path is not None]
+        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size), with_mask)
+        for i, mask in zip(with_mask, loaded, strict=True):
+            masks[i] = mask
+    return masks
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the training images in an epoch (from 1): a function of seed and epoch, nothing else."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+class EpochBatches:
+    """Iterable of a training epoch's batches; each new iteration is the next epoch.
+
+    Yields images, float32 (B, 3, S, S), and the rows of ``features`` that belong to them; the last batch may be smaller.
+
+    Args:
+        images: uint8 (N, S, S, 3).
+        features: further arrays with N rows, such as cached teacher features.
+        first_epoch: number of the first epoch that is iterated, from 1.
+    """
+
+    def __init__(self, images: np.ndarray, features: tuple[np.ndarray, ...], *, batch_size: int, seed: int, first_epoch: int):
+        self.images, self.features = images, features
+        self.batch_size, self.seed = batch_size, seed
+        self.next_epoch = first_epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        order = epoch_order(len(self.images), seed=self.seed, epoch=self.next_epoch)
+        self.next_epoch += 1
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            yield to_network_input(self.images[rows]), *(array[rows] for array in self.features)
+
+
+def training_pipeline(batches: EpochBatches):
+    """Wrap batches in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
+    import mindspore.dataset as ds
+
+    ds.config.set_prefetch_size(2)  # a batch with its teacher features is 85 MB at the default sizes
+    columns = ["images", *(f"teacher_{i}" for i in range(len(batches.features)))]
+    return ds.GeneratorDataset(batches, columns, shuffle=False, num_parallel_workers=1, python_multiprocessing=False)
+
+
+def fingerprint_samples(samples: list[Sample]) -> str:
+    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?"""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.defect}/{sample.path.name}:{sample.path.stat().st_size}\n".encode())
+    return digest.hexdigest()

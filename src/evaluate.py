@@ -1,0 +1,119 @@
+"""Anomaly maps of a whole test set and the metrics over them."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from src.dataset import GOOD, Sample
+from src.images import MASK_RULES, binary_mask, to_network_input
+from src.metrics import auroc, image_scores, per_region_overlap, why_undefined
+
+# Images in, float32 (N, 3, S, S); maps out, float32 (N, 1, S, S).
+MapFunction = Callable[[np.ndarray], np.ndarray]
+
+
+def predict_maps(anomaly_map: MapFunction, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Compute the anomaly maps of decoded images in batches of one size (the last is filled up, the filling dropped).
+
+    Args:
+        images: uint8 (N, S, S, 3).
+
+    Returns:
+        float32 (N, S, S).
+    """
+    count = len(images)
+    batch_size = min(batch_size, count)
+    maps = np.empty(images.shape[:3], np.float32)
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size) % count
+        kept = min(batch_size, count - start)
+        maps[start : start + kept] = anomaly_map(to_network_input(images[rows]))[:kept, 0]
+    return maps
+
+
+def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> dict:
+    """Compute every metric of a category.
+
+    Defective images without a mask count for image metrics only.
+
+    Args:
+        maps: float32 (N, S, S).
+        masks: resized grey masks, uint8 (N, S, S).
+        mask_rule: one of ``MASK_RULES``, for the pixel metrics.
+
+    Returns:
+        JSON-serialisable metrics; an undefined one is None, with its reason under "undefined".
+    """
+    labels = np.array([sample.is_defective for sample in samples])
+    scores = image_scores(maps)
+    has_pixel_truth = np.array([not sample.is_defective or sample.mask_path is not None for sample in samples])
+    pixel_maps, grey = maps[has_pixel_truth], masks[has_pixel_truth]
+    pixel_labels = binary_mask(grey, mask_rule)
+    undefined: dict[str, str] = {}
+
+    def defined(name: str, value: float, reason: str | None) -> float | None:
+        if reason is not None:
+            undefined[name] = reason
+            return None
+        return value
+
+    pixel_reason = why_undefined(pixel_labels)
+    if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
+        pixel_reason = "no defective image has a mask"
+    return {
+        "pixel_auroc": defined("pixel_auroc", auroc(pixel_maps, pixel_labels), pixel_reason),
+        "image_auroc": defined("image_auroc", auroc(scores, labels), why_undefined(labels)),
+        "pro": defined("pro", per_region_overlap(pixel_maps, pixel_labels), pixel_reason),
+        "mask_rule": mask_rule,
+        "pixel_auroc_by_mask_rule": {
+            rule: defined(f"pixel_auroc_by_mask_rule.{rule}", auroc(pixel_maps, binary_mask(grey, rule)), pixel_reason)
+            for rule in MASK_RULES
+        },
+        "by_defect": {
+            defect: _score_defect(defect, samples, scores, maps, masks, mask_rule)
+            for defect in sorted({sample.defect for sample in samples if sample.is_defective})
+        },
+        "images": {
+            "test": len(samples), "good": int((~labels).sum()), "defective": int(labels.sum()),
+            "in_pixel_metrics": int(has_pixel_truth.sum()),
+        },
+        "undefined": undefined,
+    }
+
+
+def _score_defect(
+    defect: str, samples: list[Sample], scores: np.ndarray, maps: np.ndarray, masks: np.ndarray, mask_rule: str
+) -> dict:
+    """AUROC of one defect type against all good images; None where it is undefined."""
+    rows = np.array([sample.defect in (defect, GOOD) for sample in samples])
+    labels = np.array([sample.defect == defect for sample in samples])
+    pixel_rows = rows & np.array([sample.defect == GOOD or sample.mask_path is not None for sample in samples])
+    pixel_labels = binary_mask(masks[pixel_rows], mask_rule)
+    return {
+        "images": int(labels.sum()),
+        "image_auroc": None if why_undefined(labels[rows]) else auroc(scores[rows], labels[rows]),
+        "pixel_auroc": None if why_undefined(pixel_labels) else auroc(maps[pixel_rows], pixel_labels),
+    }
+
+
+def three_lines(category: str, results: dict) -> str:
+    """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
+    pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
+    return (
+        f"category:  {category}\n"
+        f"Total pixel-level auc-roc score :  {pixel}\n"
+        f"Total image-level auc-roc score :  {image}"
+    )
+
+
+def _printed(results: dict, name: str) -> str:
+    if results[name] is None:
+        return f"nan ({results['undefined'][name]})"
+    return repr(results[name])
+
+
+def evaluate_samples(anomaly_map: MapFunction, samples: list[Sample], images: np.ndarray, masks: np.ndarray, *,
+                     batch_size: int, mask_rule: str) -> tuple[dict, np.ndarray]:
+    """Return the metrics of a test set and its maps, float32 (N, S, S)."""
+    maps = predict_maps(anomaly_map, images, batch_size=batch_size)
+    return score_maps(maps, masks, samples, mask_rule=mask_rule), maps

@@ -1,0 +1,77 @@
+"""A picture file -> RGB array -> network input; a mask file -> grey array -> binary mask. No mindspore here."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from src.utils import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# ImageNet statistics of torchvision's pretrained models, RGB.
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+# How a resized grey mask becomes binary: the thresholds are inclusive lower bounds.
+MASK_RULES = {
+    "half": 128,  # at least half covered: this project's
+    "erode": 255,  # fully covered: the model zoo's code, which truncates
+    "dilate": 1,  # touched at all: the paper's code
+}
+
+
+def _open(path: Path) -> Image.Image:
+    """Open and decode a picture, turned upright.
+
+    Raises:
+        InputError: the file is missing, no picture, damaged, or too large to be one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+        raise InputError(f"{path}: not a readable image: {error}") from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale a 16-bit grey picture to 8 bits; PIL's own conversion would clip it."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    return image
+
+
+def load_image(path: Path, image_size: int) -> np.ndarray:
+    """Read a picture as RGB and resize it with PIL's LANCZOS: uint8 (S, S, 3).
+
+    Raises:
+        InputError: the file is not a readable image.
+    """
+    image = _to_8_bit(_open(path)).convert("RGB")
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
+
+
+def load_mask(path: Path, image_size: int) -> np.ndarray:
+    """Read a mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
+
+    Raises:
+        InputError: the file is not a readable image.
+    """
+    mask = _to_8_bit(_open(path)).convert("L")
+    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def binary_mask(mask: np.ndarray, rule: str = "half") -> np.ndarray:
+    """Make resized grey masks, uint8 (...), binary: bool (...), by one of ``MASK_RULES``."""
+    return mask >= MASK_RULES[rule]
+
+
+def to_network_input(images: np.ndarray) -> np.ndarray:
+    """Scale and normalise RGB images: uint8 (N, S, S, 3) -> float32 (N, 3, S, S)."""
+    scaled = (images.astype(np.float32) / 255 - MEAN) / STD
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

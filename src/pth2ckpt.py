@@ -1,0 +1,101 @@
+"""Convert a PyTorch ResNet-18 state_dict (.pth) to a MindSpore checkpoint (.ckpt) for the teacher.
+
+    python src/pth2ckpt.py --pth_path resnet18-f37072fd.pth --ckpt_path resnet18.ckpt
+"""
+
+import argparse
+import pickle
+import re
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file, as the README shows it
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from src.utils import LOGGER, InputError, atomic_path, prepare_environment, run_entry_point
+
+# torch's batch norm entry -> MindSpore's
+_BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def mindspore_name(name: str) -> str | None:
+    """Translate a torchvision parameter name; None for an entry that MindSpore has no use for."""
+    if name.endswith("num_batches_tracked"):
+        return None
+    name = name.replace("downsample", "down_sample_layer")
+    module, _, entry = name.rpartition(".")
+    if re.search(r"(^|\.)bn\d$|down_sample_layer\.1$", module):
+        entry = _BN_ENTRIES.get(entry, entry)
+    return f"{module}.{entry}"
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Read a torch state_dict, or the "state_dict" entry of a training checkpoint, as arrays; executes nothing.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("converting a .pth file needs PyTorch: pip install torch==2.13.0") from error
+    if not path.is_file():
+        raise InputError(f"--pth_path {path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"--pth_path {path}: not a readable file of PyTorch weights: {reason}") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"--pth_path {path}: expected a state_dict, found {type(content).__name__}")
+    wrong = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
+    if wrong is not None:
+        raise InputError(f"--pth_path {path}: expected a state_dict of tensors, entry {wrong!r} is none")
+    return {str(name).removeprefix("module."): value.float().numpy() for name, value in content.items()}
+
+
+def convert(pth_path: Path, ckpt_path: Path) -> None:
+    """Convert a file; everything that MindSpore has a name for is kept, the trunk must be complete.
+
+    Raises:
+        InputError: the input cannot be read or lacks an entry of the trunk, or the output cannot be written.
+    """
+    if ckpt_path.suffix != ".ckpt":
+        raise InputError(f"--ckpt_path {ckpt_path}: expected a name that ends in .ckpt")
+    state = read_state_dict(pth_path)
+    prepare_environment()
+    import mindspore as ms
+
+    from src.resnet import ResNet18Trunk
+    from src.stpm import load_checked, named_parameters
+
+    arrays = {mindspore_name(name): array for name, array in state.items()}
+    dropped = len(state) - len(arrays) + (None in arrays)
+    arrays.pop(None, None)
+    beyond = load_checked(named_parameters(ResNet18Trunk()), arrays, source=f"--pth_path {pth_path}")
+    with atomic_path(ckpt_path) as temporary:
+        ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(temporary))
+    LOGGER.info("%s: %d entries of the trunk, %d beyond it (layer4, fc), %d dropped (batch counters)",
+                ckpt_path, len(arrays) - beyond, beyond, dropped)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--pth_path", type=Path, required=True, help="PyTorch file: a state_dict of torchvision's resnet18")
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="MindSpore checkpoint to write (.ckpt)")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Convert; return the exit status."""
+    convert(args.pth_path, args.ckpt_path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,141 @@
+"""The ResNet-18 trunk shared by teacher and student: an image in, features at strides 4, 8 and 16 out.
+
+Layout, names and constants are torchvision's ResNet-18 (``torchvision.models.resnet18``), cut after layer3:
+
+    layer    channels  stride  output for 256x256
+    stem        64        4       64x64
+    layer1      64        4       64x64
+    layer2     128        8       32x32
+    layer3     256       16       16x16
+"""
+
+from collections.abc import Callable
+
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeNormal, initializer
+
+CHANNELS = (64, 128, 256)
+STRIDES = (4, 8, 16)
+
+# torchvision's BatchNorm2d defaults; MindSpore's momentum weighs the old value, torch's (0.1) the new one.
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.9
+
+
+def batch_norm(channels: int) -> nn.Cell:
+    """Return the trunk's ordinary normalisation: batch norm with torchvision's constants."""
+    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+class ChannelBias(nn.Cell):
+    """Adds one number per channel: what is left of a batch norm that was folded into its convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = Parameter(initializer("zeros", (1, channels, 1, 1)), name="bias")
+
+    def construct(self, x):
+        return ops.add(x, self.bias)
+
+
+class TrainingPool(nn.Cell):
+    """3x3, stride 2, padding 1 max pooling whose gradient is the fastest of MindSpore's on CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
+
+    def construct(self, x):
+        return self.pool(x)
+
+
+class InferencePool(nn.Cell):
+    """The same pooling, forward only: four times faster than ``TrainingPool`` on CPU.
+
+    After a ReLU a zero border changes no maximum, and with an even height and width (image sizes are multiples
+    of 16) the window never reaches the lower or right border, so only a zero row and column are put in front.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
+
+    def construct(self, x):
+        x = ops.concat((ops.zeros_like(x[:, :, :1, :]), x), 2)
+        x = ops.concat((ops.zeros_like(x[:, :, :, :1]), x), 3)
+        return self.pool(x)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Conv2d:
+    """Return a convolution without bias, He-normal initialised by its fan-out."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        pad_mode="pad",
+        padding=padding,
+        has_bias=False,
+        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
+    )
+
+
+class BasicBlock(nn.Cell):
+    """Two 3x3 convolutions and a shortcut (He et al. 2015, figure 2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Callable[[int], nn.Cell]):
+        super().__init__()
+        self.conv1 = _conv(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+        self.bn1 = norm(out_channels)
+        self.conv2 = _conv(out_channels, out_channels, kernel_size=3, stride=1, padding=1)
+        self.bn2 = norm(out_channels)
+        self.relu = nn.ReLU()
+        self.has_projection = stride != 1 or in_channels != out_channels
+        if self.has_projection:
+            self.down_sample_layer = nn.SequentialCell(
+                [_conv(in_channels, out_channels, kernel_size=1, stride=stride, padding=0), norm(out_channels)]
+            )
+
+    def construct(self, x):
+        shortcut = x
+        if self.has_projection:
+            shortcut = self.down_sample_layer(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(ops.add(y, shortcut))
+
+
+def _layer(in_channels: int, out_channels: int, stride: int, norm: Callable[[int], nn.Cell]) -> nn.SequentialCell:
+    return nn.SequentialCell(
+        [BasicBlock(in_channels, out_channels, stride, norm), BasicBlock(out_channels, out_channels, 1, norm)]
+    )
+
+
+class ResNet18Trunk(nn.Cell):
+    """ResNet-18 up to layer3.
+
+    Args:
+        norm: makes the cell after each convolution from its channel count; ``batch_norm`` or ``ChannelBias``.
+        pool: the stem's pooling; ``TrainingPool`` or ``InferencePool``, equal in value, not in speed.
+
+    Inputs: float32 (N, 3, S, S), normalised as in ``src.images``; S a multiple of 16.
+    Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
+    """
+
+    def __init__(self, *, norm: Callable[[int], nn.Cell] = batch_norm, pool: Callable[[], nn.Cell] = TrainingPool):
+        super().__init__()
+        self.conv1 = _conv(3, 64, kernel_size=7, stride=2, padding=3)
+        self.bn1 = norm(64)
+        self.relu = nn.ReLU()
+        self.pool = pool()
+        self.layer1 = _layer(64, 64, 1, norm)
+        self.layer2 = _layer(64, 128, 2, norm)
+        self.layer3 = _layer(128, 256, 2, norm)
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.relu(self.bn1(self.conv1(x)))  # (N, 64, 128, 128)
+        x = self.pool(x)  # (N, 64, 64, 64)
+        f1 = self.layer1(x)  # (N, 64, 64, 64)
+        f2 = self.layer2(f1)  # (N, 128, 32, 32)
+        f3 = self.layer3(f2)  # (N, 256, 16, 16)
+        return f1, f2, f3

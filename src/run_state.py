@@ -1,0 +1,141 @@
+"""A training run on disk: its checkpoint, what it needs to go on, and its record."""
+
+import json
+import time
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from src.images import MEAN, STD
+from src.stpm import STPM, checkpoint_entries, load_checked, named_parameters, read_checkpoint
+from src.utils import InputError, atomic_path, fingerprint, versions, write_json
+
+SIDECAR_FORMAT = 1
+_META = "run_state"
+
+
+def sidecar_content(category: str, image_size: int, config: dict) -> dict:
+    """Return what stands beside every model of a training: all that is needed to feed it and to trace it."""
+    return {
+        "format": SIDECAR_FORMAT,
+        "category": category,
+        "image_size": image_size,
+        "preprocessing": {
+            "colour": "RGB", "resize": "LANCZOS", "scale": 1 / 255, "mean": MEAN.tolist(), "std": STD.tolist(),
+            "layout": "NCHW", "dtype": "float32",
+        },
+        "threshold": None,
+        "config": config,
+        "config_hash": fingerprint(config),
+        "versions": versions(),
+    }
+
+
+class TrainingRun:
+    """What a run has reached, and how that is written and read back.
+
+    Files in ``folder``, each replaced atomically after a whole epoch:
+        <category>_last.ckpt    teacher and student
+        <category>_last.json    the resolved configuration (sidecar)
+        <category>_resume.ckpt  student, optimiser state and record: all that a resumed run needs
+        train.json              loss and time per epoch, versions, seed
+
+    Args:
+        config: everything that the result depends on; a run is only resumed with the same.
+        facts: further content of train.json.
+    """
+
+    def __init__(self, folder: Path, category: str, stpm: STPM, optimiser: nn.Optimizer, *, config: dict, facts: dict):
+        self.folder, self.category = folder, category
+        self.stpm, self.optimiser = stpm, optimiser
+        self.config, self.facts = config, facts
+        self.epochs: list[dict] = []
+        self.evaluations: list[dict] = []
+        self.checkpoint_path = folder / f"{category}_last.ckpt"
+        self.resume_path = folder / f"{category}_resume.ckpt"
+
+    @property
+    def epoch(self) -> int:
+        """Number of whole epochs trained."""
+        return len(self.epochs)
+
+    def record_epoch(self, epoch: int, *, loss: float, last_loss: float, seconds: float) -> None:
+        """Append an epoch: mean loss per batch, loss of its last batch, seconds."""
+        self.epochs.append({"epoch": epoch, "loss": loss, "last_batch_loss": last_loss, "seconds": round(seconds, 3)})
+
+    def record_evaluation(self, epoch: int, metrics: dict) -> None:
+        """Append an evaluation made during training."""
+        self.evaluations.append({"epoch": epoch, **metrics})
+
+    def save(self) -> None:
+        """Write all files of the run; the resume state last, so that it never runs ahead of the others.
+
+        Raises:
+            InputError: a file cannot be written; those of the epoch before stay.
+        """
+        self._save_entries(checkpoint_entries(named_parameters(self.stpm)), self.checkpoint_path)
+        write_json(
+            self.checkpoint_path.with_suffix(".json"),
+            sidecar_content(self.category, self.config["image_size"], self.config),
+        )
+        self.write_record()
+        meta = json.dumps({"config": self.config, "epochs": self.epochs, "evaluations": self.evaluations})
+        state = [{"name": _META, "data": Tensor(np.frombuffer(meta.encode(), np.uint8))}]
+        self._save_entries(checkpoint_entries(self._state()) + state, self.resume_path)
+
+    def write_record(self) -> None:
+        """Write train.json."""
+        content = {
+            "category": self.category,
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "epochs_trained": self.epoch,
+            "training_seconds": round(sum(entry["seconds"] for entry in self.epochs), 3),
+            **self.facts,
+            "config": self.config,
+            "config_hash": fingerprint(self.config),
+            "versions": versions(),
+            "epochs": self.epochs,
+            "evaluations": self.evaluations,
+        }
+        write_json(self.folder / "train.json", content)
+
+    def resume(self) -> None:
+        """Take up the state that ``save`` wrote.
+
+        Raises:
+            InputError: there is none, it is damaged, or it belongs to a run with another configuration.
+        """
+        if not self.resume_path.is_file():
+            raise InputError(f"--resume: {self.resume_path} does not exist; start without --resume")
+        arrays = read_checkpoint(self.resume_path)
+        meta_bytes = arrays.pop(_META, None)
+        if meta_bytes is None:
+            raise InputError(f"{self.resume_path}: not the resume state of a training (it has no entry {_META!r})")
+        try:
+            meta = json.loads(meta_bytes.astype(np.uint8).tobytes())
+            saved_config, epochs, evaluations = meta["config"], meta["epochs"], meta["evaluations"]
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{self.resume_path}: damaged resume state: {error}") from error
+        differing = [
+            f"{name} was {saved_config.get(name)!r}, is {self.config.get(name)!r}"
+            for name in sorted(saved_config.keys() | self.config.keys())
+            if saved_config.get(name) != self.config.get(name)
+        ]
+        if differing:
+            raise InputError(f"--resume: {self.resume_path} belongs to another configuration: {'; '.join(differing)}")
+        load_checked(self._state(), arrays, source=str(self.resume_path))
+        self.epochs, self.evaluations = epochs, evaluations
+
+    def _state(self) -> dict[str, Parameter]:
+        """Return what changes during training: the student and the optimiser's own state, by unique names."""
+        student = {f"student.{name}": parameter for name, parameter in named_parameters(self.stpm.model_s).items()}
+        known = {id(parameter) for parameter in student.values()}
+        own = {f"optimiser.{p.name}": p for p in self.optimiser.get_parameters() if id(p) not in known}
+        return student | own
+
+    @staticmethod
+    def _save_entries(entries: list[dict], path: Path) -> None:
+        with atomic_path(path) as temporary:
+            ms.save_checkpoint(entries, str(temporary))

@@ -1,0 +1,259 @@
+"""STPM: teacher and student, the anomaly map that they give, and checked loading of their weights."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from src.loss import normalise
+from src.resnet import BN_EPS, BN_MOMENTUM, CHANNELS, STRIDES, ChannelBias, InferencePool, ResNet18Trunk, TrainingPool
+from src.resnet import batch_norm
+from src.utils import LOGGER, InputError, check_checkpoint_file
+
+# The model zoo's ResNet-18 names the two batch norms of a block so.
+_MODEL_ZOO_NAMES = {"bn1d": "bn1", "bn2d": "bn2"}
+_HEAD_NAMES = ("end_point.weight", "fc.weight")
+
+# Batch norm that uses its stored statistics even while the student beside it trains.
+frozen_batch_norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=BN_MOMENTUM, use_batch_statistics=False)
+
+
+class STPM(nn.Cell):
+    """A frozen teacher and a student of the same shape (paper, figure 2).
+
+    Args:
+        folded: build the form without batch norm that ``fold_batch_norm`` fills; for inference only.
+
+    Inputs: images, float32 (N, 3, S, S).
+    Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
+    """
+
+    def __init__(self, *, folded: bool = False):
+        super().__init__()
+        if folded:
+            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=InferencePool)
+            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=InferencePool)
+        else:
+            self.model_t = ResNet18Trunk(norm=frozen_batch_norm, pool=InferencePool)
+            self.model_s = ResNet18Trunk(norm=batch_norm, pool=TrainingPool)
+        for parameter in self.model_t.get_parameters():
+            parameter.requires_grad = False
+
+    def construct(self, images):
+        return self.model_t(images), self.model_s(images)
+
+
+class ChannelSum(nn.Cell):
+    """Sum over channels as a 1x1 convolution with ones: the form that every runtime of the exported graph knows."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.ones = Tensor(np.ones((1, channels, 1, 1), np.float32))
+        self.conv = ops.Conv2D(out_channel=1, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
+
+    def construct(self, x):
+        return self.conv(x, self.ones)  # (N, C, H, W) -> (N, 1, H, W)
+
+
+def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
+    """Return the float32 (size_out, size_in) matrix of bilinear resizing along one axis.
+
+    Half-pixel centres and clamped edges: what ``cv2.resize(..., interpolation=cv2.INTER_LINEAR)`` computes.
+    """
+    position = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5
+    position = np.clip(position, 0, size_in - 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, size_in - 1)
+    matrix = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)
+    np.add.at(matrix, (rows, low), 1 - (position - low))
+    np.add.at(matrix, (rows, high), position - low)
+    return matrix.astype(np.float32)
+
+
+class BilinearUpsampling(nn.Cell):
+    """Bilinear resizing of a square one-channel map as two 1x1 convolutions, one per axis: (N, 1, h, h) -> (N, 1, S, S).
+
+    Resizing operators differ between runtimes; a convolution with the interpolation matrix does not.
+    """
+
+    def __init__(self, size_in: int, size_out: int):
+        super().__init__()
+        self.size_in, self.size_out = size_in, size_out
+        self.matrix = Tensor(bilinear_matrix(size_out, size_in).reshape(size_out, size_in, 1, 1))
+        self.conv = ops.Conv2D(out_channel=size_out, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
+
+    def construct(self, x):
+        x = ops.reshape(x, (-1, self.size_in, self.size_in, 1))  # (N, h, w, 1): rows as channels
+        x = self.conv(x, self.matrix)  # (N, S, w, 1)
+        x = ops.transpose(x, (0, 2, 1, 3))  # (N, w, S, 1): columns as channels
+        x = self.conv(x, self.matrix)  # (N, S, S, 1), columns first
+        x = ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
+        return x
+
+
+class AnomalyMap(nn.Cell):
+    """Images in, anomaly maps out (paper, equations 4 and 5): what is evaluated, exported and run on the line.
+
+    Per scale 0.5 * sum over channels of (t_hat - s_hat)^2, upsampled to the image size; the product over scales.
+
+    Args:
+        stpm: teacher and student, folded or not.
+        image_size: side of the square images, a multiple of 16.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
+    """
+
+    def __init__(self, stpm: STPM, *, image_size: int):
+        super().__init__()
+        self.stpm = stpm
+        self.sums = nn.CellList([ChannelSum(channels) for channels in CHANNELS])
+        self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
+
+    def construct(self, images):
+        teacher_features, student_features = self.stpm(images)
+        anomaly_map = 1.0
+        for i in range(3):
+            teacher = normalise(teacher_features[i], self.sums[i])  # (N, C, h, w)
+            student = normalise(student_features[i], self.sums[i])  # (N, C, h, w)
+            difference = ops.sub(teacher, student)
+            distance = ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5)  # (N, 1, h, w)
+            anomaly_map = ops.mul(self.upsamplings[i](distance), anomaly_map)  # (N, 1, S, S)
+        return anomaly_map
+
+
+def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """Read a MindSpore checkpoint into arrays by name.
+
+    Raises:
+        InputError: the file is missing, is not a ``.ckpt``, or is damaged.
+    """
+    check_checkpoint_file(path)
+    try:
+        parameters = ms.load_checkpoint(str(path))
+    except Exception as error:  # MindSpore raises whatever its protobuf parser does
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a readable MindSpore checkpoint: {reason}") from error
+    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
+    """Return a cell's parameters by their path inside it."""
+    return dict(cell.parameters_and_names())
+
+
+def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
+    """Return the values of a cell's parameters by their path inside it."""
+    return {name: parameter.asnumpy() for name, parameter in cell.parameters_and_names()}
+
+
+def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray], *, source: str) -> int:
+    """Copy arrays into parameters of the same name, all or none; return how many arrays were not needed.
+
+    Raises:
+        InputError: an entry is missing, misshapen or not finite; the message names the first few.
+    """
+    problems = []
+    for name, parameter in parameters.items():
+        array = arrays.get(name)
+        if array is None:
+            problems.append(f"{name} is missing")
+        elif array.shape != tuple(parameter.shape):
+            problems.append(f"{name} has shape {array.shape}, expected {tuple(parameter.shape)}")
+        elif not np.isfinite(array).all():
+            problems.append(f"{name} holds NaN or infinity")
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise InputError(f"{source}: {'; '.join(problems[:5])}{more}")
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(arrays[name], dtype=parameter.dtype))
+    return len(arrays.keys() - parameters.keys())
+
+
+def trunk_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring a ResNet-18 checkpoint's names to the trunk's: the model zoo's own, or the teacher of an STPM checkpoint."""
+    if any(name.startswith("model_t.") for name in arrays):
+        arrays = {name.removeprefix("model_t."): array for name, array in arrays.items() if name.startswith("model_t.")}
+    renamed = {}
+    for name, array in arrays.items():
+        parts = [_MODEL_ZOO_NAMES.get(part, part) for part in name.split(".")]
+        renamed[".".join(parts)] = array
+    return renamed
+
+
+def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = None) -> None:
+    """Load a pretrained ResNet-18 checkpoint into the teacher.
+
+    Args:
+        num_class: classes of the checkpoint's head (1000 for torchvision, 1001 for the model zoo); a different head
+            is only warned about, since it is not used.
+
+    Raises:
+        InputError: the file is unreadable, or an entry of the trunk is missing or misshapen.
+    """
+    arrays = trunk_arrays(read_checkpoint(path))
+    ignored = load_checked(named_parameters(trunk), arrays, source=str(path))
+    LOGGER.info("teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored)
+    head = next((arrays[name] for name in _HEAD_NAMES if name in arrays), None)
+    if num_class is not None and head is not None and head.shape[0] != num_class:
+        LOGGER.warning("warning: --num_class %d, but the head of %s has %d classes (it is not used)",
+                       num_class, path, head.shape[0])
+
+
+def load_stpm(path: Path) -> STPM:
+    """Build an STPM from a checkpoint that train.py wrote.
+
+    Raises:
+        InputError: the file is unreadable, or an entry is missing or misshapen.
+    """
+    arrays = read_checkpoint(path)
+    if not any(name.startswith("model_s.") for name in arrays):
+        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
+    stpm = STPM()
+    load_checked(named_parameters(stpm), arrays, source=str(path))
+    stpm.set_train(False)
+    return stpm
+
+
+def _fold(arrays: dict[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight and (1, C, 1, 1) bias of a convolution with the batch norm after it folded in."""
+    scale = arrays[f"{norm}.gamma"].astype(np.float64) / np.sqrt(arrays[f"{norm}.moving_variance"].astype(np.float64) + BN_EPS)
+    weight = arrays[f"{conv}.weight"] * scale[:, None, None, None]
+    bias = arrays[f"{norm}.beta"] - arrays[f"{norm}.moving_mean"] * scale
+    return weight.astype(np.float32), bias.astype(np.float32).reshape(1, -1, 1, 1)
+
+
+def fold_batch_norm(stpm: STPM) -> STPM:
+    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it."""
+    arrays = named_arrays(stpm)
+    folded = STPM(folded=True)
+    folded_arrays = {}
+    for name, _ in folded.parameters_and_names():
+        if not name.endswith(".bias"):
+            continue
+        norm = name.removesuffix(".bias")
+        # "...bn1" follows "...conv1"; in a projection, ".1" follows ".0"
+        conv = norm.removesuffix("1") + "0" if "down_sample_layer" in norm else norm.replace("bn", "conv")
+        folded_arrays[f"{conv}.weight"], folded_arrays[name] = _fold(arrays, conv, norm)
+    load_checked(named_parameters(folded), folded_arrays, source="folded network")
+    folded.set_train(False)
+    return folded
+
+
+def checkpoint_entries(parameters: dict[str, Parameter]) -> list[dict[str, str | Tensor]]:
+    """Return parameters in the form that ``mindspore.save_checkpoint`` takes."""
+    return [{"name": name, "data": Tensor(parameter.asnumpy())} for name, parameter in parameters.items()]
+
+
+def map_function(stpm: STPM, *, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from images to maps on numpy arrays: float32 (N, 3, S, S) -> (N, 1, S, S)."""
+    anomaly_map = AnomalyMap(stpm, image_size=image_size)
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        anomaly_map.set_train(False)
+        return anomaly_map(Tensor(images)).asnumpy()
+
+    return compute

@@ -1,0 +1,104 @@
+"""Training as the paper and the model zoo do it: SGD on the student, through ``mindspore.train.Model``."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mindspore import nn
+from mindspore.train import Model
+
+from src.callbacks import EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
+from src.dataset import EpochBatches, training_pipeline
+from src.loss import StudentLoss, TeacherStudentLoss
+from src.run_state import TrainingRun
+from src.stpm import STPM
+from src.teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
+from src.utils import LOGGER, InputError
+
+
+def build_stpm(teacher_source: str, images: np.ndarray, *, num_class: int | None = None) -> STPM:
+    """Build teacher and student: the teacher's weights from ``teacher_source``, the student's He-normal.
+
+    Args:
+        teacher_source: path of a ResNet-18 checkpoint, or "random".
+        images: training images, uint8 (N, S, S, 3), by which a random teacher is calibrated.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
+    stpm = STPM()
+    prepare_teacher(stpm.model_t, teacher_source, images, num_class=num_class)
+    return stpm
+
+
+def build_optimiser(stpm: STPM, *, lr: float, momentum: float, weight_decay: float) -> nn.Optimizer:
+    """Return SGD with Nesterov momentum over the student's parameters, as in the model zoo's train.py."""
+    nesterov = momentum > 0  # without momentum there is nothing to look ahead along, and MindSpore refuses it
+    return nn.SGD(stpm.trainable_params(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def cached_features(stpm: STPM, images: np.ndarray, *, budget_bytes: int, spill_folder: Path) -> tuple[np.ndarray, ...]:
+    """Compute the teacher's normalised features of all images once; see ``compute_teacher_features``."""
+    started = time.perf_counter()
+    teacher = NormalisedTeacher(stpm.model_t)
+    features = compute_teacher_features(teacher, images, budget_bytes=budget_bytes, spill_folder=spill_folder)
+    size = sum(level.nbytes for level in features)
+    LOGGER.info("teacher features: %.2f GB in %.1f s", size / 1e9, time.perf_counter() - started)
+    return features
+
+
+def fit(
+    run: TrainingRun,
+    batches: EpochBatches,
+    *,
+    epochs: int,
+    device_target: str,
+    amp_level: str = "O0",
+    evaluate: Callable[[], dict] | None = None,
+    eval_interval: int = 0,
+) -> int | None:
+    """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
+
+    Args:
+        batches: images, and the teacher's features where they are cached.
+        evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
+
+    Raises:
+        InputError: the loss is not finite any more, or a file cannot be written.
+    """
+    if run.epoch >= epochs:
+        LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
+        return None
+    stpm = run.stpm
+    if batches.features:
+        network = StudentLoss(stpm.model_s)
+    else:
+        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), stpm.model_s)
+    # a sink wants batches of one shape, which the smaller last batch of most categories is not
+    use_sink = device_target != "CPU" and len(batches.images) % batches.batch_size == 0
+    model = Model(network, optimizer=run.optimiser, amp_level=amp_level)
+
+    on_signal = StopOnSignal()
+    callbacks = [on_signal, StopOnBadLoss(), EpochRecorder(run, images=len(batches.images), epochs=epochs)]
+    if evaluate and eval_interval:
+        callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
+    callbacks.append(SaveEveryEpoch(run))
+    model.train(
+        epochs,
+        training_pipeline(batches),
+        callbacks=callbacks,
+        dataset_sink_mode=use_sink,
+        initial_epoch=run.epoch,
+    )
+    return on_signal.received
+
+
+def check_amp_level(amp_level: str, device_target: str) -> None:
+    """Refuse mixed precision where MindSpore has no kernels for it.
+
+    Raises:
+        InputError: the device is a CPU and the level is not O0.
+    """
+    if device_target == "CPU" and amp_level != "O0":
+        raise InputError(f"--amp_level {amp_level}: mixed precision needs an Ascend or GPU device; on CPU use O0")

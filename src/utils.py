@@ -1,0 +1,171 @@
+"""Device set-up, seeding, logging and safe file writing: the one place that knows MindSpore version differences."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RANDOM_TEACHER = "random"  # in place of a checkpoint's path
+LOGGER = logging.getLogger("stpm")
+DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
+_REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong: the message names it and says what would be right."""
+
+
+def run_entry_point(main: Callable[..., int], args: object) -> int:
+    """Run ``main(args)`` and turn an ``InputError`` into one line on stderr and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        return main(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def prepare_environment() -> None:
+    """Set what MindSpore reads from the environment; must run before its import. What the user has set stays.
+
+    The oneDNN 3.10.1 inside MindSpore 2.10 falls back to its reference convolution on processors with AVX-512
+    (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2 kernel.
+    MindSpore's log level is set to errors, since looking for absent devices alone fills a screen with warnings.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("GLOG_v", "3")
+
+
+def set_up_device(device_target: str = "auto", device_id: int = 0) -> str:
+    """Select the device and graph mode; return the device target in use.
+
+    Args:
+        device_target: "Ascend", "GPU", "CPU", or "auto" for the first of these that is present.
+        device_id: number of the card; ignored on CPU.
+
+    Raises:
+        InputError: the device asked for is not present.
+    """
+    prepare_environment()
+    import mindspore as ms
+
+    def is_present(target: str) -> bool:
+        return getattr(ms.device_context, target.lower()).is_available()
+
+    if device_target == "auto":
+        device_target = next(target for target in DEVICE_TARGETS if is_present(target))
+        LOGGER.info("device: %s (found automatically)", device_target)
+    elif not is_present(device_target):
+        raise InputError(f"--device_target {device_target}: MindSpore {ms.__version__} sees no such device here")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if device_target == "CPU":
+        ms.set_device("CPU")
+    else:
+        ms.set_device(device_target, device_id)
+    return device_target
+
+
+def set_seed(seed: int) -> None:
+    """Seed MindSpore's and numpy's generators: parameter initialisation follows from it."""
+    import mindspore as ms
+
+    ms.set_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write ``content`` as strict JSON, atomically."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing, unreadable, or does not hold a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Check by name and size, before anything slow, that a file can be a MindSpore checkpoint.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if path.suffix in (".pth", ".pt"):
+        raise InputError(
+            f"{path}: is a PyTorch file; convert it first: "
+            f"python src/pth2ckpt.py --pth_path {path} --ckpt_path {path.with_suffix('.ckpt').name}"
+        )
+    if path.suffix != ".ckpt":
+        raise InputError(f"{path}: expected a MindSpore checkpoint, a file whose name ends in .ckpt")
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty, not a MindSpore checkpoint")
+
+
+def make_output_folder(path: Path) -> Path:
+    """Create ``path`` with its parents and return it.
+
+    Raises:
+        InputError: it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be created as output folder: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{path}: output folder is not writable")
+    return path
+
+
+def fingerprint(content: dict) -> str:
+    """Return the SHA-256 of a JSON-serialisable dict, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""Train the student of STPM on the good images of one category."""
+
+import math
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from src import modelarts
+from src.config import DEFAULT_EPOCHS, DEFAULT_IMAGE_SIZE, build_parser
+from src.dataset import EpochBatches, Sample, decode_images, decode_masks, fingerprint_samples, list_test, list_train
+from src.utils import LOGGER, RANDOM_TEACHER, check_checkpoint_file, make_output_folder, run_entry_point, set_seed
+from src.utils import set_up_device
+
+FLAG_NAMES = (
+    "data_url", "category", "pre_ckpt_path", "train_url", "epoch", "steps", "batch_size", "lr", "momentum", "weight_decay",
+    "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget", "eval_interval", "eval_url",
+    "eval_batch_size", "mask_rule", "resume", "device_target", "device_id", "modelarts",
+)  # fmt: skip
+# Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
+FEW_STEPS = 300
+
+
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    """Parse the command line."""
+    parser = build_parser(__doc__, FLAG_NAMES)
+    args = parser.parse_args(argv)
+    if args.data_url is None:
+        parser.error("--data_url is required: the data set folder")
+    if args.epoch is not None and args.steps is not None:
+        parser.error("give --epoch or --steps, not both")
+    args.eval_url = args.eval_url or args.data_url
+    args.image_size = args.image_size or DEFAULT_IMAGE_SIZE
+    return args
+
+
+def main(args: Namespace) -> int:
+    """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
+    # 1. What goes in, checked before the slow imports
+    started = time.perf_counter()
+    samples = list_train(Path(args.data_url), args.category)
+    test_samples = list_test(Path(args.eval_url), args.category) if args.eval_interval else []
+    if args.pre_ckpt_path != RANDOM_TEACHER:
+        check_checkpoint_file(Path(args.pre_ckpt_path))
+    folder = make_output_folder(Path(args.train_url) / args.category)
+    steps_per_epoch = math.ceil(len(samples) / args.batch_size)
+    epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
+    warn_of_few_steps(epochs * steps_per_epoch)
+
+    # 2. Device and images
+    device_target = set_up_device(args.device_target, args.device_id)
+    from src import run_state, teacher, trainer
+
+    trainer.check_amp_level(args.amp_level, device_target)
+    memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder}
+    images = decode_images(samples, image_size=args.image_size, **memory)
+    LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
+
+    # 3. Teacher, student, optimiser
+    set_seed(args.seed)
+    stpm = trainer.build_stpm(args.pre_ckpt_path, images, num_class=args.num_class)
+    optimiser = trainer.build_optimiser(stpm, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
+
+    # 4. The run, new or resumed
+    config = {name: getattr(args, name) for name in ("category", "image_size", "batch_size", "lr", "momentum",
+                                                     "weight_decay", "seed", "amp_level")}  # fmt: skip
+    config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
+               "teacher_sha256": teacher.fingerprint(stpm.model_t)}  # fmt: skip
+    facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
+             "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
+    run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
+    if args.resume:
+        run.resume()
+
+    # 5. Training
+    features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
+    batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
+    evaluate = build_evaluation(args, test_samples, stpm) if test_samples else None
+    LOGGER.info("ready after %.1f s; epoch %d of %d is next", time.perf_counter() - started, run.epoch + 1, epochs)
+    received = trainer.fit(run, batches, epochs=epochs, device_target=device_target, amp_level=args.amp_level,
+                           evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
+    return report_end(run, epochs, received)
+
+
+def warn_of_few_steps(steps: int) -> None:
+    """Warn of a training that is too short to mean something."""
+    if steps < FEW_STEPS:
+        LOGGER.warning("warning: %d optimiser steps; below %d the result is mostly noise", steps, FEW_STEPS)
+
+
+def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Callable[[], dict]:  # noqa: F821
+    """Return a function that computes the metrics of the student as it is then."""
+    from src.evaluate import predict_maps, score_maps
+    from src.stpm import map_function
+
+    images = decode_images(samples, image_size=args.image_size)
+    masks = decode_masks(samples, image_size=args.image_size)
+    anomaly_map = map_function(stpm, image_size=args.image_size)
+
+    def evaluate() -> dict:
+        maps = predict_maps(anomaly_map, images, batch_size=args.eval_batch_size)
+        return score_maps(maps, masks, samples, mask_rule=args.mask_rule)
+
+    return evaluate
+
+
+def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  # noqa: F821
+    """Say how the training ended and what is where; return the exit status."""
+    if received is not None:
+        LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
+        return 128 + received
+    LOGGER.info("trained %d epochs: %s", run.epoch, run.checkpoint_path)
+    return 0
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    with modelarts.staged(arguments, inputs=("data_url", "eval_url", "pre_ckpt_path"), output="train_url"):
+        sys.exit(run_entry_point(main, arguments))
