@@ -10,13 +10,21 @@ from pathlib import Path
 from src import modelarts
 from src.config import DEFAULT_EPOCHS, DEFAULT_IMAGE_SIZE, build_parser
 from src.dataset import EpochBatches, Sample, decode_images, decode_masks, fingerprint_samples, list_test, list_train
-from src.utils import LOGGER, RANDOM_TEACHER, check_checkpoint_file, make_output_folder, run_entry_point, set_seed
-from src.utils import set_up_device
+from src.utils import (
+    LOGGER,
+    RANDOM_TEACHER,
+    check_checkpoint_file,
+    make_output_folder,
+    run_entry_point,
+    set_seed,
+    set_up_device,
+)
 
 FLAG_NAMES = (
-    "data_url", "category", "pre_ckpt_path", "train_url", "epoch", "steps", "batch_size", "lr", "momentum", "weight_decay",
-    "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget", "eval_interval", "eval_url",
-    "eval_batch_size", "mask_rule", "resume", "device_target", "device_id", "modelarts",
+    "data_url", "category", "pre_ckpt_path", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
+    "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget",
+    "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target", "device_id",
+    "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300

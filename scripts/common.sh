@@ -55,3 +55,21 @@ run_logged() {
     echo "started in the background: pid $!, log $log"
   fi
 }
+
+# set_up_environment REQUIREMENTS: make the project's .venv and install a requirements file into it, unless that was
+# done before with the same file.
+set_up_environment() {
+  local requirements=$STPM_ROOT/$1 venv=$STPM_ROOT/.venv stamp
+  stamp=$venv/.installed-$1
+  if [[ ! -f $stamp ]] || ! cat -- "$STPM_ROOT"/requirements*.txt | cmp -s - "$stamp"; then
+    local python=${STPM_BASE_PYTHON:-python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+      die "$python is $("$python" -V 2>&1), expected Python 3.11; name another one in STPM_BASE_PYTHON"
+    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" ||
+      die "$venv: cannot be made; Debian and Ubuntu need the package python3-venv"
+    echo "installing $1 into $venv ..."
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    cat -- "$STPM_ROOT"/requirements*.txt >"$stamp"
+  fi
+  STPM_PYTHON=$venv/bin/python
+}

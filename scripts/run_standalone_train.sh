@@ -10,7 +10,7 @@ main() {
   local dataset=$1 backbone=$2 category=$3 device
   shift 3
   device=$(device_id "$@")
-  [[ -n $device ]] && shift
+  if [[ -n $device ]]; then shift; fi
   [[ -d $dataset ]] || die "DATASET_PATH $dataset: no such folder"
   [[ -f $backbone || $backbone == random ]] || die "BACKBONE_PATH $backbone: no such file"
   [[ -d $dataset/$category ]] || die "CATEGORY $category: no such folder in $dataset"

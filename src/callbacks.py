@@ -90,8 +90,14 @@ class EpochRecorder(Callback):
         if self.bar:
             self.bar.clear()
         LOGGER.info(
-            "epoch %d/%d  loss %.4f  %.1f s (%.2f s per step)  %.1f images/s  ETA %s", params.cur_epoch_num, self.epochs,
-            loss, seconds, seconds / params.batch_num, self.images / seconds, tqdm.format_interval(left),
+            "epoch %d/%d  loss %.4f  %.1f s (%.2f s per step)  %.1f images/s  ETA %s",
+            params.cur_epoch_num,
+            self.epochs,
+            loss,
+            seconds,
+            seconds / params.batch_num,
+            self.images / seconds,
+            tqdm.format_interval(left),
         )
 
     def on_train_end(self, run_context: RunContext) -> None:
@@ -113,8 +119,11 @@ class EvaluateEveryN(Callback):
         results = self.evaluate()
         metrics = {name: results[name] for name in ("pixel_auroc", "image_auroc", "pro")}
         self.run.record_evaluation(epoch, metrics)
-        LOGGER.info("epoch %d  test images, for information: %s", epoch,
-                    "  ".join(f"{name} {value}" for name, value in metrics.items()))
+        LOGGER.info(
+            "epoch %d  test images, for information: %s",
+            epoch,
+            "  ".join(f"{name} {value}" for name, value in metrics.items()),
+        )
 
 
 class SaveEveryEpoch(Callback):

@@ -48,46 +48,76 @@ _SWITCH: dict[str, Any] = {"type": parse_bool, "nargs": "?", "const": True, "def
 FLAGS: dict[str, dict[str, Any]] = {
     # where it runs
     "modelarts": _SWITCH | {"help": "run on the ModelArts platform: copy from and to its object storage"},
-    "device_target": {"choices": ("auto", *DEVICE_TARGETS), "default": "auto",
-                      "help": "device; auto takes Ascend, then GPU, then CPU"},
+    "device_target": {
+        "choices": ("auto", *DEVICE_TARGETS),
+        "default": "auto",
+        "help": "device; auto takes Ascend, then GPU, then CPU",
+    },
     "device_id": {"type": _COUNT, "default": 0, "help": "number of the card (ignored on CPU)"},
     # what it reads and writes
     "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},
     "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: data_url"},
     "category": {"required": True, "help": "category: a folder of the data set, such as bottle"},
     "train_url": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
-    "pre_ckpt_path": {"metavar": "FILE", "required": True,
-                      "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
-                      "with batch norm calibrated on the training images"},
-    "num_class": {"type": _POSITIVE_INT,
-                  "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); "
-                  "the head is not used, a mismatch is only warned about"},
+    "pre_ckpt_path": {
+        "metavar": "FILE",
+        "required": True,
+        "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
+        "with batch norm calibrated on the training images",
+    },
+    "num_class": {
+        "type": _POSITIVE_INT,
+        "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); "
+        "the head is not used, a mismatch is only warned about",
+    },
     "ckpt_path": {"metavar": "FILE", "help": "checkpoint that train.py wrote"},
     "ckpt_url": {"metavar": "FILE", "help": "the same as --ckpt_path"},
-    "image_size": {"type": _image_size,
-                   "help": "side to which images are resized, in pixels, a multiple of 16; default: the checkpoint's, else 256"},
+    "image_size": {
+        "type": _image_size,
+        "help": "side to which images are resized, in pixels, a multiple of 16; default: the checkpoint's, else 256",
+    },
     # training
     "epoch": {"type": _POSITIVE_INT, "help": "number of passes over the training images; default: 100"},
-    "steps": {"type": _POSITIVE_INT, "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs"},
+    "steps": {
+        "type": _POSITIVE_INT,
+        "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs",
+    },
     "batch_size": {"type": _POSITIVE_INT, "default": 32, "help": "images per optimiser step"},
     "lr": {"type": _number(float, 0, strict=True), "default": 0.4, "help": "learning rate"},
     "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
     "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
     "seed": {"type": _COUNT, "default": 1, "help": "seed of the student's weights and of the order of images"},
-    "amp_level": {"choices": ("O0", "O1", "O2", "O3"), "default": "O0",
-                  "help": "mixed precision of mindspore.train.Model (O0: float32); Ascend and GPU only"},
-    "cache_teacher": {"choices": ("auto", "on", "off"), "default": "auto",
-                      "help": "compute the teacher's features once and keep them; auto: on for CPU"},
-    "cache_budget": {"type": _number(float, 0), "default": 2.0,
-                     "help": "memory for kept images and features, in GB each; beyond it they go to a temporary file "
-                     "in the output folder"},
-    "eval_interval": {"type": _COUNT, "default": 0,
-                      "help": "evaluate on the test images every N epochs, for information only; 0: never"},
+    "amp_level": {
+        "choices": ("O0", "O1", "O2", "O3"),
+        "default": "O0",
+        "help": "mixed precision of mindspore.train.Model (O0: float32); Ascend and GPU only",
+    },
+    "cache_teacher": {
+        "choices": ("auto", "on", "off"),
+        "default": "auto",
+        "help": "compute the teacher's features once and keep them; auto: on for CPU",
+    },
+    "cache_budget": {
+        "type": _number(float, 0),
+        "default": 2.0,
+        "help": "memory for kept images and features, in GB each; beyond it they go to a temporary file "
+        "in the output folder",
+    },
+    "eval_interval": {
+        "type": _COUNT,
+        "default": 0,
+        "help": "evaluate on the test images every N epochs, for information only; 0: never",
+    },
     "resume": _SWITCH | {"help": "go on from the last whole epoch of an interrupted run in the output folder"},
     # evaluation
     "eval_batch_size": {"type": _POSITIVE_INT, "default": 8, "help": "images per inference call"},
-    "mask_rule": {"choices": tuple(MASK_RULES), "default": "half",
-                  "help": "how resized masks become binary: covered by half (default), wholly (erode) or at all (dilate)"},
+    "mask_rule": {
+        "choices": tuple(MASK_RULES),
+        "default": "half",
+        "help": "how resized masks become binary: covered by half (default), wholly (erode) or at all (dilate)",
+    },
+    "save_sample": _SWITCH | {"help": "write a picture: one image of each defect type, its mask and its anomaly map"},
+    "save_sample_path": {"metavar": "DIR", "help": "folder of that picture; default: where the results go"},
     "out_dir": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
 }
 

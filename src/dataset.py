@@ -7,7 +7,9 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
     <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
 """
 
+import argparse
 import hashlib
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import numpy as np
 
 from src.images import IMAGE_SUFFIXES, load_image, load_mask, to_network_input
 from src.store import allocate
-from src.utils import InputError
+from src.utils import InputError, run_entry_point
 
 GOOD = "good"
 
@@ -100,8 +102,10 @@ def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
     """
     masks = {stem.removesuffix("_mask"): path for stem, path in _images_by_stem(folder).items()}
     for stem in images.keys() - masks.keys():
-        raise InputError(f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
-                         "(remove the whole folder if this defect type has no masks)")
+        raise InputError(
+            f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
+            "(remove the whole folder if this defect type has no masks)"
+        )
     for stem in masks.keys() - images.keys():
         raise InputError(f"{masks[stem]}: extra mask, there is no image {stem} to which it belongs")
     return masks
@@ -176,7 +180,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 class EpochBatches:
     """Iterable of a training epoch's batches; each new iteration is the next epoch.
 
-    Yields images, float32 (B, 3, S, S), and the rows of ``features`` that belong to them; the last batch may be smaller.
+    Yields images, float32 (B, 3, S, S), and their rows of ``features``; the last batch may be smaller.
 
     Args:
         images: uint8 (N, S, S, 3).
@@ -184,7 +188,9 @@ class EpochBatches:
         first_epoch: number of the first epoch that is iterated, from 1.
     """
 
-    def __init__(self, images: np.ndarray, features: tuple[np.ndarray, ...], *, batch_size: int, seed: int, first_epoch: int):
+    def __init__(
+        self, images: np.ndarray, features: tuple[np.ndarray, ...], *, batch_size: int, seed: int, first_epoch: int
+    ):
         self.images, self.features = images, features
         self.batch_size, self.seed = batch_size, seed
         self.next_epoch = first_epoch
@@ -200,7 +206,7 @@ class EpochBatches:
             yield to_network_input(self.images[rows]), *(array[rows] for array in self.features)
 
 
-def training_pipeline(batches: EpochBatches):
+def training_pipeline(batches: EpochBatches) -> "ds.GeneratorDataset":  # noqa: F821
     """Wrap batches in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
     import mindspore.dataset as ds
 
@@ -215,3 +221,21 @@ def fingerprint_samples(samples: list[Sample]) -> str:
     for sample in samples:
         digest.update(f"{sample.defect}/{sample.path.name}:{sample.path.stat().st_size}\n".encode())
     return digest.hexdigest()
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of ``python -m src.dataset``."""
+    parser = argparse.ArgumentParser(description="Check a data set in MVTec AD's layout.", allow_abbrev=False)
+    parser.add_argument("--check", type=Path, required=True, metavar="DATASET_PATH", help="data set folder")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check every category; return 0, or 1 where a defect was found."""
+    from src.dataset_check import check_dataset
+
+    return 1 if check_dataset(args.check) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -60,21 +60,21 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
     pixel_reason = why_undefined(pixel_labels)
     if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
         pixel_reason = "no defective image has a mask"
+    by_rule = {rule: auroc(pixel_maps, binary_mask(grey, rule)) for rule in MASK_RULES}
     return {
-        "pixel_auroc": defined("pixel_auroc", auroc(pixel_maps, pixel_labels), pixel_reason),
+        "pixel_auroc": defined("pixel_auroc", by_rule[mask_rule], pixel_reason),
         "image_auroc": defined("image_auroc", auroc(scores, labels), why_undefined(labels)),
         "pro": defined("pro", per_region_overlap(pixel_maps, pixel_labels), pixel_reason),
         "mask_rule": mask_rule,
-        "pixel_auroc_by_mask_rule": {
-            rule: defined(f"pixel_auroc_by_mask_rule.{rule}", auroc(pixel_maps, binary_mask(grey, rule)), pixel_reason)
-            for rule in MASK_RULES
-        },
+        "pixel_auroc_by_mask_rule": {rule: None if np.isnan(value) else value for rule, value in by_rule.items()},
         "by_defect": {
             defect: _score_defect(defect, samples, scores, maps, masks, mask_rule)
             for defect in sorted({sample.defect for sample in samples if sample.is_defective})
         },
         "images": {
-            "test": len(samples), "good": int((~labels).sum()), "defective": int(labels.sum()),
+            "test": len(samples),
+            "good": int((~labels).sum()),
+            "defective": int(labels.sum()),
             "in_pixel_metrics": int(has_pixel_truth.sum()),
         },
         "undefined": undefined,
@@ -100,9 +100,7 @@ def three_lines(category: str, results: dict) -> str:
     """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
     pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
     return (
-        f"category:  {category}\n"
-        f"Total pixel-level auc-roc score :  {pixel}\n"
-        f"Total image-level auc-roc score :  {image}"
+        f"category:  {category}\nTotal pixel-level auc-roc score :  {pixel}\nTotal image-level auc-roc score :  {image}"
     )
 
 
@@ -112,8 +110,10 @@ def _printed(results: dict, name: str) -> str:
     return repr(results[name])
 
 
-def evaluate_samples(anomaly_map: MapFunction, samples: list[Sample], images: np.ndarray, masks: np.ndarray, *,
-                     batch_size: int, mask_rule: str) -> tuple[dict, np.ndarray]:
-    """Return the metrics of a test set and its maps, float32 (N, S, S)."""
-    maps = predict_maps(anomaly_map, images, batch_size=batch_size)
-    return score_maps(maps, masks, samples, mask_rule=mask_rule), maps
+def image_records(samples: list[Sample], maps: np.ndarray) -> list[dict]:
+    """Return each test image's file (below ``test/``), defect type and anomaly score."""
+    scores = image_scores(maps)
+    return [
+        {"file": f"{sample.defect}/{sample.path.name}", "defect": sample.defect, "score": float(score)}
+        for sample, score in zip(samples, scores, strict=True)
+    ]

@@ -34,9 +34,9 @@ class FeaturePyramidLoss(nn.Cell):
     Outputs: float32 scalar.
     """
 
-    def construct(self, teacher_features, student_features):
+    def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0
-        for teacher, student in zip(teacher_features, student_features):
+        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode knows no strict
             difference = teacher - normalise(student)  # (N, C, H, W)
             height, width = difference.shape[2:]
             loss = loss + 0.5 / (height * width) * ops.reduce_sum(difference * difference)
@@ -54,7 +54,7 @@ class StudentLoss(nn.Cell):
         self.student = student
         self.loss = FeaturePyramidLoss()
 
-    def construct(self, images, teacher_4, teacher_8, teacher_16):
+    def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
         return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
 
 
@@ -67,5 +67,5 @@ class TeacherStudentLoss(nn.Cell):
         self.student = student
         self.loss = FeaturePyramidLoss()
 
-    def construct(self, images):
+    def construct(self, images: Tensor) -> Tensor:
         return self.loss(self.teacher(images), self.student(images))

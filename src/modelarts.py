@@ -15,7 +15,9 @@ def _moxing():
     try:
         import moxing
     except ImportError as error:
-        raise InputError("--modelarts True: no module moxing here; it comes with the ModelArts images and nowhere else") from error
+        raise InputError(
+            "--modelarts True: no module moxing here; it comes with the ModelArts images and nowhere else"
+        ) from error
     return moxing
 
 
@@ -25,7 +27,7 @@ def is_remote(url: str) -> bool:
 
 
 def fetch(url: str | None, name: str) -> str | None:
-    """Copy a remote folder or file to ``LOCAL_ROOT/name`` and return the local path; a local path is returned as it is."""
+    """Copy a remote folder or file to ``LOCAL_ROOT/name``; return the local path. A local path is returned as it is."""
     if url is None or not is_remote(url):
         return url
     moxing = _moxing()

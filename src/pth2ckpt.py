@@ -1,6 +1,6 @@
 """Convert a PyTorch ResNet-18 state_dict (.pth) to a MindSpore checkpoint (.ckpt) for the teacher.
 
-    python src/pth2ckpt.py --pth_path resnet18-f37072fd.pth --ckpt_path resnet18.ckpt
+python src/pth2ckpt.py --pth_path resnet18-f37072fd.pth --ckpt_path resnet18.ckpt
 """
 
 import argparse
@@ -79,14 +79,21 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     beyond = load_checked(named_parameters(ResNet18Trunk()), arrays, source=f"--pth_path {pth_path}")
     with atomic_path(ckpt_path) as temporary:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(temporary))
-    LOGGER.info("%s: %d entries of the trunk, %d beyond it (layer4, fc), %d dropped (batch counters)",
-                ckpt_path, len(arrays) - beyond, beyond, dropped)
+    LOGGER.info(
+        "%s: %d entries of the trunk, %d beyond it (layer4, fc), %d dropped (batch counters)",
+        ckpt_path,
+        len(arrays) - beyond,
+        beyond,
+        dropped,
+    )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--pth_path", type=Path, required=True, help="PyTorch file: a state_dict of torchvision's resnet18")
+    parser.add_argument(
+        "--pth_path", type=Path, required=True, help="PyTorch file: a state_dict of torchvision's resnet18"
+    )
     parser.add_argument("--ckpt_path", type=Path, required=True, help="MindSpore checkpoint to write (.ckpt)")
     return parser.parse_args(argv)
 

@@ -34,7 +34,7 @@ class ChannelBias(nn.Cell):
         super().__init__()
         self.bias = Parameter(initializer("zeros", (1, channels, 1, 1)), name="bias")
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return ops.add(x, self.bias)
 
 
@@ -45,7 +45,7 @@ class TrainingPool(nn.Cell):
         super().__init__()
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return self.pool(x)
 
 
@@ -60,7 +60,7 @@ class InferencePool(nn.Cell):
         super().__init__()
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         x = ops.concat((ops.zeros_like(x[:, :, :1, :]), x), 2)
         x = ops.concat((ops.zeros_like(x[:, :, :, :1]), x), 3)
         return self.pool(x)
@@ -96,7 +96,7 @@ class BasicBlock(nn.Cell):
                 [_conv(in_channels, out_channels, kernel_size=1, stride=stride, padding=0), norm(out_channels)]
             )
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         shortcut = x
         if self.has_projection:
             shortcut = self.down_sample_layer(x)

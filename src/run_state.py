@@ -8,29 +8,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.images import MEAN, STD
+from src.sidecar import sidecar_content, sidecar_path
 from src.stpm import STPM, checkpoint_entries, load_checked, named_parameters, read_checkpoint
 from src.utils import InputError, atomic_path, fingerprint, versions, write_json
 
-SIDECAR_FORMAT = 1
 _META = "run_state"
-
-
-def sidecar_content(category: str, image_size: int, config: dict) -> dict:
-    """Return what stands beside every model of a training: all that is needed to feed it and to trace it."""
-    return {
-        "format": SIDECAR_FORMAT,
-        "category": category,
-        "image_size": image_size,
-        "preprocessing": {
-            "colour": "RGB", "resize": "LANCZOS", "scale": 1 / 255, "mean": MEAN.tolist(), "std": STD.tolist(),
-            "layout": "NCHW", "dtype": "float32",
-        },
-        "threshold": None,
-        "config": config,
-        "config_hash": fingerprint(config),
-        "versions": versions(),
-    }
 
 
 class TrainingRun:
@@ -77,8 +59,8 @@ class TrainingRun:
         """
         self._save_entries(checkpoint_entries(named_parameters(self.stpm)), self.checkpoint_path)
         write_json(
-            self.checkpoint_path.with_suffix(".json"),
-            sidecar_content(self.category, self.config["image_size"], self.config),
+            sidecar_path(self.checkpoint_path),
+            sidecar_content(category=self.category, image_size=self.config["image_size"], config=self.config),
         )
         self.write_record()
         meta = json.dumps({"config": self.config, "epochs": self.epochs, "evaluations": self.evaluations})

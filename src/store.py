@@ -12,8 +12,8 @@ from src.utils import LOGGER, InputError
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:
     """Return an uninitialised array.
 
-    Beyond ``budget_bytes`` (None: no limit) it is backed by a file in ``spill_folder`` that has no name from the start, so that the
-    system frees it when the process ends, however it ends.
+    Beyond ``budget_bytes`` (None: no limit) it is backed by a file in ``spill_folder`` that has no name from the
+    start, so that the system frees it when the process ends, however it ends.
 
     Raises:
         InputError: the folder has no room for the file.
@@ -27,4 +27,6 @@ def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spil
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a SIGBUS on a later write
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
-        raise InputError(f"{spill_folder}: cannot hold a cache file of {size / 1e9:.1f} GB: {error.strerror}") from error
+        raise InputError(
+            f"{spill_folder}: cannot hold a cache file of {size / 1e9:.1f} GB: {error.strerror}"
+        ) from error

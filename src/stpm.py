@@ -9,8 +9,17 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.loss import normalise
-from src.resnet import BN_EPS, BN_MOMENTUM, CHANNELS, STRIDES, ChannelBias, InferencePool, ResNet18Trunk, TrainingPool
-from src.resnet import batch_norm
+from src.resnet import (
+    BN_EPS,
+    BN_MOMENTUM,
+    CHANNELS,
+    STRIDES,
+    ChannelBias,
+    InferencePool,
+    ResNet18Trunk,
+    TrainingPool,
+    batch_norm,
+)
 from src.utils import LOGGER, InputError, check_checkpoint_file
 
 # The model zoo's ResNet-18 names the two batch norms of a block so.
@@ -42,7 +51,7 @@ class STPM(nn.Cell):
         for parameter in self.model_t.get_parameters():
             parameter.requires_grad = False
 
-    def construct(self, images):
+    def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         return self.model_t(images), self.model_s(images)
 
 
@@ -54,7 +63,7 @@ class ChannelSum(nn.Cell):
         self.ones = Tensor(np.ones((1, channels, 1, 1), np.float32))
         self.conv = ops.Conv2D(out_channel=1, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return self.conv(x, self.ones)  # (N, C, H, W) -> (N, 1, H, W)
 
 
@@ -75,9 +84,11 @@ def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
 
 
 class BilinearUpsampling(nn.Cell):
-    """Bilinear resizing of a square one-channel map as two 1x1 convolutions, one per axis: (N, 1, h, h) -> (N, 1, S, S).
+    """Bilinear resizing of a square one-channel map as two 1x1 convolutions, one per axis.
 
     Resizing operators differ between runtimes; a convolution with the interpolation matrix does not.
+
+    Inputs: float32 (N, 1, h, h). Outputs: float32 (N, 1, S, S).
     """
 
     def __init__(self, size_in: int, size_out: int):
@@ -86,13 +97,12 @@ class BilinearUpsampling(nn.Cell):
         self.matrix = Tensor(bilinear_matrix(size_out, size_in).reshape(size_out, size_in, 1, 1))
         self.conv = ops.Conv2D(out_channel=size_out, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         x = ops.reshape(x, (-1, self.size_in, self.size_in, 1))  # (N, h, w, 1): rows as channels
         x = self.conv(x, self.matrix)  # (N, S, w, 1)
         x = ops.transpose(x, (0, 2, 1, 3))  # (N, w, S, 1): columns as channels
         x = self.conv(x, self.matrix)  # (N, S, S, 1), columns first
-        x = ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
-        return x
+        return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
 
 
 class AnomalyMap(nn.Cell):
@@ -113,7 +123,7 @@ class AnomalyMap(nn.Cell):
         self.sums = nn.CellList([ChannelSum(channels) for channels in CHANNELS])
         self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
 
-    def construct(self, images):
+    def construct(self, images: Tensor) -> Tensor:
         teacher_features, student_features = self.stpm(images)
         anomaly_map = 1.0
         for i in range(3):
@@ -174,7 +184,7 @@ def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray]
 
 
 def trunk_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring a ResNet-18 checkpoint's names to the trunk's: the model zoo's own, or the teacher of an STPM checkpoint."""
+    """Bring a checkpoint's names to the trunk's: a model zoo ResNet-18's, or those of an STPM checkpoint's teacher."""
     if any(name.startswith("model_t.") for name in arrays):
         arrays = {name.removeprefix("model_t."): array for name, array in arrays.items() if name.startswith("model_t.")}
     renamed = {}
@@ -196,11 +206,17 @@ def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = No
     """
     arrays = trunk_arrays(read_checkpoint(path))
     ignored = load_checked(named_parameters(trunk), arrays, source=str(path))
-    LOGGER.info("teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored)
+    LOGGER.info(
+        "teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored
+    )
     head = next((arrays[name] for name in _HEAD_NAMES if name in arrays), None)
     if num_class is not None and head is not None and head.shape[0] != num_class:
-        LOGGER.warning("warning: --num_class %d, but the head of %s has %d classes (it is not used)",
-                       num_class, path, head.shape[0])
+        LOGGER.warning(
+            "warning: --num_class %d, but the head of %s has %d classes (it is not used)",
+            num_class,
+            path,
+            head.shape[0],
+        )
 
 
 def load_stpm(path: Path) -> STPM:
@@ -220,7 +236,9 @@ def load_stpm(path: Path) -> STPM:
 
 def _fold(arrays: dict[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight and (1, C, 1, 1) bias of a convolution with the batch norm after it folded in."""
-    scale = arrays[f"{norm}.gamma"].astype(np.float64) / np.sqrt(arrays[f"{norm}.moving_variance"].astype(np.float64) + BN_EPS)
+    scale = arrays[f"{norm}.gamma"].astype(np.float64) / np.sqrt(
+        arrays[f"{norm}.moving_variance"].astype(np.float64) + BN_EPS
+    )
     weight = arrays[f"{conv}.weight"] * scale[:, None, None, None]
     bias = arrays[f"{norm}.beta"] - arrays[f"{norm}.moving_mean"] * scale
     return weight.astype(np.float32), bias.astype(np.float32).reshape(1, -1, 1, 1)

@@ -10,8 +10,8 @@ from mindspore import Tensor, nn
 from src.images import to_network_input
 from src.loss import normalise
 from src.resnet import BN_EPS, CHANNELS, STRIDES, InferencePool, ResNet18Trunk
-from src.stpm import load_checked, load_teacher, named_arrays, named_parameters
 from src.store import allocate
+from src.stpm import load_checked, load_teacher, named_arrays, named_parameters
 from src.utils import LOGGER, RANDOM_TEACHER
 
 _BATCH_SIZE = 16
@@ -24,7 +24,7 @@ class NormalisedTeacher(nn.Cell):
         super().__init__()
         self.trunk = trunk
 
-    def construct(self, images):
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         f1, f2, f3 = self.trunk(images)
         return normalise(f1), normalise(f2), normalise(f3)
 
@@ -71,8 +71,11 @@ def prepare_teacher(trunk: ResNet18Trunk, source: str, images: np.ndarray, *, nu
     """
     if source == RANDOM_TEACHER:
         calibrate_random_teacher(trunk, images)
-        LOGGER.info("teacher: random weights, batch norm calibrated on the %d training images; "
-                    "a pretrained one finds defects better", len(images))
+        LOGGER.info(
+            "teacher: random weights, batch norm calibrated on the %d training images; "
+            "a pretrained one finds defects better",
+            len(images),
+        )
     else:
         load_teacher(trunk, Path(source), num_class=num_class)
 
