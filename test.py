@@ -32,6 +32,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
+@modelarts.staged(inputs=("eval_url", "ckpt_path"), output="out_dir")
 def main(args: Namespace) -> int:
     """Evaluate; return the exit status."""
     # 1. What goes in, checked before the slow imports
@@ -99,6 +100,4 @@ class Clock:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    with modelarts.staged(arguments, inputs=("eval_url", "ckpt_path"), output="out_dir"):
-        sys.exit(run_entry_point(main, arguments))
+    sys.exit(run_entry_point(main, parse_args()))

@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
+@modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path"), output="train_url")
 def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
     # 1. What goes in, checked before the slow imports
@@ -124,6 +125,4 @@ def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  #
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    with modelarts.staged(arguments, inputs=("data_url", "eval_url", "pre_ckpt_path"), output="train_url"):
-        sys.exit(run_entry_point(main, arguments))
+    sys.exit(run_entry_point(main, parse_args()))

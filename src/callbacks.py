@@ -29,9 +29,17 @@ class StopOnSignal(Callback):
         self.received: int | None = None
         self._previous: dict[int, object] = {}
 
-    def on_train_begin(self, run_context: RunContext) -> None:
+    def on_train_step_begin(self, run_context: RunContext) -> None:
+        self._listen()
+
+    def on_train_epoch_end(self, run_context: RunContext) -> None:
+        self._listen()
+
+    def _listen(self) -> None:
+        # again and again, since MindSpore's data pipeline takes SIGINT over whenever it starts an epoch
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._remember)
+            previous = signal.signal(number, self._remember)
+            self._previous.setdefault(number, previous)
 
     def _remember(self, number: int, _frame: object) -> None:
         self.received = number
@@ -43,7 +51,7 @@ class StopOnSignal(Callback):
 
     def on_train_end(self, run_context: RunContext) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 class EpochRecorder(Callback):

@@ -1,17 +1,20 @@
 """Copying from and to the object storage of the ModelArts platform, whose images bring the moxing package."""
 
-import contextlib
+import functools
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from src.utils import LOGGER, InputError
+
+Main = Callable[[Namespace], int]
 
 _REMOTE_PREFIXES = ("obs://", "s3://")
 LOCAL_ROOT = Path("/cache/stpm")  # ModelArts mounts its fast local disk at /cache
 
 
-def _moxing():
+def _moxing() -> ModuleType:
     try:
         import moxing
     except ImportError as error:
@@ -43,32 +46,38 @@ def fetch(url: str | None, name: str) -> str | None:
     return str(local)
 
 
-@contextlib.contextmanager
-def staged(args: Namespace, *, inputs: tuple[str, ...], output: str) -> Iterator[None]:
-    """With ``--modelarts True``, replace remote paths in ``args`` by local copies, and copy the output back at the end.
+def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
+    """Decorate a ``main(args)``: with ``--modelarts True`` it works on local copies of remote paths.
 
-    The output is copied back after a failure too, so that a long training's checkpoints are not lost.
+    The output is copied back at the end, after a failure too, so that a long training's checkpoints are not lost.
 
     Args:
         inputs: names of the arguments that are read.
         output: name of the argument that is written to; with ``--resume`` what it holds is fetched first.
     """
-    if not args.modelarts:
-        yield
-        return
-    for name in inputs:
-        setattr(args, name, fetch(getattr(args, name), name))
-    url = getattr(args, output)
-    if not is_remote(url):
-        yield
-        return
-    local = LOCAL_ROOT / output
-    if getattr(args, "resume", False):
-        fetch(url, output)
-    setattr(args, output, str(local))
-    try:
-        yield
-    finally:
-        if local.is_dir():
-            _moxing().file.copy_parallel(str(local), url)
-            LOGGER.info("modelarts: %s copied to %s", local, url)
+
+    def decorate(main: Main) -> Main:
+        @functools.wraps(main)
+        def main_on_copies(args: Namespace) -> int:
+            if not args.modelarts:
+                return main(args)
+            local = Namespace(**vars(args))
+            for name in inputs:
+                setattr(local, name, fetch(getattr(args, name), name))
+            url = getattr(args, output)
+            if not is_remote(url):
+                return main(local)
+            if getattr(args, "resume", False):
+                fetch(url, output)
+            folder = LOCAL_ROOT / output
+            setattr(local, output, str(folder))
+            try:
+                return main(local)
+            finally:
+                if folder.is_dir():
+                    _moxing().file.copy_parallel(str(folder), url)
+                    LOGGER.info("modelarts: %s copied to %s", folder, url)
+
+        return main_on_copies
+
+    return decorate

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.sidecar import sidecar_content, sidecar_path
-from src.stpm import STPM, checkpoint_entries, load_checked, named_parameters, read_checkpoint
+from src.stpm import STPM, checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
 from src.utils import InputError, atomic_path, fingerprint, versions, write_json
 
 _META = "run_state"
@@ -55,8 +55,15 @@ class TrainingRun:
         """Write all files of the run; the resume state last, so that it never runs ahead of the others.
 
         Raises:
-            InputError: a file cannot be written; those of the epoch before stay.
+            InputError: a weight is not finite, or a file cannot be written; the files of the epoch before stay.
         """
+        # A loss cannot tell: on CPU, ReLU turns NaN to 0, and the loss of a student of zeros is an ordinary number.
+        for name, array in named_arrays(self.stpm).items():
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; try a smaller --lr. "
+                    "The checkpoint of the epoch before is kept"
+                )
         self._save_entries(checkpoint_entries(named_parameters(self.stpm)), self.checkpoint_path)
         write_json(
             sidecar_path(self.checkpoint_path),

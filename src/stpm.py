@@ -156,8 +156,9 @@ def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
 
 
 def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
-    """Return the values of a cell's parameters by their path inside it."""
-    return {name: parameter.asnumpy() for name, parameter in cell.parameters_and_names()}
+    """Return copies of a cell's parameters by their path inside it."""
+    # asnumpy alone is a view on CPU: it would change with the next training step
+    return {name: parameter.asnumpy().copy() for name, parameter in cell.parameters_and_names()}
 
 
 def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray], *, source: str) -> int:

@@ -33,7 +33,10 @@ def build_stpm(teacher_source: str, images: np.ndarray, *, num_class: int | None
 
 
 def build_optimiser(stpm: STPM, *, lr: float, momentum: float, weight_decay: float) -> nn.Optimizer:
-    """Return SGD with Nesterov momentum over the student's parameters, as in the model zoo's train.py."""
+    """Return SGD with Nesterov momentum over the student's parameters, as in the model zoo's train.py.
+
+    As everywhere in MindSpore, weight decay leaves out batch norm's gamma and beta.
+    """
     nesterov = momentum > 0  # without momentum there is nothing to look ahead along, and MindSpore refuses it
     return nn.SGD(stpm.trainable_params(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
 

@@ -1,0 +1,142 @@
+"""Fixtures: a tiny MVTec AD tree, random weights, the command lines, and the real data where it is there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT))
+
+from src.utils import prepare_environment, run_entry_point, set_up_device
+
+prepare_environment()
+
+
+@pytest.fixture(scope="session")
+def device():
+    """MindSpore in graph mode on the CPU."""
+    return set_up_device("CPU")
+
+
+@pytest.fixture
+def shared():
+    """The folder of real data; absent for users, required in CI."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{SHARED} is missing, and CI must not skip the tests on real data")
+        pytest.skip("no real data beside the checkout")
+    return SHARED
+
+
+def save_picture(path, rng, size=(48, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+
+
+def make_tree(root, category="widget", train=6, good=2, defects=("hole", "stain"), per_defect=2):
+    """Write a tiny category with random pictures and square masks; return ``root``."""
+    rng = np.random.default_rng(0)
+    for i in range(train):
+        save_picture(root / category / "train/good" / f"{i:03}.png", rng)
+    for i in range(good):
+        save_picture(root / category / "test/good" / f"{i:03}.png", rng)
+    for defect in defects:
+        for i in range(per_defect):
+            save_picture(root / category / "test" / defect / f"{i:03}.png", rng)
+            mask = np.zeros((40, 48), np.uint8)
+            mask[10:20, 8 : 24 + 4 * i] = 255
+            path = root / category / "ground_truth" / defect / f"{i:03}_mask.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The root of a data set with one tiny category, ``widget``."""
+    return make_tree(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def session_tree(tmp_path_factory):
+    """The same, made once, for tests that only read it."""
+    return make_tree(tmp_path_factory.mktemp("session") / "data set")  # a space, to see that nothing splits paths
+
+
+@pytest.fixture(scope="session")
+def random_backbone(tmp_path_factory, device):
+    """A ready ResNet-18 checkpoint with random weights and plausible batch-norm statistics."""
+    import mindspore as ms
+
+    from src.resnet import ResNet18Trunk
+    from src.stpm import checkpoint_entries, load_checked, named_arrays, named_parameters
+
+    ms.set_seed(7)
+    trunk = ResNet18Trunk()
+    parameters = named_parameters(trunk)
+    load_checked(parameters, named_arrays(trunk) | random_statistics(named_arrays(trunk)), source="test")
+    path = tmp_path_factory.mktemp("backbone") / "resnet18.ckpt"
+    ms.save_checkpoint(checkpoint_entries(parameters), str(path))
+    return path
+
+
+def random_statistics(arrays):
+    """Random batch-norm parameters and statistics for every batch norm in MindSpore-named arrays."""
+    rng = np.random.default_rng(3)
+    ranges = {"gamma": (0.5, 1.5), "beta": (-0.3, 0.3), "moving_mean": (-0.3, 0.3), "moving_variance": (0.5, 2.0)}
+    return {
+        name: rng.uniform(*ranges[name.rpartition(".")[2]], array.shape).astype(np.float32)
+        for name, array in arrays.items()
+        if name.rpartition(".")[2] in ranges
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, session_tree, random_backbone):
+    """The output folder of a real training of 3 epochs, through the command line, with its stdout."""
+    out = tmp_path_factory.mktemp("trained")
+    done = run_python("train.py", *train_arguments(session_tree, random_backbone, out, epoch=3))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def train_arguments(data, backbone, out, *, epoch, category="widget"):
+    return [
+        *("--data_url", data, "--category", category, "--pre_ckpt_path", backbone, "--train_url", out),
+        *("--image_size", 64, "--batch_size", 4, "--epoch", epoch, "--device_target", "CPU"),
+    ]
+
+
+def run_python(*command, **options):
+    """Run one of the project's Python files or ``-m`` modules in a process of its own."""
+    words = [str(word) for word in command]
+    if words[0].endswith(".py"):
+        words[0] = str(ROOT / words[0])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=300, env=environment, check=False, **options
+    )
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run an entry point in this process and return the one error line that it must end with."""
+
+    def run(module, *arguments):
+        words = [str(word) for word in arguments]
+        try:
+            status = run_entry_point(module.main, module.parse_args(words))
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        stderr = capsys.readouterr().err
+        assert status in (1, 2), f"exit status {status}, stderr {stderr!r}"
+        assert "Traceback" not in stderr
+        return stderr.strip().splitlines()[-1]
+
+    return run

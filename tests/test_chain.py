@@ -1,0 +1,268 @@
+"""Training and evaluation through the command lines, on a tiny category."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import test as test_entry
+import train as train_entry
+from src.utils import InputError
+from tests.conftest import ROOT, run_python, train_arguments
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def arrays(path):
+    import mindspore as ms
+
+    return {name: parameter.asnumpy().copy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+
+
+def assert_same_weights(a, b):
+    a, b = arrays(a), arrays(b)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_training_leaves_checkpoint_configuration_and_record(trained):
+    out, stdout = trained
+    folder = out / "widget"
+    names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json"}
+    assert {path.name for path in folder.iterdir()} == names  # and no temporary file
+    record = read(folder / "train.json")
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
+    assert record["epochs"][2]["loss"] < record["epochs"][0]["loss"]
+    assert record["epochs_trained"] == 3
+    assert record["steps_per_epoch"] == 2  # 6 images, batches of 4 and 2
+    assert record["config"]["seed"] == 1
+    assert record["versions"]["mindspore"]
+    assert record["training_seconds"] > 0
+    sidecar = read(folder / "widget_last.json")
+    assert sidecar["category"] == "widget"
+    assert sidecar["image_size"] == 64
+    assert sidecar["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert sidecar["config_hash"] == record["config_hash"]
+    assert "6 optimiser steps; below 300" in stdout
+    assert "epoch 3/3  loss" in stdout
+    checkpoint = arrays(folder / "widget_last.ckpt")
+    assert len(checkpoint) == 150
+    assert {name.split(".")[0] for name in checkpoint} == {"model_t", "model_s"}
+    assert "model_s.layer2.0.down_sample_layer.1.gamma" in checkpoint
+
+
+def test_evaluation(trained, session_tree, tmp_path):
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    done = run_python(
+        *("test.py", "--data_url", session_tree, "--ckpt_url", checkpoint, "--category", "widget"),
+        *("--eval_batch_size", 4, "--save_sample", "True"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    results = read(tmp_path / "widget/results.json")
+    assert done.stdout.splitlines()[-3:] == [
+        "category:  widget",
+        f"Total pixel-level auc-roc score :  {results['pixel_auroc']!r}",
+        f"Total image-level auc-roc score :  {results['image_auroc']!r}",
+    ]
+    assert 0 <= results["pro"] <= 1
+    assert results["image_size"] == 64  # from the checkpoint's own configuration
+    assert set(results["by_defect"]) == {"hole", "stain"}
+    assert [entry["file"] for entry in results["scores"]][2] == "hole/000.png"
+    assert "seconds" not in json.dumps(results)
+    assert read(tmp_path / "widget/timing.json")["inference_seconds"] > 0
+    assert (tmp_path / "widget/samples.png").stat().st_size > 1000
+    again = run_python("test.py", "--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget",
+                       "--out_dir", tmp_path / "again")  # fmt: skip
+    assert again.returncode == 0
+    for ours, theirs in zip(read(tmp_path / "again/widget/results.json")["scores"], results["scores"], strict=True):
+        assert ours["file"] == theirs["file"]
+        assert ours["score"] == pytest.approx(theirs["score"], rel=1e-5)  # another batch size
+
+
+def test_same_seed_same_weights_and_resumed_equals_uninterrupted(trained, session_tree, random_backbone, tmp_path):
+    first = run_python("train.py", *train_arguments(session_tree, random_backbone, tmp_path, epoch=1))
+    assert first.returncode == 0, first.stderr
+    assert read(tmp_path / "widget/train.json")["epochs_trained"] == 1
+    arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=3)
+    resumed = run_python("train.py", *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 1/3" not in resumed.stdout
+    assert_same_weights(tmp_path / "widget/widget_last.ckpt", trained[0] / "widget/widget_last.ckpt")
+    losses = [
+        [epoch["loss"] for epoch in read(folder / "widget/train.json")["epochs"]] for folder in (tmp_path, trained[0])
+    ]
+    assert losses[0] == losses[1]
+    finished = run_python(
+        "train.py", *train_arguments(session_tree, random_backbone, tmp_path, epoch=3), "--resume", "True"
+    )
+    assert finished.returncode == 0
+    assert "nothing to do: 3 of 3 epochs are trained" in finished.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_and_loses_at_most_the_epoch_in_flight(number, session_tree, random_backbone, tmp_path):
+    arguments = [str(a) for a in train_arguments(session_tree, random_backbone, tmp_path, epoch=1000)]
+    command = [sys.executable, "-u", str(ROOT / "train.py"), *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        time.sleep(0.05)
+        process.send_signal(number)
+        rest, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, stderr
+    assert f"stopped by signal {int(number)}" in rest
+    epochs = read(tmp_path / "widget/train.json")["epochs_trained"]
+    assert epochs >= 2
+    assert f"after {epochs} whole epochs" in rest
+    resumed = run_python(
+        "train.py", *train_arguments(session_tree, random_backbone, tmp_path, epoch=epochs + 1), "--resume"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert read(tmp_path / "widget/train.json")["epochs_trained"] == epochs + 1
+
+
+def test_random_teacher_steps_spilled_cache_and_evaluation_during_training(session_tree, tmp_path):
+    arguments = train_arguments(session_tree, "random", tmp_path, epoch=1)[:-4]  # without --epoch, --device_target
+    done = run_python("train.py", *arguments, "--steps", 3, "--eval_interval", 2, "--cache_budget", 0)
+    assert done.returncode == 0, done.stderr
+    assert "device: CPU (found automatically)" in done.stdout
+    assert "random weights, batch norm calibrated on the 6 training images" in done.stdout
+    assert "memory-mapped" in done.stdout
+    record = read(tmp_path / "widget/train.json")
+    assert record["epochs_trained"] == 2  # 3 steps of 2 an epoch, rounded up
+    assert [entry["epoch"] for entry in record["evaluations"]] == [2]
+    # the evaluation during training is the one that test.py makes of the same weights
+    checkpoint = tmp_path / "widget/widget_last.ckpt"
+    done = run_python("test.py", "--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget",
+                      "--out_dir", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = read(tmp_path / "widget/results.json")
+    for name in ("pixel_auroc", "image_auroc", "pro"):
+        assert record["evaluations"][0][name] == pytest.approx(results[name], abs=1e-3)
+
+
+def test_without_teacher_cache_the_losses_are_the_same(trained, session_tree, random_backbone, tmp_path):
+    done = run_python(
+        "train.py", *train_arguments(session_tree, random_backbone, tmp_path, epoch=2), "--cache_teacher", "off"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "teacher features" not in done.stdout
+    ours, cached = (read(folder / "widget/train.json")["epochs"] for folder in (tmp_path, trained[0]))
+    assert [epoch["loss"] for epoch in ours] == pytest.approx([epoch["loss"] for epoch in cached[:2]], rel=1e-3)
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(trained, session_tree, random_backbone, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "widget/widget_last.ckpt").read_bytes()
+    arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=20)
+    done = run_python("train.py", *arguments, "--lr", "3e38")
+    assert done.returncode == 1, done.stdout
+    assert "training diverged; try a smaller --lr" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "widget/widget_last.ckpt").read_bytes() == before
+
+
+@pytest.mark.usefixtures("device")
+def test_a_loss_that_is_not_finite_stops():
+    from mindspore import Tensor
+
+    from src.callbacks import StopOnBadLoss
+
+    for value in (np.nan, np.inf, -np.inf):
+        params = SimpleNamespace(net_outputs=Tensor(np.float32(value)), cur_step_num=7, cur_epoch_num=3)
+        with pytest.raises(InputError, match=r"loss is -?(nan|inf) at step 7 \(epoch 3\)"):
+            StopOnBadLoss().on_train_step_end(SimpleNamespace(original_args=lambda params=params: params))
+
+
+def test_resume_refuses_another_configuration(trained, refused, session_tree, random_backbone, tmp_path):
+    arguments = train_arguments(session_tree, random_backbone, trained[0], epoch=5)
+    message = refused(train_entry, *arguments, "--resume", "--lr", "0.1", "--seed", "2")
+    assert "belongs to another configuration: lr was 0.4, is 0.1; seed was 1, is 2" in message
+    arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=5)
+    assert "widget_resume.ckpt does not exist; start without --resume" in refused(train_entry, *arguments, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--epoch", "0"), "argument --epoch: expected a whole number of at least 1, got '0'"),
+        (("--epoch", "2", "--steps", "9"), "give --epoch or --steps, not both"),
+        (("--lr", "nan"), "argument --lr: expected a number above 0, got 'nan'"),
+        (("--image_size", "100"), "argument --image_size: expected a multiple of 16 (pixels), got '100'"),
+        (("--resume", "maybe"), "expected True or False, got 'maybe'"),
+        (("--device_target", "TPU"), "invalid choice: 'TPU'"),
+        (("--epochs", "2"), "unrecognized arguments: --epochs 2"),
+        (("--device_target", "Ascend"), "--device_target Ascend: MindSpore"),
+        (("--amp_level", "O2"), "--amp_level O2: mixed precision needs an Ascend or GPU device"),
+        (("--category", "gizmo"), "no category 'gizmo'; found: widget"),
+        (("--data_url", "/nowhere"), "/nowhere: no such data set folder"),
+        (("--pre_ckpt_path", "/nowhere/a.ckpt"), "/nowhere/a.ckpt: no such checkpoint file"),
+        (("--pre_ckpt_path", "/nowhere/a.pth"), "convert it first"),
+        (("--train_url", "/proc/none"), "/proc/none/widget: cannot be created as output folder"),
+    ],
+)
+def test_training_refuses(refused, session_tree, random_backbone, tmp_path, flags, message):
+    arguments = ["--data_url", session_tree, "--category", "widget", "--pre_ckpt_path", random_backbone]
+    assert message in refused(train_entry, *arguments, "--train_url", tmp_path, *flags)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_training_names_an_unreadable_image(refused, tree, random_backbone, tmp_path):
+    (tree / "widget/train/good/002.png").write_bytes(b"no picture")
+    arguments = train_arguments(tree, random_backbone, tmp_path / "out", epoch=1)
+    assert "train/good/002.png: not a readable image" in refused(train_entry, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--ckpt_path", "/nowhere/a.ckpt"), "/nowhere/a.ckpt: no such checkpoint file"),
+        (("--category", "gizmo"), "was trained on 'widget'"),
+        (("--eval_url", "/nowhere"), "/nowhere: no such data set folder"),
+        (("--mask_rule", "any"), "invalid choice: 'any'"),
+        (("--out_dir", "/proc/none"), "cannot be created as output folder"),
+    ],
+)
+def test_evaluation_refuses(refused, trained, session_tree, flags, message):
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    arguments = ["--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget"]
+    assert message in refused(test_entry, *arguments, *flags)
+
+
+def test_evaluation_needs_its_flags_once(refused, session_tree):
+    assert "--ckpt_path is required" in refused(test_entry, "--eval_url", session_tree, "--category", "widget")
+    assert "--eval_url (or --data_url) is required" in refused(test_entry, "--ckpt_path", "a", "--category", "widget")
+    both = ("--ckpt_path", "a.ckpt", "--ckpt_url", "b.ckpt", "--eval_url", session_tree, "--category", "widget")
+    assert "--ckpt_path and --ckpt_url are the same flag" in refused(test_entry, *both)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "expected a JSON object"),
+        ('{"format": 99}', "format 99, this program reads format 1"),
+        ('{"format": 1, "image_size": 100}', "image_size 100, expected a multiple of 16"),
+    ],
+)
+def test_damaged_sidecar_is_refused(refused, session_tree, random_backbone, tmp_path, content, message):
+    checkpoint = tmp_path / "model.ckpt"
+    checkpoint.write_bytes(random_backbone.read_bytes())
+    (tmp_path / "model.json").write_text(content)
+    error = refused(test_entry, "--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget")
+    assert "model.json" in error
+    assert message in error

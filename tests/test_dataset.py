@@ -1,0 +1,177 @@
+"""The folder layout: order, pairing, and an error that names each thing that is wrong."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import dataset
+from src.dataset import EpochBatches, decode_images, decode_masks, epoch_order, list_categories, list_test, list_train
+from src.images import to_network_input
+from src.store import allocate
+from src.utils import InputError
+from tests.conftest import make_tree, run_python
+
+
+def test_samples_are_sorted_and_masks_paired_by_stem(tree):
+    samples = list_test(tree, "widget")
+    assert [f"{s.defect}/{s.path.name}" for s in samples] == [
+        *("good/000.png", "good/001.png", "hole/000.png", "hole/001.png", "stain/000.png", "stain/001.png")
+    ]
+    assert [s.is_defective for s in samples] == [False, False, True, True, True, True]
+    assert samples[0].mask_path is None
+    assert samples[3].mask_path == tree / "widget/ground_truth/hole/001_mask.png"
+    assert [s.path.name for s in list_train(tree, "widget")] == [f"{i:03}.png" for i in range(6)]
+
+
+def test_masks_need_no_suffix_and_images_may_be_of_any_format(tree):
+    folder = tree / "widget"
+    (folder / "ground_truth/hole/000_mask.png").rename(folder / "ground_truth/hole/000.png")
+    Image.open(folder / "test/hole/000.png").save(folder / "test/hole/000.bmp")
+    (folder / "test/hole/000.png").unlink()
+    assert list_test(tree, "widget")[2].mask_path.name == "000.png"
+
+
+def test_defect_without_mask_folder_is_unlabelled(tree):
+    shutil.rmtree(tree / "widget/ground_truth/stain")
+    assert [s.mask_path is None for s in list_test(tree, "widget")] == [True, True, False, False, True, True]
+    shutil.rmtree(tree / "widget/ground_truth")
+    assert all(s.mask_path is None for s in list_test(tree, "widget"))
+
+
+def test_missing_data_set_and_category(tree, tmp_path):
+    make_tree(tree, category="gadget")
+    assert list_categories(tree) == ["gadget", "widget"]
+    with pytest.raises(InputError, match=r"no category 'bottle'; found: gadget, widget"):
+        list_train(tree, "bottle")
+    with pytest.raises(InputError, match=r"nowhere: no such data set folder"):
+        list_train(tmp_path / "nowhere", "bottle")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="found: none"):
+        list_test(tmp_path / "empty", "bottle")
+
+
+def test_empty_folders(tree):
+    folder = tree / "widget"
+    for path in (folder / "train/good").iterdir():
+        path.unlink()
+    (folder / "train/good/notes.txt").touch()
+    with pytest.raises(InputError, match=r"train/good: holds no image"):
+        list_train(tree, "widget")
+    for path in (folder / "test/hole").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"test/hole: holds no image"):
+        list_test(tree, "widget")
+    shutil.rmtree(folder / "test")
+    with pytest.raises(InputError, match=r"test: no such folder"):
+        list_test(tree, "widget")
+    (folder / "test").mkdir()
+    shutil.rmtree(folder / "ground_truth")
+    with pytest.raises(InputError, match=r"test: holds no folder of images"):
+        list_test(tree, "widget")
+
+
+def test_partly_filled_mask_folder_and_extra_masks(tree):
+    masks = tree / "widget/ground_truth"
+    (masks / "hole/001_mask.png").unlink()
+    with pytest.raises(InputError, match=r"hole: no mask for .*test/hole/001\.png; expected 001_mask\.png"):
+        list_test(tree, "widget")
+    shutil.copy(masks / "hole/000_mask.png", masks / "hole/001_mask.png")
+    shutil.copy(masks / "hole/000_mask.png", masks / "hole/007_mask.png")
+    with pytest.raises(InputError, match=r"007_mask\.png: extra mask"):
+        list_test(tree, "widget")
+    (masks / "hole/007_mask.png").unlink()
+    shutil.copytree(masks / "hole", masks / "crack")
+    with pytest.raises(InputError, match=r"ground_truth/crack: extra masks"):
+        list_test(tree, "widget")
+    shutil.rmtree(masks / "crack")
+    shutil.copytree(masks / "hole", masks / "good")
+    with pytest.raises(InputError, match=r"ground_truth/good: good images have no masks"):
+        list_test(tree, "widget")
+
+
+def test_two_pictures_with_one_stem(tree):
+    shutil.copy(tree / "widget/test/hole/000.png", tree / "widget/test/hole/000.bmp")
+    with pytest.raises(InputError, match=r"000\.png: has the same stem as 000\.bmp"):
+        list_test(tree, "widget")
+
+
+def test_unreadable_image_is_named(tree):
+    (tree / "widget/train/good/003.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(InputError, match=r"train/good/003\.png: not a readable image"):
+        decode_images(list_train(tree, "widget"), image_size=32)
+
+
+def test_decoding(tree):
+    samples = list_test(tree, "widget")
+    images, masks = decode_images(samples, image_size=32), decode_masks(samples, image_size=32)
+    assert images.shape == (6, 32, 32, 3)
+    assert masks.shape == (6, 32, 32)
+    assert not masks[:2].any()
+    assert masks[2:].max(axis=(1, 2)).tolist() == [255] * 4
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    orders = {(seed, epoch): tuple(epoch_order(50, seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (1, 2)}
+    assert len(set(orders.values())) == 4
+    assert all(sorted(order) == list(range(50)) for order in orders.values())
+    assert orders[1, 2] == tuple(epoch_order(50, seed=1, epoch=2))
+
+
+def test_batches_keep_rows_together_and_the_last_smaller_one():
+    images = np.random.default_rng(0).integers(0, 255, (7, 16, 16, 3), np.uint8)
+    feature = np.arange(7, dtype=np.float32).reshape(7, 1)
+    batches = EpochBatches(images, (feature,), batch_size=3, seed=1, first_epoch=4)
+    assert len(batches) == 3
+    for epoch in (4, 5):
+        found = list(batches)
+        assert [len(part[0]) for part in found] == [3, 3, 1]
+        order = np.concatenate([part[1][:, 0] for part in found]).astype(int)
+        assert np.array_equal(order, epoch_order(7, seed=1, epoch=epoch))
+        assert np.array_equal(np.concatenate([part[0] for part in found]), to_network_input(images[order]))
+
+
+def test_store_spills_beyond_its_budget_and_leaves_no_file(tmp_path):
+    inside = allocate((10, 10), np.float32, 400, tmp_path)
+    spilled = allocate((10, 10), np.float32, 399, tmp_path)
+    spilled[:] = np.arange(100).reshape(10, 10)
+    assert not isinstance(inside, np.memmap)
+    assert isinstance(spilled, np.memmap)
+    assert spilled[9, 9] == 99
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="cannot hold a cache file"):
+        allocate((10, 10), np.float32, 0, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"cannot hold a cache file of 4000000000\.0 GB"):
+        allocate((10**9, 10**9), np.float32, 0, tmp_path)
+
+
+def test_check_reports_a_sound_data_set(session_tree):
+    done = run_python("-m", "src.dataset", "--check", session_tree)
+    assert done.returncode == 0, done.stderr
+    assert "1 categories, 0 defects" in done.stdout
+
+
+def test_check_finds_every_kind_of_defect(tree, capsys):
+    make_tree(tree, category="bottle")
+    shutil.copy(tree / "widget/train/good/002.png", tree / "widget/test/good/leak.png")
+    (tree / "widget/test/stain/000.png").write_text("no picture")
+    (tree / "bottle/ground_truth/hole/000_mask.png").unlink()
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+    report = capsys.readouterr().out
+    assert "leak.png: byte-identical to" in report
+    assert "stain/000.png: not a readable image" in report
+    assert "ground_truth/hole: no mask for" in report
+    assert "bottle: 6 + 0 images, MVTec AD has 209 + 83" in report
+    assert "2 categories, 4 defects" in report
+
+
+def test_check_refuses_what_is_no_data_set(refused, tmp_path):
+    assert "holds no category" in refused(dataset, "--check", tmp_path)
+    assert "no such data set folder" in refused(dataset, "--check", tmp_path / "nowhere")
+
+
+def test_check_on_real_data(shared):
+    done = run_python("-m", "src.dataset", "--check", shared / "data/mvtec")
+    assert done.returncode == 0, done.stdout
+    assert "bottle              209     83  209 + 83     0" in done.stdout

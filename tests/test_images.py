@@ -1,0 +1,81 @@
+"""Pictures of every kind are read right, and prepared as torchvision's users would."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.images import MASK_RULES, binary_mask, load_image, load_mask, to_network_input
+from src.utils import InputError
+
+
+@pytest.fixture
+def ramp():
+    return np.linspace(0, 255, 64 * 64).reshape(64, 64).round().astype(np.uint8)
+
+
+def test_resizing_is_pils_lanczos(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8))
+    picture.save(tmp_path / "a.png")
+    loaded = load_image(tmp_path / "a.png", 64)
+    assert loaded.dtype == np.uint8
+    assert np.array_equal(loaded, np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "jpg"])
+def test_formats(tmp_path, ramp, suffix):
+    Image.fromarray(np.stack([ramp] * 3, -1)).save(tmp_path / f"a.{suffix}")
+    assert np.abs(load_image(tmp_path / f"a.{suffix}", 64)[..., 1].astype(int) - ramp).max() <= 6
+
+
+def test_grey_alpha_palette_and_16_bit_pictures(tmp_path, ramp):
+    rgb = np.stack([ramp, ramp[::-1], ramp.T], -1)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([rgb, np.full_like(ramp, 9)])).save(tmp_path / "alpha.png")
+    Image.fromarray(rgb // 64 * 64).quantize(256).save(tmp_path / "palette.png")
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "deep.tif")
+    assert np.array_equal(load_image(tmp_path / "grey.png", 64), np.stack([ramp] * 3, -1))
+    assert np.array_equal(load_image(tmp_path / "alpha.png", 64), rgb)
+    assert np.array_equal(load_image(tmp_path / "palette.png", 64), rgb // 64 * 64)
+    assert np.array_equal(load_image(tmp_path / "deep.png", 64), np.stack([ramp] * 3, -1))
+    assert np.array_equal(load_image(tmp_path / "deep.tif", 64), np.stack([ramp] * 3, -1))
+
+
+def test_pictures_are_turned_upright(tmp_path, ramp):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    Image.fromarray(ramp).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(load_image(tmp_path / "turned.png", 64)[..., 0], np.rot90(ramp, -1))
+
+
+@pytest.mark.parametrize("load", [load_image, load_mask])
+def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
+    (tmp_path / "empty.png").touch()
+    for name in ("text.png", "cut.png", "empty.png", "absent.png"):
+        with pytest.raises(InputError, match=rf"{name}: not a readable image"):
+            load(tmp_path / name, 64)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"whole\.png: Image size"):
+        load(tmp_path / "whole.png", 64)
+
+
+def test_mask_rules():
+    grey = np.array([0, 1, 127, 128, 254, 255], np.uint8)
+    assert binary_mask(grey).tolist() == [False, False, False, True, True, True]
+    assert binary_mask(grey, "erode").tolist() == [False] * 5 + [True]
+    assert binary_mask(grey, "dilate").tolist() == [False] + [True] * 5
+    assert set(MASK_RULES) == {"half", "erode", "dilate"}
+
+
+def test_network_input_is_torchvisions_normalisation():
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = ((torch.from_numpy(images).float() / 255 - mean) / std).permute(0, 3, 1, 2).numpy()
+    prepared = to_network_input(images)
+    assert prepared.dtype == np.float32
+    assert prepared.flags["C_CONTIGUOUS"]
+    assert np.allclose(prepared, expected, atol=1e-6)

@@ -1,0 +1,160 @@
+"""AUROC and PRO against scikit-learn and brute force; ties, single classes, odd values."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+from src.dataset import Sample
+from src.evaluate import predict_maps, score_maps, three_lines
+from src.metrics import auroc, image_scores, per_region_overlap, why_undefined
+
+MAPS = arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
+MASKS = arrays(np.bool_, (2, 5, 6))
+
+
+def brute_force_pro(maps, masks, limit=0.3):
+    """The definition, threshold by threshold."""
+    points = [(0.0, 0.0)]
+    for threshold in sorted(set(maps.ravel().tolist()), reverse=True):
+        above = maps >= threshold
+        overlaps = []
+        for one, mask in zip(above, masks, strict=True):
+            labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+            overlaps += [one[labelled == region].mean() for region in range(1, count + 1)]
+        points.append(((above & ~masks).sum() / (~masks).sum(), np.mean(overlaps)))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 >= limit:
+            break
+        if x1 > limit:
+            y1 = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+            x1 = limit
+        area += (x1 - x0) * (y0 + y1) / 2
+    return area / limit
+
+
+@settings(deadline=None, max_examples=200)
+@given(MAPS, MASKS)
+def test_metrics_agree_with_their_definitions(maps, masks):
+    if why_undefined(masks):
+        assert np.isnan(auroc(maps, masks))
+        assert np.isnan(per_region_overlap(maps, masks))
+        return
+    positive, negative = maps[masks][:, None].astype(float), maps[~masks][None].astype(float)
+    by_pairs = ((positive > negative) + 0.5 * (positive == negative)).mean()
+    assert auroc(maps, masks) == pytest.approx(by_pairs)
+    assert auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    assert per_region_overlap(maps, masks) == pytest.approx(brute_force_pro(maps, masks))
+
+
+def test_pro_counts_regions_not_pixels():
+    """Half of the regions found, without a false alarm: PRO 0.5, however large the region that is missed."""
+    masks = np.zeros((1, 20, 20), bool)
+    masks[0, 1, 1] = True
+    masks[0, 8:18, 8:18] = True
+    maps = np.zeros((1, 20, 20), np.float32)
+    maps[0, 1, 1] = 1.0
+    # from (0, 0.5) the curve rises to (1, 1) at the threshold 0; its mean height below 0.3 is 0.575
+    assert per_region_overlap(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
+
+
+def test_regions_are_8_connected():
+    masks = np.zeros((1, 4, 4), bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = True
+    maps = np.zeros((1, 4, 4), np.float32)
+    maps[0, 0, 0] = 1.0
+    assert per_region_overlap(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)  # one region, half of it found
+
+
+def test_constant_maps_are_chance():
+    masks = np.zeros((1, 8, 8), bool)
+    masks[0, :2, :2] = True
+    maps = np.full((1, 8, 8), 0.3, np.float32)
+    assert auroc(maps, masks) == 0.5
+    assert per_region_overlap(maps, masks) == pytest.approx(0.15)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        auroc(np.array([0.1, np.nan], np.float32), np.array([True, False]))
+    with pytest.raises(ValueError, match="shape"):
+        per_region_overlap(np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 3), bool))
+
+
+def test_reasons():
+    assert why_undefined(np.array([True, False])) is None
+    assert "every label" in why_undefined(np.array([True]))
+    assert "no label" in why_undefined(np.array([False]))
+    assert "nothing" in why_undefined(np.array([], bool))
+
+
+def make_samples(tmp_path, kinds):
+    return [Sample(tmp_path / f"{i}.png", kind.split("-")[0], tmp_path / "m.png" if kind.endswith("-m") else None)
+            for i, kind in enumerate(kinds)]  # fmt: skip
+
+
+def random_case(count):
+    rng = np.random.default_rng(0)
+    maps = rng.random((count, 16, 16), np.float32)
+    masks = np.zeros((count, 16, 16), np.uint8)
+    masks[:, 4:8, 4:8] = 255
+    return maps, masks
+
+
+def test_score_maps(tmp_path):
+    samples = make_samples(tmp_path, ["good", "good", "hole-m", "hole-m", "stain-m"])
+    maps, masks = random_case(5)
+    masks[:2] = 0
+    masks[2, 3, 4:8] = 100  # touched, but by less than half
+    results = score_maps(maps, masks, samples)
+    labels = np.array([0, 0, 1, 1, 1])
+    assert results["image_auroc"] == roc_auc_score(labels, maps.max((1, 2)))
+    assert results["pixel_auroc"] == roc_auc_score((masks >= 128).ravel(), maps.ravel())
+    assert results["pixel_auroc_by_mask_rule"]["dilate"] == roc_auc_score((masks > 0).ravel(), maps.ravel())
+    assert results["pro"] == pytest.approx(brute_force_pro(maps, masks >= 128))
+    assert results["by_defect"]["hole"]["image_auroc"] == roc_auc_score(labels[:4], maps[:4].max((1, 2)))
+    assert results["images"] == {"test": 5, "good": 2, "defective": 3, "in_pixel_metrics": 5}
+    assert results["undefined"] == {}
+    assert score_maps(maps, masks, samples, mask_rule="dilate")["pixel_auroc"] != results["pixel_auroc"]
+
+
+def test_unlabelled_defects_count_for_images_only(tmp_path):
+    maps, masks = random_case(4)
+    masks[[0, 1, 3]] = 0
+    results = score_maps(maps, masks, make_samples(tmp_path, ["good", "good", "hole-m", "stain"]))
+    assert results["images"]["in_pixel_metrics"] == 3
+    assert results["pixel_auroc"] == roc_auc_score((masks[:3] > 0).ravel(), maps[:3].ravel())
+    assert results["by_defect"]["stain"]["pixel_auroc"] is None
+    assert results["by_defect"]["stain"]["image_auroc"] is not None
+
+
+def test_undefined_metrics_come_with_a_reason(tmp_path):
+    maps, masks = random_case(2)
+    results = score_maps(maps, masks * 0, make_samples(tmp_path, ["good", "hole"]))
+    assert results["pixel_auroc"] is None
+    assert results["pro"] is None
+    assert results["undefined"]["pixel_auroc"] == "no defective image has a mask"
+    assert "pixel-level auc-roc score :  nan (no defective image has a mask)" in three_lines("x", results)
+    only_bad = score_maps(maps, masks, make_samples(tmp_path, ["hole-m", "hole-m"]))
+    assert "every label is defective" in only_bad["undefined"]["image_auroc"]
+    assert only_bad["pixel_auroc"] is not None
+
+
+def test_maps_are_predicted_in_batches_of_one_size():
+    sizes = []
+
+    def anomaly_map(images):
+        sizes.append(len(images))
+        return images[:, :1]
+
+    images = np.random.default_rng(0).integers(0, 255, (7, 16, 16, 3), np.uint8)
+    maps = predict_maps(anomaly_map, images, batch_size=3)
+    assert sizes == [3, 3, 3]
+    assert np.allclose(maps, (images[..., 0] / 255 - 0.485) / 0.229, atol=1e-5)
+    assert np.array_equal(image_scores(maps), maps.max((1, 2)))

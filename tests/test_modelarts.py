@@ -1,0 +1,97 @@
+"""--modelarts True with a fake moxing: obs://bucket is a local folder."""
+
+import shutil
+import sys
+import types
+
+import pytest
+
+from src import modelarts
+from src.config import build_parser
+from src.utils import InputError
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+
+    def local(url):
+        return url.replace("obs://bucket", str(folder))
+
+    moxing = types.ModuleType("moxing")
+    moxing.file = types.SimpleNamespace(
+        is_directory=lambda url: (folder / url.removeprefix("obs://bucket/")).is_dir(),
+        copy_parallel=lambda a, b: shutil.copytree(local(a), local(b), dirs_exist_ok=True),
+        copy=lambda a, b: shutil.copy(local(a), local(b)),
+    )
+    monkeypatch.setitem(sys.modules, "moxing", moxing)
+    monkeypatch.setattr(modelarts, "LOCAL_ROOT", tmp_path / "cache")
+    return folder
+
+
+def arguments(*words):
+    return build_parser("", ("modelarts", "data_url", "ckpt_path", "train_url", "resume")).parse_args(words)
+
+
+def test_inputs_are_fetched_and_outputs_copied_back(bucket, tmp_path):
+    (bucket / "data/bottle").mkdir(parents=True)
+    (bucket / "data/bottle/a.png").write_text("picture")
+    (bucket / "weights").mkdir()
+    (bucket / "weights/t.ckpt").write_text("weights")
+    seen = {}
+
+    @modelarts.staged(inputs=("data_url", "ckpt_path"), output="train_url")
+    def main(args):
+        with open(f"{args.data_url}/bottle/a.png") as picture, open(args.ckpt_path) as weights:
+            seen.update(picture=picture.read(), weights=weights.read())
+        assert "obs://" not in args.train_url
+        out = tmp_path / "cache/train_url/bottle"
+        out.mkdir(parents=True)
+        (out / "last.ckpt").write_text("model")
+        raise InputError("stopped half-way")
+
+    args = arguments("--modelarts", "True", "--data_url", "obs://bucket/data",
+                     "--ckpt_path", "obs://bucket/weights/t.ckpt", "--train_url", "obs://bucket/out")  # fmt: skip
+    with pytest.raises(InputError):
+        main(args)
+    assert seen == {"picture": "picture", "weights": "weights"}
+    assert (bucket / "out/bottle/last.ckpt").read_text() == "model", "outputs are kept after a failure too"
+
+
+def test_resume_fetches_the_earlier_output(bucket, tmp_path):
+    (bucket / "out/bottle").mkdir(parents=True)
+    (bucket / "out/bottle/resume.ckpt").write_text("state")
+
+    @modelarts.staged(inputs=(), output="train_url")
+    def main(args):
+        assert (tmp_path / "cache/train_url/bottle/resume.ckpt").read_text() == "state"
+        return 0
+
+    assert main(arguments("--modelarts", "True", "--resume", "--train_url", "obs://bucket/out")) == 0
+
+
+def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "moxing", None)
+
+    @modelarts.staged(inputs=("data_url",), output="train_url")
+    def main(args):
+        return args.data_url
+
+    assert main(arguments("--data_url", "obs://bucket/data")) == "obs://bucket/data"
+    assert main(arguments("--modelarts", "True", "--data_url", "here")) == "here"
+    with pytest.raises(InputError, match="no module moxing here"):
+        main(arguments("--modelarts", "True", "--data_url", "obs://bucket/data"))
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_entry_points_are_staged(name, bucket, refused, tmp_path):
+    """The real main sees local paths: its error names the fetched copy."""
+    module = __import__(name)
+    (bucket / "data/widget/train/good").mkdir(parents=True)
+    (bucket / "weights").mkdir()
+    (bucket / "weights/t.ckpt").write_text("weights")
+    ckpt_flag = "--pre_ckpt_path" if name == "train" else "--ckpt_path"
+    message = refused(module, "--modelarts", "True", "--data_url", "obs://bucket/data", "--category", "widget",
+                      ckpt_flag, "obs://bucket/weights/t.ckpt")  # fmt: skip
+    assert str(tmp_path / "cache") in message

@@ -1,0 +1,211 @@
+"""Teacher weights: the three ways of getting them, and what is refused."""
+
+import logging
+import pickle
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor
+
+from src import pth2ckpt
+from src.resnet import ResNet18Trunk
+from src.stpm import fold_batch_norm, load_stpm, load_teacher, named_arrays, read_checkpoint
+from src.teacher import calibrate_random_teacher
+from src.utils import InputError, run_entry_point
+from tests import torch_reference as reference
+from tests.conftest import run_python
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def save(path, arrays):
+    ms.save_checkpoint([{"name": name, "data": Tensor(array)} for name, array in arrays.items()], str(path))
+    return path
+
+
+@pytest.fixture
+def state():
+    return reference.random_resnet(5, whole=True).state_dict()
+
+
+def converted(tmp_path, content):
+    torch.save(content, tmp_path / "in.pth")
+    arguments = pth2ckpt.parse_args(
+        ["--pth_path", str(tmp_path / "in.pth"), "--ckpt_path", str(tmp_path / "out.ckpt")],
+    )
+    assert run_entry_point(pth2ckpt.main, arguments) == 0
+    return tmp_path / "out.ckpt"
+
+
+@pytest.mark.parametrize("form", ["whole", "partial", "training checkpoint", "data parallel"])
+def test_pth2ckpt(tmp_path, state, form):
+    content = dict(state)
+    if form == "partial":
+        content = {name: value for name, value in state.items() if not name.startswith(("layer4", "fc"))}
+    elif form == "training checkpoint":
+        content = {"epoch": 3, "state_dict": state}
+    elif form == "data parallel":
+        content = {f"module.{name}": value for name, value in state.items()}
+    path = converted(tmp_path, content)
+    trunk = ResNet18Trunk()
+    load_teacher(trunk, path, num_class=1000)
+    arrays = named_arrays(trunk)
+    assert np.array_equal(arrays["conv1.weight"], state["conv1.weight"].numpy())
+    assert np.array_equal(arrays["layer2.0.down_sample_layer.1.moving_variance"],
+                          state["layer2.0.downsample.1.running_var"].numpy())  # fmt: skip
+    assert np.array_equal(arrays["layer3.1.bn2.beta"], state["layer3.1.bn2.bias"].numpy())
+
+
+def test_pth2ckpt_by_its_command_line_on_the_real_teacher(shared, tmp_path):
+    source = shared / "weights/resnet18_imagenet_trunk.pth"
+    done = run_python("src/pth2ckpt.py", "--pth_path", source, "--ckpt_path", tmp_path / "t.ckpt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "75 entries of the trunk, 0 beyond it" in done.stdout
+    net = reference.ResNet18()
+    net.load_state_dict(torch.load(source, weights_only=True), strict=False)
+    images = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    trunk = ResNet18Trunk()
+    load_teacher(trunk, tmp_path / "t.ckpt")
+    trunk.set_train(False)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(images))
+    for ours, theirs in zip(trunk(Tensor(images)), expected, strict=True):
+        assert np.abs(ours.asnumpy() - theirs.numpy()).max() / theirs.abs().max() < 1e-4
+
+
+def refused_conversion(refused, tmp_path, content=None):
+    if content is not None:
+        torch.save(content, tmp_path / "in.pth")
+    message = refused(pth2ckpt, "--pth_path", tmp_path / "in.pth", "--ckpt_path", tmp_path / "out.ckpt")
+    assert "in.pth" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["in.pth"])
+    return message
+
+
+def test_pth2ckpt_names_what_is_missing(refused, tmp_path, state):
+    del state["layer2.1.bn1.running_var"]
+    assert "layer2.1.bn1.moving_variance is missing" in refused_conversion(refused, tmp_path, state)
+
+
+def test_pth2ckpt_names_what_is_misshapen(refused, tmp_path, state):
+    state["layer1.0.conv2.weight"] = torch.zeros(64, 64, 1, 1)
+    message = refused_conversion(refused, tmp_path, state)
+    assert "layer1.0.conv2.weight has shape (64, 64, 1, 1), expected (64, 64, 3, 3)" in message
+
+
+def test_pth2ckpt_refuses_what_is_no_state_dict(refused, tmp_path):
+    assert "expected a state_dict" in refused_conversion(refused, tmp_path, [1, 2])
+    assert "entry 'lr' is none" in refused_conversion(refused, tmp_path, {"lr": 0.1})
+
+
+def test_pth2ckpt_refuses_missing_and_damaged_files(refused, tmp_path):
+    assert "no such file" in refused_conversion(refused, tmp_path)
+    (tmp_path / "in.pth").write_bytes(b"not a zip file")
+    assert "not a readable file of PyTorch weights" in refused_conversion(refused, tmp_path)
+
+
+def test_pth2ckpt_executes_nothing(refused, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    (tmp_path / "in.pth").write_bytes(pickle.dumps(Evil()))
+    assert "not a readable file of PyTorch weights" in refused_conversion(refused, tmp_path)
+
+
+def test_pth2ckpt_wants_a_ckpt_name(refused, tmp_path):
+    message = refused(pth2ckpt, "--pth_path", tmp_path / "in.pth", "--ckpt_path", tmp_path / "out.bin")
+    assert "expected a name that ends in .ckpt" in message
+
+
+def model_zoo_arrays(classes):
+    """A ResNet-18 checkpoint as the model zoo's training writes it: other names, a head, an optimiser's state."""
+    arrays = named_arrays(ResNet18Trunk())
+    renamed = {}
+    for name, array in arrays.items():
+        inside_block = name.startswith("layer") and "down_sample" not in name
+        renamed[name.replace("bn1", "bn1d").replace("bn2", "bn2d") if inside_block else name] = array
+    renamed["end_point.weight"] = np.zeros((classes, 512), np.float32)
+    renamed["end_point.bias"] = np.zeros(classes, np.float32)
+    renamed["moments.conv1.weight"] = np.zeros((64, 3, 7, 7), np.float32)
+    return arrays, renamed
+
+
+def test_model_zoo_checkpoint(tmp_path, caplog):
+    arrays, renamed = model_zoo_arrays(1001)
+    trunk = ResNet18Trunk()
+    with caplog.at_level(logging.INFO, "stpm"):
+        load_teacher(trunk, save(tmp_path / "zoo.ckpt", renamed), num_class=1001)
+    assert "75 entries loaded, 3 not needed" in caplog.text
+    assert "warning" not in caplog.text
+    for name, array in named_arrays(trunk).items():
+        assert np.array_equal(array, arrays[name])
+
+
+def test_another_number_of_classes_is_a_warning(tmp_path, caplog):
+    _, renamed = model_zoo_arrays(1001)
+    load_teacher(ResNet18Trunk(), save(tmp_path / "zoo.ckpt", renamed), num_class=1000)
+    assert "--num_class 1000, but the head" in caplog.text
+    assert "1001 classes" in caplog.text
+
+
+def test_teacher_with_missing_misshapen_or_nan_entries(tmp_path):
+    arrays = named_arrays(ResNet18Trunk())
+    trunk = ResNet18Trunk()
+    before = named_arrays(trunk)
+    missing = {name: array for name, array in arrays.items() if name != "layer3.0.conv1.weight"}
+    with pytest.raises(InputError, match=r"bad\.ckpt: layer3\.0\.conv1\.weight is missing"):
+        load_teacher(trunk, save(tmp_path / "bad.ckpt", missing))
+    with pytest.raises(InputError, match=r"bn1\.gamma has shape \(32,\), expected \(64,\)"):
+        load_teacher(trunk, save(tmp_path / "bad.ckpt", arrays | {"bn1.gamma": np.ones(32, np.float32)}))
+    with pytest.raises(InputError, match=r"bn1\.gamma holds NaN"):
+        load_teacher(trunk, save(tmp_path / "bad.ckpt", arrays | {"bn1.gamma": np.full(64, np.nan, np.float32)}))
+    for name, array in named_arrays(trunk).items():
+        assert np.array_equal(array, before[name]), "nothing may be half-loaded"
+
+
+def test_unreadable_checkpoints(tmp_path, random_backbone):
+    with pytest.raises(InputError, match="no such checkpoint file"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    (tmp_path / "empty.ckpt").touch()
+    with pytest.raises(InputError, match="is empty"):
+        read_checkpoint(tmp_path / "empty.ckpt")
+    (tmp_path / "text.ckpt").write_bytes(b"\xff\xfehello" * 100)
+    with pytest.raises(InputError, match=r"text\.ckpt: not a readable MindSpore checkpoint"):
+        read_checkpoint(tmp_path / "text.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(random_backbone.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"cut\.ckpt"):
+        load_teacher(ResNet18Trunk(), tmp_path / "cut.ckpt")
+    with pytest.raises(InputError, match=r"convert it first: python src/pth2ckpt\.py"):
+        read_checkpoint(tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"name ends in \.ckpt"):
+        read_checkpoint(tmp_path / "weights.h5")
+
+
+def test_stpm_checkpoint_serves_as_teacher_and_needs_a_student(trained, random_backbone):
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    trunk = ResNet18Trunk()
+    load_teacher(trunk, checkpoint)
+    original = read_checkpoint(random_backbone)
+    for name, array in named_arrays(trunk).items():
+        assert np.array_equal(array, original[name])
+    assert fold_batch_norm(load_stpm(checkpoint)) is not None
+    with pytest.raises(InputError, match="holds no student"):
+        load_stpm(random_backbone)
+
+
+def test_calibrated_random_teacher_has_the_statistics_of_the_images():
+    ms.set_seed(1)
+    trunk = ResNet18Trunk()
+    images = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8)
+    calibrate_random_teacher(trunk, images)
+    arrays = named_arrays(trunk)
+    from src.images import to_network_input
+
+    convolved = torch.nn.functional.conv2d(
+        torch.from_numpy(to_network_input(images)), torch.from_numpy(arrays["conv1.weight"]), stride=2, padding=3
+    )
+    assert np.allclose(arrays["bn1.moving_mean"], convolved.mean((0, 2, 3)).numpy(), atol=1e-3)
+    assert np.allclose(arrays["bn1.moving_variance"], convolved.var((0, 2, 3)).numpy(), rtol=1e-2)
