@@ -1,0 +1,127 @@
+"""Time a training step, ours beside PyTorch's, interleaved on one machine.
+
+    python -m benchmarks.train_step [--steps 5] [--batch_size 32] [--image_size 256]
+
+Ours: the student's step with the teacher's features cached, as train.py runs it on CPU. PyTorch: the whole eager
+step, the teacher inside, as the paper's code does it, in channels_last and in the default layout. Each runs in a
+process of its own, warmed up, and does one step at a time by turns; reported are medians and the median of the ratios
+step by step.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = ("ours", "torch channels_last", "torch default")
+LR, MOMENTUM, WEIGHT_DECAY = 0.4, 0.9, 1e-4
+
+
+def make_ours(images):
+    from src.utils import set_seed, set_up_device
+
+    set_up_device("CPU")
+    from mindspore import Tensor, nn
+
+    from src.loss import StudentLoss
+    from src.stpm import STPM
+    from src.teacher import NormalisedTeacher
+    from src.trainer import build_optimiser
+
+    set_seed(1)
+    stpm = STPM()
+    features = NormalisedTeacher(stpm.model_t)(Tensor(images))
+    optimiser = build_optimiser(stpm, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    network = nn.TrainOneStepCell(StudentLoss(stpm.model_s), optimiser)
+    network.set_train()
+    inputs = [Tensor(images), *features]
+    return lambda: float(network(*inputs).asnumpy())
+
+
+def make_torch(images, memory_format):
+    import torch
+
+    from tests.torch_reference import ResNet18, loss
+
+    torch.manual_seed(1)
+    teacher = ResNet18().eval().to(memory_format=memory_format)
+    student = ResNet18().train().to(memory_format=memory_format)
+    optimiser = torch.optim.SGD(student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
+    batch = torch.from_numpy(images).contiguous(memory_format=memory_format)
+
+    def step():
+        with torch.no_grad():
+            features = teacher(batch)
+        value = loss(features, student(batch))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        return value.item()
+
+    return step
+
+
+def work(name, batch_size, image_size):
+    """Be a worker: a step and its seconds for each line on stdin."""
+    images = np.random.default_rng(0).standard_normal((batch_size, 3, image_size, image_size)).astype(np.float32)
+    if name == "ours":
+        step = make_ours(images)
+    else:
+        import torch
+
+        step = make_torch(images, torch.channels_last if "channels_last" in name else torch.contiguous_format)
+    step()
+    step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        step()
+        print(time.perf_counter() - started, flush=True)
+
+
+def measure(args):
+    workers = {}
+    for name in WORKERS:
+        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
+        command += ["--batch_size", str(args.batch_size), "--image_size", str(args.image_size)]
+        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        while workers[name].stdout.readline().strip() != "ready":
+            if workers[name].poll() is not None:
+                sys.exit(f"error: the worker {name!r} ended")
+    seconds = {name: [] for name in WORKERS}
+    for _ in range(args.steps):
+        for name, worker in workers.items():
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            seconds[name].append(float(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--steps", type=int, default=5, help="counted steps of each")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.worker, args.batch_size, args.image_size)
+        return
+    seconds = measure(args)
+    print(f"batch {args.batch_size}, {args.image_size}x{args.image_size}, {args.steps} interleaved steps of each")
+    for name, values in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["ours"], values, strict=True))
+        print(f"{name:<20} median {statistics.median(values):6.2f} s  min {min(values):6.2f}  max {max(values):6.2f}"
+              f"  ours/this {ratio:.2f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
