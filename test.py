@@ -6,14 +6,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from src import modelarts
-from src.config import DEFAULT_IMAGE_SIZE, build_parser
+from src.config import DEFAULT_IMAGE_SIZE, build_parser, merge_twins
 from src.dataset import decode_images, decode_masks, list_test
 from src.sidecar import read_sidecar
 from src.utils import LOGGER, check_checkpoint_file, make_output_folder, run_entry_point, set_up_device, write_json
 
 FLAG_NAMES = (
-    "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "image_size", "eval_batch_size",
-    "mask_rule", "save_sample", "save_sample_path", "device_target", "device_id", "modelarts",
+    "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "train_url", "num_class", "image_size",
+    "eval_batch_size", "mask_rule", "save_sample", "save_sample_path", "device_target", "device_id", "modelarts",
 )  # fmt: skip
 
 
@@ -21,14 +21,9 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line; flags that the specification names twice are made one."""
     parser = build_parser(__doc__, FLAG_NAMES)
     args = parser.parse_args(argv)
-    if args.ckpt_path and args.ckpt_url and args.ckpt_path != args.ckpt_url:
-        parser.error("--ckpt_path and --ckpt_url are the same flag: give one")
-    args.ckpt_path = args.ckpt_path or args.ckpt_url
-    args.eval_url = args.eval_url or args.data_url
-    if args.ckpt_path is None:
-        parser.error("--ckpt_path is required: a checkpoint of train.py")
-    if args.eval_url is None:
-        parser.error("--eval_url (or --data_url) is required: the data set folder")
+    merge_twins(parser, args, "ckpt_path", "ckpt_url")
+    merge_twins(parser, args, "eval_url", "data_url")
+    args.out_dir = args.out_dir or args.train_url
     return args
 
 
@@ -52,7 +47,7 @@ def main(args: Namespace) -> int:
     from src.evaluate import image_records, predict_maps, score_maps, three_lines
     from src.stpm import fold_batch_norm, load_stpm, map_function
 
-    anomaly_map = map_function(fold_batch_norm(load_stpm(ckpt_path)), image_size=image_size)
+    anomaly_map = map_function(fold_batch_norm(load_stpm(ckpt_path, num_class=args.num_class)), image_size=image_size)
     clock.lap("load_seconds")
 
     # 3. Maps and metrics

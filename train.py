@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from src import modelarts
-from src.config import DEFAULT_EPOCHS, DEFAULT_IMAGE_SIZE, build_parser
+from src.config import DEFAULT_EPOCHS, DEFAULT_IMAGE_SIZE, build_parser, merge_twins
 from src.dataset import EpochBatches, Sample, decode_images, decode_masks, fingerprint_samples, list_test, list_train
 from src.utils import (
     LOGGER,
@@ -21,7 +21,7 @@ from src.utils import (
 )
 
 FLAG_NAMES = (
-    "data_url", "category", "pre_ckpt_path", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
+    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
     "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget",
     "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target", "device_id",
     "modelarts",
@@ -34,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__, FLAG_NAMES)
     args = parser.parse_args(argv)
+    merge_twins(parser, args, "pre_ckpt_path", "ckpt_url")
     if args.data_url is None:
         parser.error("--data_url is required: the data set folder")
     if args.epoch is not None and args.steps is not None:
@@ -117,7 +118,7 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  # noqa: F821
     """Say how the training ended and what is where; return the exit status."""
-    if received is not None:
+    if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
         return 128 + received
     LOGGER.info("trained %d epochs: %s", run.epoch, run.checkpoint_path)

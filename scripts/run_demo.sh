@@ -7,35 +7,34 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
-  local teacher=random out=$PWD/demo
+  local teacher=random data=$PWD/demo out=$PWD/demo/random-teacher
   if [[ ${1:-} == --pre_ckpt_path && $# == 2 ]]; then
     [[ -f $2 ]] || die "--pre_ckpt_path $2: no such file"
-    teacher=$2
+    teacher=$2 out=$PWD/demo/pretrained-teacher
   elif (($# > 0)); then
     echo "usage: run_demo.sh [--pre_ckpt_path FILE]" >&2
     exit 2
   fi
 
   set_up_environment requirements.txt
-  mkdir -p -- "$out"
-  "$STPM_PYTHON" -m src.demo_data --out_dir "$out/data"
+  (cd -- "$STPM_ROOT" && "$STPM_PYTHON" -m src.demo_data --out_dir "$data/data")
 
   # 300 optimiser steps: fewer say little
   local common=(--category washer --image_size 128)
-  local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$out/data" --train_url "$out"
+  local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$data/data" --train_url "$out"
     --pre_ckpt_path "$teacher" --batch_size 8 --steps 300)
   if [[ -f $out/washer/washer_resume.ckpt ]]; then
     train+=(--resume)
   fi
   "${train[@]}"
-  "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$out/data" --out_dir "$out" --save_sample True \
+  "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$data/data" --out_dir "$out" --save_sample True \
     --ckpt_path "$out/washer/washer_last.ckpt"
 
   echo
   if [[ $teacher == random ]]; then
     echo "The teacher was random (no pretrained weights were given): a pretrained one finds defects better."
   fi
-  echo "data      $out/data/washer"
+  echo "data      $data/data/washer"
   echo "model     $out/washer/washer_last.ckpt"
   echo "training  $out/washer/train.json"
   echo "results   $out/washer/results.json"

@@ -18,6 +18,13 @@ def is_whole_epoch(run_context: RunContext) -> bool:
     return params.cur_step_num % params.batch_num == 0
 
 
+def step_loss(run_context: RunContext) -> float:
+    """Return the loss of the step that ended; with loss scaling it comes in a tuple with the scale."""
+    outputs = run_context.original_args().net_outputs
+    loss = outputs[0] if isinstance(outputs, tuple | list) else outputs
+    return float(loss.asnumpy())
+
+
 class StopOnSignal(Callback):
     """On SIGINT or SIGTERM, ends the training after the step (or sink) under way.
 
@@ -79,7 +86,7 @@ class EpochRecorder(Callback):
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         params = run_context.original_args()
-        loss = float(params.net_outputs.asnumpy())
+        loss = step_loss(run_context)
         self.losses.append(loss)
         if self.bar:
             step = (params.cur_step_num - 1) % params.batch_num + 1
@@ -151,7 +158,7 @@ class StopOnBadLoss(Callback):
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         params = run_context.original_args()
-        loss = float(params.net_outputs.asnumpy())
+        loss = step_loss(run_context)
         if not abs(loss) < float("inf"):
             raise InputError(
                 f"loss is {loss} at step {params.cur_step_num} (epoch {params.cur_epoch_num}): training diverged; "

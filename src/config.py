@@ -61,7 +61,6 @@ FLAGS: dict[str, dict[str, Any]] = {
     "train_url": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
     "pre_ckpt_path": {
         "metavar": "FILE",
-        "required": True,
         "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
         "with batch norm calibrated on the training images",
     },
@@ -71,7 +70,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "the head is not used, a mismatch is only warned about",
     },
     "ckpt_path": {"metavar": "FILE", "help": "checkpoint that train.py wrote"},
-    "ckpt_url": {"metavar": "FILE", "help": "the same as --ckpt_path"},
+    "ckpt_url": {
+        "metavar": "FILE",
+        "help": "checkpoint: the same as --pre_ckpt_path in train.py, as --ckpt_path in test.py",
+    },
     "image_size": {
         "type": _image_size,
         "help": "side to which images are resized, in pixels, a multiple of 16; default: the checkpoint's, else 256",
@@ -118,8 +120,18 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "save_sample": _SWITCH | {"help": "write a picture: one image of each defect type, its mask and its anomaly map"},
     "save_sample_path": {"metavar": "DIR", "help": "folder of that picture; default: where the results go"},
-    "out_dir": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
+    "out_dir": {"metavar": "DIR", "help": "output folder, in place of --train_url"},
 }
+
+
+def merge_twins(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str) -> None:
+    """Make one argument, ``name``, of two flags for one thing, of which one must be given."""
+    first, second = getattr(args, name), getattr(args, twin)
+    if first and second and first != second:
+        parser.error(f"--{name} and --{twin} are the same flag: give one")
+    if not first and not second:
+        parser.error(f"--{name} is required: {FLAGS[name]['help'].partition(';')[0]}")
+    setattr(args, name, first or second)
 
 
 def build_parser(description: str, names: tuple[str, ...]) -> argparse.ArgumentParser:

@@ -210,7 +210,12 @@ def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = No
     LOGGER.info(
         "teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored
     )
-    head = next((arrays[name] for name in _HEAD_NAMES if name in arrays), None)
+    warn_of_other_head(arrays, num_class, path)
+
+
+def warn_of_other_head(arrays: dict[str, np.ndarray], num_class: int | None, path: Path) -> None:
+    """Warn where a checkpoint has a classification head of another size than ``num_class``; the head is not used."""
+    head = next((array for name, array in arrays.items() if name.endswith(_HEAD_NAMES)), None)
     if num_class is not None and head is not None and head.shape[0] != num_class:
         LOGGER.warning(
             "warning: --num_class %d, but the head of %s has %d classes (it is not used)",
@@ -220,8 +225,8 @@ def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = No
         )
 
 
-def load_stpm(path: Path) -> STPM:
-    """Build an STPM from a checkpoint that train.py wrote.
+def load_stpm(path: Path, *, num_class: int | None = None) -> STPM:
+    """Build an STPM from a checkpoint that train.py wrote; for ``num_class`` see ``load_teacher``.
 
     Raises:
         InputError: the file is unreadable, or an entry is missing or misshapen.
@@ -231,6 +236,7 @@ def load_stpm(path: Path) -> STPM:
         raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
     stpm = STPM()
     load_checked(named_parameters(stpm), arrays, source=str(path))
+    warn_of_other_head(arrays, num_class, path)
     stpm.set_train(False)
     return stpm
 

@@ -243,11 +243,16 @@ def test_evaluation_refuses(refused, trained, session_tree, flags, message):
     assert message in refused(test_entry, *arguments, *flags)
 
 
-def test_evaluation_needs_its_flags_once(refused, session_tree):
-    assert "--ckpt_path is required" in refused(test_entry, "--eval_url", session_tree, "--category", "widget")
-    assert "--eval_url (or --data_url) is required" in refused(test_entry, "--ckpt_path", "a", "--category", "widget")
-    both = ("--ckpt_path", "a.ckpt", "--ckpt_url", "b.ckpt", "--eval_url", session_tree, "--category", "widget")
-    assert "--ckpt_path and --ckpt_url are the same flag" in refused(test_entry, *both)
+def test_twin_flags_are_given_once(refused, session_tree):
+    data = ("--data_url", session_tree, "--category", "widget")
+    assert "--ckpt_path is required" in refused(test_entry, *data)
+    assert "--eval_url is required" in refused(test_entry, "--ckpt_path", "a", "--category", "widget")
+    assert "--pre_ckpt_path is required" in refused(train_entry, *data)
+    both = ("--ckpt_path", "a.ckpt", "--ckpt_url", "b.ckpt")
+    assert "--ckpt_path and --ckpt_url are the same flag" in refused(test_entry, *data, *both)
+    same = test_entry.parse_args(["--ckpt_url", "a", "--data_url", "d", "--train_url", "o", "--category", "c"])
+    assert (same.ckpt_path, same.eval_url, same.out_dir) == ("a", "d", "o")
+    assert train_entry.parse_args(["--ckpt_url", "a", "--data_url", "d", "--category", "c"]).pre_ckpt_path == "a"
 
 
 @pytest.mark.parametrize(
