@@ -7,7 +7,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
-  local teacher=random data=$PWD/demo out=$PWD/demo/random-teacher
+  local teacher=random data=$PWD/demo/data out=$PWD/demo/random-teacher
   if [[ ${1:-} == --pre_ckpt_path && $# == 2 ]]; then
     [[ -f $2 ]] || die "--pre_ckpt_path $2: no such file"
     teacher=$2 out=$PWD/demo/pretrained-teacher
@@ -17,24 +17,24 @@ main() {
   fi
 
   set_up_environment requirements.txt
-  (cd -- "$STPM_ROOT" && "$STPM_PYTHON" -m src.demo_data --out_dir "$data/data")
+  (cd -- "$STPM_ROOT" && "$STPM_PYTHON" -m src.demo_data --out_dir "$data")
 
   # 300 optimiser steps: fewer say little
   local common=(--category washer --image_size 128)
-  local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$data/data" --train_url "$out"
+  local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$data" --train_url "$out"
     --pre_ckpt_path "$teacher" --batch_size 8 --steps 300)
   if [[ -f $out/washer/washer_resume.ckpt ]]; then
     train+=(--resume)
   fi
   "${train[@]}"
-  "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$data/data" --out_dir "$out" --save_sample True \
+  "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$data" --out_dir "$out" --save_sample True \
     --ckpt_path "$out/washer/washer_last.ckpt"
 
   echo
   if [[ $teacher == random ]]; then
     echo "The teacher was random (no pretrained weights were given): a pretrained one finds defects better."
   fi
-  echo "data      $data/data/washer"
+  echo "data      $data/washer"
   echo "model     $out/washer/washer_last.ckpt"
   echo "training  $out/washer/train.json"
   echo "results   $out/washer/results.json"

@@ -100,13 +100,17 @@ def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
     Raises:
         InputError: an image has no mask, or a mask no image.
     """
-    masks = {stem.removesuffix("_mask"): path for stem, path in _images_by_stem(folder).items()}
-    for stem in images.keys() - masks.keys():
+    masks: dict[str, Path] = {}
+    for stem, path in _images_by_stem(folder).items():
+        twin = masks.setdefault(stem.removesuffix("_mask"), path)
+        if twin is not path:
+            raise InputError(f"{path}: second mask for one image, besides {twin.name}")
+    for stem in sorted(images.keys() - masks.keys()):
         raise InputError(
             f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
             "(remove the whole folder if this defect type has no masks)"
         )
-    for stem in masks.keys() - images.keys():
+    for stem in sorted(masks.keys() - images.keys()):
         raise InputError(f"{masks[stem]}: extra mask, there is no image {stem} to which it belongs")
     return masks
 
@@ -129,9 +133,9 @@ def list_test(root: Path, category: str) -> list[Sample]:
         if not images:
             raise InputError(f"{defect_folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
         mask_folder = folder / "ground_truth" / defect_folder.name
-        masks = _pair_masks(images, mask_folder) if mask_folder.is_dir() else {}
-        if masks and defect_folder.name == GOOD:
+        if defect_folder.name == GOOD and mask_folder.is_dir():
             raise InputError(f"{mask_folder}: good images have no masks; remove this folder")
+        masks = _pair_masks(images, mask_folder) if mask_folder.is_dir() else {}
         samples += [Sample(path, defect_folder.name, masks.get(stem)) for stem, path in images.items()]
     if not samples:
         raise InputError(f"{folder / 'test'}: holds no folder of images")

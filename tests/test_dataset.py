@@ -81,7 +81,10 @@ def test_partly_filled_mask_folder_and_extra_masks(tree):
     shutil.copy(masks / "hole/000_mask.png", masks / "hole/007_mask.png")
     with pytest.raises(InputError, match=r"007_mask\.png: extra mask"):
         list_test(tree, "widget")
-    (masks / "hole/007_mask.png").unlink()
+    (masks / "hole/007_mask.png").rename(masks / "hole/001.png")
+    with pytest.raises(InputError, match=r"001_mask\.png: second mask for one image, besides 001\.png"):
+        list_test(tree, "widget")
+    (masks / "hole/001.png").unlink()
     shutil.copytree(masks / "hole", masks / "crack")
     with pytest.raises(InputError, match=r"ground_truth/crack: extra masks"):
         list_test(tree, "widget")
