@@ -214,7 +214,7 @@ def training_pipeline(batches: EpochBatches) -> "ds.GeneratorDataset":  # noqa: 
     """Wrap batches in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
     import mindspore.dataset as ds
 
-    ds.config.set_prefetch_size(2)  # a batch with its teacher features is 85 MB at the default sizes
+    ds.config.set_prefetch_size(1)  # a batch with its teacher features is 85 MB at the default sizes
     columns = ["images", *(f"teacher_{i}" for i in range(len(batches.features)))]
     return ds.GeneratorDataset(batches, columns, shuffle=False, num_parallel_workers=1, python_multiprocessing=False)
 
