@@ -3,12 +3,13 @@
     python -m benchmarks.train_step [--steps 5] [--batch_size 32] [--image_size 256]
 
 Ours: the student's step with the teacher's features cached, as train.py runs it on CPU. PyTorch: the whole eager
-step, the teacher inside, as the paper's code does it, in channels_last and in the default layout. Each runs in a
-process of its own, warmed up, and does one step at a time by turns; reported are medians and the median of the ratios
-step by step.
+step, the teacher inside, as the paper's code does it, in channels_last and in the default layout, and held to AVX2 as
+ours is. Each runs in a process of its own, warmed up, and does one step at a time by turns; reported are medians and
+the median of the ratios step by step.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKERS = ("ours", "torch channels_last", "torch default")
+WORKERS = ("ours", "torch channels_last", "torch default", "torch channels_last AVX2")
+# The instruction set that MindSpore's convolutions are held to (see src.utils.prepare_environment).
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 LR, MOMENTUM, WEIGHT_DECAY = 0.4, 0.9, 1e-4
 
 
@@ -89,7 +92,10 @@ def measure(args):
     for name in WORKERS:
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
         command += ["--batch_size", str(args.batch_size), "--image_size", str(args.image_size)]
-        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        environment = os.environ | (AVX2 if name.endswith("AVX2") else {})
+        workers[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
         while workers[name].stdout.readline().strip() != "ready":
             if workers[name].poll() is not None:
                 sys.exit(f"error: the worker {name!r} ended")
@@ -119,7 +125,7 @@ def main():
     print(f"batch {args.batch_size}, {args.image_size}x{args.image_size}, {args.steps} interleaved steps of each")
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["ours"], values, strict=True))
-        print(f"{name:<20} median {statistics.median(values):6.2f} s  min {min(values):6.2f}  max {max(values):6.2f}"
+        print(f"{name:<26} median {statistics.median(values):6.2f} s  min {min(values):6.2f}  max {max(values):6.2f}"
               f"  ours/this {ratio:.2f}")  # fmt: skip
 
 
