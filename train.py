@@ -88,7 +88,7 @@ def main(args: Namespace) -> int:
     features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
     evaluate = build_evaluation(args, test_samples, stpm) if test_samples else None
-    LOGGER.info("ready after %.1f s; epoch %d of %d is next", time.perf_counter() - started, run.epoch + 1, epochs)
+    LOGGER.info("ready after %.1f s; %d of %d epochs are trained", time.perf_counter() - started, run.epoch, epochs)
     received = trainer.fit(run, batches, epochs=epochs, device_target=device_target, amp_level=args.amp_level,
                            evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
     return report_end(run, epochs, received)
