@@ -110,8 +110,3 @@ def compute_teacher_features(
         for array, level in zip(features, teacher(Tensor(to_network_input(images[rows]))), strict=True):
             array[rows[:kept]] = level.asnumpy()[:kept]
     return features
-
-
-def cache_bytes(count: int, image_size: int) -> int:
-    """Return the size of the cached features of ``count`` images in bytes (1.8 MB an image at 256)."""
-    return 4 * count * sum(c * (image_size // s) ** 2 for c, s in zip(CHANNELS, STRIDES, strict=True))
