@@ -8,7 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from src import modelarts
-from src.config import DEFAULT_EPOCHS, DEFAULT_IMAGE_SIZE, build_parser, merge_twins
+from src.config import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_EPOCHS,
+    DEFAULT_EVAL_BATCH_SIZE,
+    DEFAULT_IMAGE_SIZE,
+    build_parser,
+    merge_twins,
+)
 from src.dataset import EpochBatches, Sample, decode_images, decode_masks, fingerprint_samples, list_test, list_train
 from src.utils import (
     LOGGER,
@@ -41,6 +48,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         parser.error("give --epoch or --steps, not both")
     args.eval_url = args.eval_url or args.data_url
     args.image_size = args.image_size or DEFAULT_IMAGE_SIZE
+    args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
+    args.eval_batch_size = args.eval_batch_size or DEFAULT_EVAL_BATCH_SIZE
     return args
 
 

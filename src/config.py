@@ -31,6 +31,12 @@ def _number(kind: type, minimum: float, *, strict: bool = False):
     return parse
 
 
+def _folder_name(text: str) -> str:
+    if text in ("", ".", "..") or "/" in text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}")
+    return text
+
+
 def _image_size(text: str) -> int:
     size = _number(int, 32)(text)
     if size % 16:
@@ -38,7 +44,10 @@ def _image_size(text: str) -> int:
     return size
 
 
+FILE_FORMATS = ("MINDIR", "AIR", "ONNX")
 DEFAULT_EPOCHS = 100
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_EVAL_BATCH_SIZE = 8
 DEFAULT_IMAGE_SIZE = 256
 
 _POSITIVE_INT = _number(int, 1)
@@ -57,7 +66,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     # what it reads and writes
     "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},
     "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: data_url"},
-    "category": {"required": True, "help": "category: a folder of the data set, such as bottle"},
+    "category": {
+        "type": _folder_name,
+        "required": True,
+        "help": "category: a folder of the data set, such as bottle",
+    },
     "train_url": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
     "pre_ckpt_path": {
         "metavar": "FILE",
@@ -69,7 +82,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); "
         "the head is not used, a mismatch is only warned about",
     },
-    "ckpt_path": {"metavar": "FILE", "help": "checkpoint that train.py wrote"},
+    "ckpt_path": {
+        "metavar": "FILE",
+        "help": "checkpoint that train.py wrote, or a model that export.py made of it (.ckpt, .mindir, .onnx)",
+    },
     "ckpt_url": {
         "metavar": "FILE",
         "help": "checkpoint: the same as --pre_ckpt_path in train.py, as --ckpt_path in test.py",
@@ -84,7 +100,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": _POSITIVE_INT,
         "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs",
     },
-    "batch_size": {"type": _POSITIVE_INT, "default": 32, "help": "images per optimiser step"},
+    "batch_size": {
+        "type": _POSITIVE_INT,
+        "help": "train.py: images per optimiser step, default 32; export.py: images per inference call of the exported "
+        "model, default 1",
+    },
     "lr": {"type": _number(float, 0, strict=True), "default": 0.4, "help": "learning rate"},
     "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
     "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
@@ -112,7 +132,10 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "resume": _SWITCH | {"help": "go on from the last whole epoch of an interrupted run in the output folder"},
     # evaluation
-    "eval_batch_size": {"type": _POSITIVE_INT, "default": 8, "help": "images per inference call"},
+    "eval_batch_size": {
+        "type": _POSITIVE_INT,
+        "help": "images per inference call; default: 8, or what the exported model was made for",
+    },
     "mask_rule": {
         "choices": tuple(MASK_RULES),
         "default": "half",
@@ -120,7 +143,23 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "save_sample": _SWITCH | {"help": "write a picture: one image of each defect type, its mask and its anomaly map"},
     "save_sample_path": {"metavar": "DIR", "help": "folder of that picture; default: where the results go"},
-    "out_dir": {"metavar": "DIR", "help": "output folder, in place of --train_url"},
+    "out_dir": {"metavar": "DIR", "help": "output folder; in test.py another name of --train_url"},
+    # export and inference outside MindSpore
+    "ckpt_file": {"metavar": "FILE", "required": True, "help": "checkpoint that train.py wrote (.ckpt)"},
+    "file_format": {
+        "choices": FILE_FORMATS,
+        "default": "MINDIR",
+        "help": "format of the exported model; AIR needs an Ascend device",
+    },
+    "data_dir": {"metavar": "DIR", "required": True, "help": "data set folder, which holds the category folders"},
+    "img_dir": {"metavar": "DIR", "required": True, "help": "folder for the network's inputs and their manifest.json"},
+    "mindir_path": {
+        "metavar": "FILE",
+        "help": "exported model that the inputs are for: the image size is taken from the JSON beside it",
+    },
+    "check": _SWITCH | {"help": "write nothing; fail unless img_dir holds what would be written"},
+    "result_dir": {"metavar": "DIR", "required": True, "help": "folder with the maps that the C++ program wrote"},
+    "label_dir": {"metavar": "DIR", "required": True, "help": "folder that preprocess.py wrote: its manifest.json"},
 }
 
 

@@ -22,7 +22,6 @@ def predict_maps(anomaly_map: MapFunction, images: np.ndarray, *, batch_size: in
         float32 (N, S, S).
     """
     count = len(images)
-    batch_size = min(batch_size, count)
     maps = np.empty(images.shape[:3], np.float32)
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size) % count

@@ -66,6 +66,18 @@ class InferencePool(nn.Cell):
         return self.pool(x)
 
 
+class PortablePool(nn.Cell):
+    """The same once more, of operators that every runtime of the exported graph knows (``Concat`` is not one)."""
+
+    def __init__(self):
+        super().__init__()
+        self.pad = ops.Pad(((0, 0), (0, 0), (1, 0), (1, 0)))
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.pool(self.pad(x))
+
+
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Conv2d:
     """Return a convolution without bias, He-normal initialised by its fan-out."""
     return nn.Conv2d(
@@ -116,7 +128,7 @@ class ResNet18Trunk(nn.Cell):
 
     Args:
         norm: makes the cell after each convolution from its channel count; ``batch_norm`` or ``ChannelBias``.
-        pool: the stem's pooling; ``TrainingPool`` or ``InferencePool``, equal in value, not in speed.
+        pool: the stem's pooling; ``TrainingPool``, ``InferencePool`` or ``PortablePool``, equal in value, not in speed.
 
     Inputs: float32 (N, 3, S, S), normalised as in ``src.images``; S a multiple of 16.
     Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).

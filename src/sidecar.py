@@ -1,11 +1,25 @@
-"""The JSON file beside every checkpoint and exported model: all that is needed to feed it and to trace it."""
+"""The JSON file beside every checkpoint and exported model: all that is needed to feed it and to trace it.
 
+A model that was exported to several formats under one name has one such file, with a part for each format.
+"""
+
+import argparse
+import sys
 from pathlib import Path
 
 from src.images import MEAN, STD
-from src.utils import InputError, fingerprint, read_json, versions
+from src.utils import InputError, file_sha256, fingerprint, read_json, run_entry_point, versions, write_json
 
 FORMAT = 1
+PREPROCESSING = {
+    "colour": "RGB",
+    "resize": "LANCZOS",
+    "scale": 1 / 255,
+    "mean": [round(float(value), 6) for value in MEAN.astype(float)],
+    "std": [round(float(value), 6) for value in STD.astype(float)],
+    "layout": "NCHW",
+    "dtype": "float32",
+}
 
 
 def sidecar_path(model_path: Path) -> Path:
@@ -13,24 +27,16 @@ def sidecar_path(model_path: Path) -> Path:
     return model_path.with_suffix(".json")
 
 
-def sidecar_content(*, category: str, image_size: int, config: dict) -> dict:
-    """Return a sidecar's content; ``threshold`` is None until it is calibrated."""
+def sidecar_content(*, category: str, image_size: int, config: dict | None) -> dict:
+    """Return a sidecar's content; ``threshold`` is None until it is calibrated, ``config`` where it is not known."""
     return {
         "format": FORMAT,
         "category": category,
         "image_size": image_size,
-        "preprocessing": {
-            "colour": "RGB",
-            "resize": "LANCZOS",
-            "scale": 1 / 255,
-            "mean": [round(float(value), 6) for value in MEAN],
-            "std": [round(float(value), 6) for value in STD],
-            "layout": "NCHW",
-            "dtype": "float32",
-        },
+        "preprocessing": PREPROCESSING,
         "threshold": None,
         "config": config,
-        "config_hash": fingerprint(config),
+        "config_hash": fingerprint(config) if config is not None else None,
         "versions": versions(),
     }
 
@@ -55,3 +61,62 @@ def read_sidecar(model_path: Path, *, category: str) -> dict | None:
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"
         )
     return content
+
+
+def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
+    """Write the sidecar of an exported model, keeping what it says of the same checkpoint's other formats.
+
+    Args:
+        content: the checkpoint's sidecar.
+        checkpoint: name and SHA-256 of the checkpoint's file.
+        facts: what is true of this file alone: format, batch size, inputs, outputs, ...
+    """
+    path = sidecar_path(model_path)
+    exports = {}
+    if path.exists():
+        before = read_json(path)
+        if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:
+            exports = before.get("exports", {})
+    exports[model_path.name] = {"sha256": file_sha256(model_path)} | facts
+    write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
+
+
+def read_export(model_path: Path, *, category: str) -> tuple[dict, dict]:
+    """Read what the sidecar of an exported model says: the whole, and the part on this file.
+
+    Raises:
+        InputError: there is no sidecar, it is of another category, or it describes another file.
+    """
+    path = sidecar_path(model_path)
+    content = read_sidecar(model_path, category=category)
+    if content is None:
+        raise InputError(f"{path}: is missing; export.py writes it beside {model_path.name}, keep the two together")
+    facts = content.get("exports", {}).get(model_path.name)
+    if facts is None:
+        raise InputError(f"{path}: does not describe {model_path.name}; export it again")
+    if facts.get("sha256") != file_sha256(model_path):
+        raise InputError(f"{model_path}: is damaged, or is not the file that {path.name} describes; export it again")
+    return content, facts
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of ``python -m src.sidecar``."""
+    parser = argparse.ArgumentParser(
+        description="Check an exported model against the JSON beside it; print its threshold, if it has one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--mindir_path", type=Path, required=True, metavar="FILE", help="exported model")
+    parser.add_argument("--category", required=True, help="category that it must be for")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check; return the exit status."""
+    content, _ = read_export(args.mindir_path, category=args.category)
+    if content["threshold"] is not None:
+        print(content["threshold"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

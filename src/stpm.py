@@ -16,6 +16,7 @@ from src.resnet import (
     STRIDES,
     ChannelBias,
     InferencePool,
+    PortablePool,
     ResNet18Trunk,
     TrainingPool,
     batch_norm,
@@ -35,16 +36,18 @@ class STPM(nn.Cell):
 
     Args:
         folded: build the form without batch norm that ``fold_batch_norm`` fills; for inference only.
+        portable: with ``folded``, of operators that every runtime of an exported graph knows.
 
     Inputs: images, float32 (N, 3, S, S).
     Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
     """
 
-    def __init__(self, *, folded: bool = False):
+    def __init__(self, *, folded: bool = False, portable: bool = False):
         super().__init__()
         if folded:
-            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=InferencePool)
-            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=InferencePool)
+            pool = PortablePool if portable else InferencePool
+            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=pool)
+            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=pool)
         else:
             self.model_t = ResNet18Trunk(norm=frozen_batch_norm, pool=InferencePool)
             self.model_s = ResNet18Trunk(norm=batch_norm, pool=TrainingPool)
@@ -251,10 +254,10 @@ def _fold(arrays: dict[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarr
     return weight.astype(np.float32), bias.astype(np.float32).reshape(1, -1, 1, 1)
 
 
-def fold_batch_norm(stpm: STPM) -> STPM:
+def fold_batch_norm(stpm: STPM, *, portable: bool = False) -> STPM:
     """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it."""
     arrays = named_arrays(stpm)
-    folded = STPM(folded=True)
+    folded = STPM(folded=True, portable=portable)
     folded_arrays = {}
     for name, _ in folded.parameters_and_names():
         if not name.endswith(".bias"):

@@ -94,13 +94,18 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure.
+
+    Args:
+        durable: have the content on the disk before the renaming; not worth its time for what is easily made again.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -132,6 +137,18 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def check_file(path: Path, noun: str) -> None:
+    """Check that a file is there and not empty.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such {noun} file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty, not a {noun}")
+
+
 def check_checkpoint_file(path: Path) -> None:
     """Check by name and size, before anything slow, that a file can be a MindSpore checkpoint.
 
@@ -145,10 +162,7 @@ def check_checkpoint_file(path: Path) -> None:
         )
     if path.suffix != ".ckpt":
         raise InputError(f"{path}: expected a MindSpore checkpoint, a file whose name ends in .ckpt")
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: is empty, not a MindSpore checkpoint")
+    check_file(path, "checkpoint")
 
 
 def make_output_folder(path: Path) -> Path:
@@ -164,6 +178,19 @@ def make_output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise InputError(f"{path}: output folder is not writable")
     return path
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def fingerprint(content: dict) -> str:

@@ -106,6 +106,18 @@ def trained(tmp_path_factory, session_tree, random_backbone):
     return out, done.stdout
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, trained):
+    """A folder with that training's student as MINDIR for batches of 4 and as ONNX for single images."""
+    out = tmp_path_factory.mktemp("exported")
+    for file_format, batch_size in (("MINDIR", 4), ("ONNX", 1)):
+        flags = ("--category", "widget", "--file_format", file_format, "--batch_size", batch_size, "--out_dir", out)
+        done = run_python("export.py", "--ckpt_file", trained[0] / "widget/widget_last.ckpt", *flags)
+        assert done.returncode == 0, done.stderr
+        assert "verified: largest relative difference of the maps" in done.stdout
+    return out
+
+
 def train_arguments(data, backbone, out, *, epoch, category="widget"):
     return [
         *("--data_url", data, "--category", category, "--pre_ckpt_path", backbone, "--train_url", out),

@@ -1,0 +1,90 @@
+"""Export a checkpoint as one network, images in and anomaly maps out, for other runtimes: MINDIR, AIR or ONNX."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from src.config import build_parser
+from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
+from src.sidecar import record_export, sidecar_content
+from src.utils import (
+    LOGGER,
+    InputError,
+    atomic_path,
+    check_checkpoint_file,
+    file_sha256,
+    make_output_folder,
+    run_entry_point,
+    set_up_device,
+    versions,
+)
+
+FLAG_NAMES = (
+    "ckpt_file", "category", "file_format", "batch_size", "image_size", "num_class", "out_dir", "device_target",
+    "device_id",
+)  # fmt: skip
+
+
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    """Parse the command line."""
+    args = build_parser(__doc__, FLAG_NAMES).parse_args(argv)
+    args.batch_size = args.batch_size or 1
+    args.out_dir = args.out_dir or "."
+    return args
+
+
+def main(args: Namespace) -> int:
+    """Export; return the exit status."""
+    # 1. What goes in, checked before the slow imports
+    check_checkpoint_file(Path(args.ckpt_file))
+    checkpoint = inspect_model(
+        Path(args.ckpt_file), category=args.category, image_size=args.image_size, batch_size=args.batch_size
+    )
+    folder = make_output_folder(Path(args.out_dir))
+    path = folder / f"{args.category}.{args.file_format.lower()}"
+    input_shape = (args.batch_size, 3, checkpoint.image_size, checkpoint.image_size)
+
+    # 2. The network, batch norm folded
+    device = set_up_device(args.device_target, args.device_id)
+    if args.file_format == "AIR" and device != "Ascend":
+        raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
+    from src.exporter import write_model
+    from src.stpm import AnomalyMap, fold_batch_norm, load_stpm, map_function
+
+    stpm = load_stpm(checkpoint.path, num_class=args.num_class)
+    network = AnomalyMap(fold_batch_norm(stpm, portable=True), image_size=checkpoint.image_size)
+
+    # 3. Write, verify, and only then give the file its name
+    with atomic_path(path) as temporary:
+        facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
+        reference = map_function(stpm, image_size=checkpoint.image_size)
+        difference = verify(temporary, reference, input_shape)
+    LOGGER.info("exported: %s", path)
+
+    # 4. What it is, beside it
+    size = checkpoint.image_size
+    about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
+    facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
+              "largest_relative_difference": difference}  # fmt: skip
+    origin = {"file": checkpoint.path.name, "sha256": file_sha256(checkpoint.path)}
+    record_export(path, about | {"image_size": size}, checkpoint=origin, facts=facts)
+    return 0
+
+
+def verify(path: Path, reference: "MapFunction", input_shape: tuple[int, ...]) -> float | None:  # noqa: F821
+    """Compare an exported model's maps with the checkpoint's; return the difference, None without a runtime for it."""
+    from src.exporter import TOLERANCE, check_same_maps
+
+    if path.suffix not in EXPORTED_SUFFIXES:
+        LOGGER.warning("not verified: no runtime here reads %s", path.suffix[1:].upper())
+        return None
+    if path.suffix == ".onnx" and not onnxruntime_is_installed():
+        LOGGER.warning("not verified: ONNX Runtime is not installed (pip install onnxruntime==1.32.0)")
+        return None
+    difference = check_same_maps(load_exported(path), reference, input_shape=input_shape)
+    LOGGER.info("verified: largest relative difference of the maps %.1e, allowed %.0e", difference, TOLERANCE)
+    return difference
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,127 @@
+"""A trained model of any kind, checkpoint or exported, as a function from images to anomaly maps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
+from src.evaluate import MapFunction
+from src.sidecar import read_export, read_sidecar
+from src.utils import LOGGER, InputError, check_checkpoint_file, check_file, set_up_device
+
+EXPORTED_SUFFIXES = (".mindir", ".onnx")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's file, checked as far as that goes without a runtime.
+
+    Attributes:
+        sidecar: content of the JSON beside it; None for a checkpoint without one.
+        image_size: side of its input images, pixels.
+        batch_size: images per call.
+    """
+
+    path: Path
+    sidecar: dict | None
+    image_size: int
+    batch_size: int
+
+    @property
+    def config_hash(self) -> str | None:
+        """Hash of the configuration that it was trained with, where that is known."""
+        return self.sidecar["config_hash"] if self.sidecar else None
+
+
+def inspect_model(
+    path: Path, *, category: str, image_size: int | None = None, batch_size: int | None = None
+) -> ModelFile:
+    """Check a model's file and sidecar and settle image and batch size; no slow import.
+
+    Args:
+        image_size, batch_size: asked for by flags; None: the model's own. An exported model has one of each.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, of another kind or category, or another size was asked for.
+    """
+    if path.suffix not in EXPORTED_SUFFIXES:
+        if path.suffix == ".air":
+            raise InputError(f"{path}: AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx")
+        check_checkpoint_file(path)
+        sidecar = read_sidecar(path, category=category)
+        trained = sidecar["image_size"] if sidecar else None
+        if image_size and trained and image_size != trained:
+            LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
+        size = image_size or trained or DEFAULT_IMAGE_SIZE
+        return ModelFile(path, sidecar, size, batch_size or DEFAULT_EVAL_BATCH_SIZE)
+
+    check_file(path, path.suffix[1:].upper())
+    sidecar, facts = read_export(path, category=category)
+    for flag, given, fixed in (
+        ("--image_size", image_size, sidecar["image_size"]),
+        ("--eval_batch_size", batch_size, facts["batch_size"]),
+    ):
+        if given and given != fixed:
+            raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
+    return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"])
+
+
+def load_map_function(
+    model: ModelFile, *, num_class: int | None = None, device_target: str = "auto", device_id: int = 0
+) -> MapFunction:
+    """Load a model into its runtime: MindSpore, or ONNX Runtime (CPU) for ``.onnx``.
+
+    Raises:
+        InputError: the device or the runtime is missing, or the runtime cannot read the file.
+    """
+    if model.path.suffix != ".onnx":
+        set_up_device(device_target, device_id)
+    if model.path.suffix in EXPORTED_SUFFIXES:
+        return load_exported(model.path)
+    from src.stpm import fold_batch_norm, load_stpm, map_function
+
+    return map_function(fold_batch_norm(load_stpm(model.path, num_class=num_class)), image_size=model.image_size)
+
+
+def load_exported(path: Path) -> MapFunction:
+    """Load an exported model; MINDIR needs MindSpore's device to be set up.
+
+    Raises:
+        InputError: the runtime is missing or cannot read the file.
+    """
+    return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path)
+
+
+def _mindir_function(path: Path) -> MapFunction:
+    import mindspore as ms
+
+    try:
+        network = ms.nn.GraphCell(ms.load(str(path)))
+    except Exception as error:  # MindSpore raises whatever its reader does
+        raise InputError(f"{path}: not a MINDIR that MindSpore {ms.__version__} can read") from error
+    return lambda images: network(ms.Tensor(images)).asnumpy()
+
+
+def onnxruntime_is_installed() -> bool:
+    """Return whether the optional ONNX Runtime can be imported."""
+    from importlib.util import find_spec
+
+    return find_spec("onnxruntime") is not None
+
+
+def _onnx_function(path: Path) -> MapFunction:
+    if not onnxruntime_is_installed():
+        raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime==1.32.0")
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no public base class
+        raise InputError(f"{path}: ONNX Runtime cannot read it: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {name: images})[0]
+
+    return compute

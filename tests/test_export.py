@@ -1,0 +1,194 @@
+"""Export: the artefacts, what stands beside them, and that every runtime computes the checkpoint's maps."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import export as export_entry
+import test as test_entry
+from src import exporter, model_file
+from src.images import to_network_input
+from src.sidecar import read_export
+from src.stpm import load_stpm, map_function
+from src.utils import InputError
+from tests.conftest import run_python
+
+pytestmark = pytest.mark.usefixtures("device")
+
+# What MindSpore Lite 2.0 reads of MINDIR 1, and this network uses.
+PORTABLE = {"Conv2D", "Add", "Sub", "Mul", "Sqrt", "Div", "RealDiv", "ReLU", "Pad", "MaxPool", "Reshape", "Transpose"}
+STRUCTURE = {"MakeTuple", "Depend", "UpdateState", "Load", "Constant"}
+
+
+def scores(folder):
+    return [entry["score"] for entry in json.loads((folder / "widget/results.json").read_text())["scores"]]
+
+
+def test_both_formats_are_described_by_one_file(exported, trained):
+    assert {path.name for path in exported.iterdir()} == {"widget.mindir", "widget.onnx", "widget.json"}
+    content, facts = read_export(exported / "widget.mindir", category="widget")
+    assert facts["batch_size"] == 4
+    assert facts["inputs"] == [{"name": "images", "shape": [4, 3, 64, 64], "dtype": "float32"}]
+    assert facts["outputs"] == [{"name": "maps", "shape": [4, 1, 64, 64], "dtype": "float32"}]
+    assert facts["largest_relative_difference"] < 1e-4
+    assert facts["versions"]["mindspore"]
+    sidecar = json.loads((trained[0] / "widget/widget_last.json").read_text())
+    assert {key: content[key] for key in sidecar} == sidecar
+    assert content["checkpoint"]["file"] == "widget_last.ckpt"
+    assert read_export(exported / "widget.onnx", category="widget")[1]["batch_size"] == 1
+
+
+def test_mindir_is_version_1_of_portable_operators(exported):
+    from mindspore.train import mind_ir_pb2
+
+    model = mind_ir_pb2.ModelProto()
+    model.ParseFromString((exported / "widget.mindir").read_bytes())
+    assert model.mind_ir_version == 1
+    kinds = {node.op_type.removeprefix("REF::").partition(":")[0] for node in model.graph.node}
+    primitives = {primitive.op_type for primitive in model.primitives}
+    assert kinds | primitives <= PORTABLE | STRUCTURE
+    assert "Conv2D" in kinds | primitives
+
+
+@pytest.mark.parametrize("suffix", ["mindir", "onnx"])
+def test_exported_model_computes_the_maps_of_the_checkpoint(exported, trained, suffix):
+    batch_size = {"mindir": 4, "onnx": 1}[suffix]
+    images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
+    expected = map_function(load_stpm(trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
+    maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
+    assert exporter.largest_relative_difference(maps, expected) < 1e-4
+
+
+def test_evaluation_agrees_over_all_formats(exported, trained, session_tree, tmp_path):
+    """Six test images in batches of 8, of 4 (a padded last one) and of 1."""
+    for model in (trained[0] / "widget/widget_last.ckpt", exported / "widget.mindir", exported / "widget.onnx"):
+        flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / model.suffix)
+        done = run_python("test.py", *flags, "--ckpt_path", model)
+        assert done.returncode == 0, done.stderr
+        assert "Total pixel-level auc-roc score :  " in done.stdout
+    expected = scores(tmp_path / ".ckpt")
+    assert len(expected) == 6
+    for suffix in (".mindir", ".onnx"):
+        assert scores(tmp_path / suffix) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture
+def checkpoint(trained):
+    return trained[0] / "widget/widget_last.ckpt"
+
+
+def refused_export(refused, *flags):
+    return refused(export_entry, "--category", "widget", *flags)
+
+
+def test_air_needs_ascend(refused, checkpoint, tmp_path):
+    error = refused_export(refused, "--ckpt_file", checkpoint, "--file_format", "AIR", "--out_dir", tmp_path / "o")
+    assert "--file_format AIR: needs an Ascend device, and this is CPU; choose MINDIR or ONNX" in error
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_export_refuses(refused, checkpoint, tmp_path):
+    out = ("--out_dir", tmp_path / "o")
+    assert "invalid choice: 'onnx'" in refused_export(refused, "--ckpt_file", checkpoint, "--file_format", "onnx")
+    assert "no such checkpoint file" in refused_export(refused, "--ckpt_file", tmp_path / "none.ckpt", *out)
+    assert "expected a MindSpore checkpoint" in refused_export(refused, "--ckpt_file", tmp_path, *out)
+    error = refused(export_entry, "--ckpt_file", checkpoint, "--category", "bottle", *out)
+    assert "--category bottle:" in error
+    assert "was trained on 'widget'" in error
+    error = refused(export_entry, "--ckpt_file", checkpoint, "--category", "../widget", *out)
+    assert "--category: expected the name of a folder, got '../widget'" in error
+    (tmp_path / "file").write_text("")
+    error = refused_export(refused, "--ckpt_file", checkpoint, "--out_dir", tmp_path / "file")
+    assert "cannot be created as output folder" in error
+
+
+def test_a_model_that_computes_something_else_is_not_kept(refused, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_entry, "load_exported", lambda path: lambda images: images[:, :1] * 0)
+    error = refused_export(refused, "--ckpt_file", checkpoint, "--out_dir", tmp_path / "o")
+    assert "differ from the checkpoint's by 1.0e+00 (relative), more than 1e-04: it was not kept" in error
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_maps_that_are_not_finite_fail_the_check():
+    def nan(images):
+        return np.full((1, 1, 4, 4), np.nan, np.float32)
+
+    with pytest.raises(InputError, match="differ"):
+        exporter.check_same_maps(nan, lambda images: np.ones((1, 1, 4, 4), np.float32), input_shape=(1, 3, 4, 4))
+
+
+def test_onnx_without_its_runtime(refused, exported, session_tree, checkpoint, tmp_path, monkeypatch, caplog):
+    for module in (model_file, export_entry):
+        monkeypatch.setattr(module, "onnxruntime_is_installed", lambda: False)
+    flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / "o")
+    error = refused(test_entry, *flags, "--ckpt_path", exported / "widget.onnx")
+    assert "needs ONNX Runtime, which is not installed: pip install onnxruntime==" in error
+    args = ["--ckpt_file", checkpoint, "--category", "widget", "--file_format", "ONNX", "--out_dir", tmp_path / "x"]
+    assert export_entry.main(export_entry.parse_args([str(arg) for arg in args])) == 0
+    assert "not verified: ONNX Runtime is not installed" in caplog.text
+    assert read_export(tmp_path / "x/widget.onnx", category="widget")[1]["largest_relative_difference"] is None
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def append_byte(path):
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("widget.mindir", lambda d: (d / "widget.json").unlink(), "widget.json: is missing; export.py writes it"),
+        ("widget.mindir", lambda d: edit(d / "widget.json", exports={}), "does not describe widget.mindir"),
+        ("widget.mindir", lambda d: append_byte(d / "widget.mindir"), "widget.mindir: is damaged, or is not the file"),
+        ("widget.onnx", lambda d: append_byte(d / "widget.onnx"), "widget.onnx: is damaged, or is not the file"),
+        ("widget.mindir", lambda d: edit(d / "widget.json", category="nut"), "was trained on 'nut'"),
+        ("widget.mindir", lambda d: edit(d / "widget.json", format=9), "format 9, this program reads format 1"),
+        ("widget.mindir", lambda d: (d / "widget.json").write_text("{"), "widget.json: not valid JSON"),
+        ("widget.mindir", lambda d: (d / "widget.mindir").write_bytes(b""), "is empty, not a MINDIR"),
+        ("widget.onnx", lambda d: (d / "widget.onnx").unlink(), "no such ONNX file"),
+        ("widget.air", lambda d: None, "AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx"),
+    ],
+)
+def test_evaluation_refuses_damaged_exports(refused, copied, session_tree, tmp_path, name, damage, message):
+    damage(copied)
+    flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / "o")
+    assert message in refused(test_entry, *flags, "--ckpt_path", copied / name)
+    assert not (tmp_path / "o/widget/results.json").exists()
+
+
+def test_evaluation_refuses_sizes_that_the_model_does_not_have(refused, exported, session_tree, tmp_path):
+    flags = ("--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.mindir")
+    assert "--image_size 128:" in refused(test_entry, *flags, "--image_size", 128)
+    error = refused(test_entry, *flags, "--eval_batch_size", 2)
+    assert "was exported for 4; leave the flag out or export again" in error
+
+
+@pytest.mark.parametrize("suffix", ["mindir", "onnx"])
+def test_a_file_that_is_no_model_is_named(tmp_path, suffix):
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(b"no model at all" * 100)
+    with pytest.raises(InputError, match=str(path)):
+        model_file.load_exported(path)
+
+
+def test_export_of_another_checkpoint_forgets_the_first(copied, checkpoint, tmp_path):
+    """The JSON must not go on describing what came from another file."""
+    other = tmp_path / "other.ckpt"
+    shutil.copy(checkpoint, other)
+    args = ["--ckpt_file", other, "--category", "widget", "--image_size", 64, "--out_dir", copied]
+    assert export_entry.main(export_entry.parse_args([str(arg) for arg in args])) == 0
+    content = json.loads((copied / "widget.json").read_text())
+    assert set(content["exports"]) == {"widget.mindir"}
+    assert content["config_hash"] is None  # nothing stood beside the checkpoint
+    with pytest.raises(InputError, match=r"does not describe widget\.onnx"):
+        read_export(copied / "widget.onnx", category="widget")
