@@ -1,0 +1,44 @@
+"""Turn the test images of a category into network inputs for the C++ program, with a manifest of what is what."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from src.config import DEFAULT_IMAGE_SIZE, build_parser
+from src.dataset import list_test
+from src.manifest import check_files, check_matches, describe, write_inputs
+from src.model_file import inspect_model
+from src.utils import LOGGER, make_output_folder, run_entry_point
+
+FLAG_NAMES = ("data_dir", "img_dir", "category", "image_size", "mindir_path", "check")
+
+
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    """Parse the command line."""
+    return build_parser(__doc__, FLAG_NAMES).parse_args(argv)
+
+
+def main(args: Namespace) -> int:
+    """Write the inputs, or check those that are there; return the exit status."""
+    # 1. What goes in
+    image_size = args.image_size or DEFAULT_IMAGE_SIZE
+    if args.mindir_path:
+        model = inspect_model(Path(args.mindir_path), category=args.category, image_size=args.image_size)
+        image_size = model.image_size
+    samples = list_test(Path(args.data_dir), args.category)
+    manifest = describe(samples, category=args.category, image_size=image_size)
+
+    # 2. What an earlier call wrote, or the work itself
+    if args.check:
+        check_matches(Path(args.img_dir), manifest)
+        check_files(Path(args.img_dir), manifest.names, manifest.input_bytes, written_by="preprocess.py")
+        LOGGER.info("checked: %s holds the %d inputs of %s", args.img_dir, len(samples), args.category)
+        return 0
+    folder = make_output_folder(Path(args.img_dir))
+    write_inputs(folder, samples, manifest)
+    LOGGER.info("inputs: %d of %s, %dx%d, in %s", len(samples), args.category, image_size, image_size, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,196 @@
+"""The contract between pre- and post-processing: which ``.bin`` is which image, and what its map must look like.
+
+A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per test image, float32 (1, 3, S, S), and
+``manifest.json``, which says so once all of them are there. The inference program writes
+``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, S, S), for each. Nothing is paired by list order. No mindspore here.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.dataset import Sample, fingerprint_samples
+from src.images import load_image, to_network_input
+from src.sidecar import PREPROCESSING
+from src.utils import InputError, atomic_path, read_json, write_json
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a folder of network inputs.
+
+    Attributes:
+        samples_sha256: fingerprint of the test images that it was made of.
+        names: stems of the ``.bin`` files, in the order of the test images.
+    """
+
+    category: str
+    image_size: int
+    samples_sha256: str
+    names: list[str]
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of each input file."""
+        return 3 * self.image_size**2 * _FLOAT_BYTES
+
+    @property
+    def map_bytes(self) -> int:
+        """Size of each map file."""
+        return self.image_size**2 * _FLOAT_BYTES
+
+
+def describe(samples: list[Sample], *, category: str, image_size: int) -> Manifest:
+    """Return the manifest that belongs to these test images."""
+    names = [f"{i:05}_{sample.defect}_{sample.path.stem}" for i, sample in enumerate(samples)]
+    return Manifest(category, image_size, fingerprint_samples(samples), names)
+
+
+def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> None:
+    """Write the network input of every sample and the manifest; those of an earlier call are replaced.
+
+    Raises:
+        InputError: an image is unreadable, a file cannot be written, or the folder holds ``.bin`` files that no
+            earlier call wrote.
+    """
+    _remove_earlier(folder)
+    content = _to_json(samples, manifest)
+    # names what this call writes, so that the next one may remove it even if this one is interrupted
+    write_json(folder / MANIFEST_NAME, content | {"complete": False})
+
+    def write(sample: Sample, name: str) -> None:
+        array = to_network_input(load_image(sample.path, manifest.image_size)[None])  # (1, 3, S, S)
+        with atomic_path(folder / f"{name}.bin", durable=False) as temporary:
+            array.tofile(temporary)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, samples, manifest.names))
+    write_json(folder / MANIFEST_NAME, content | {"complete": True})
+
+
+def _remove_earlier(folder: Path) -> None:
+    path = folder / MANIFEST_NAME
+    known = {f"{name}.bin" for name in _parse(path)[0].names} if path.exists() else set()
+    found = {entry.name for entry in folder.glob("*.bin")}
+    if found - known:
+        raise InputError(f"{folder / min(found - known)}: was not written by preprocess.py; choose an empty folder")
+    for name in found:
+        (folder / name).unlink()
+
+
+def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
+    size = manifest.image_size
+    root = samples[0].path.parents[2]  # <root>/<category>
+
+    def relative(path: Path | None) -> str | None:
+        return None if path is None else path.relative_to(root).as_posix()
+
+    return {
+        "format": FORMAT,
+        "category": manifest.category,
+        "image_size": size,
+        "preprocessing": PREPROCESSING,
+        "input": {"shape": [1, 3, size, size], "dtype": "float32"},
+        "output": {"shape": [1, 1, size, size], "dtype": "float32"},
+        "samples_sha256": manifest.samples_sha256,
+        "images": [
+            {
+                "name": name,
+                "source": relative(sample.path),
+                "defect": sample.defect,
+                "label": int(sample.is_defective),
+                "mask": relative(sample.mask_path),
+            }
+            for sample, name in zip(samples, manifest.names, strict=True)
+        ],
+    }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder of network inputs.
+
+    Raises:
+        InputError: it is missing, damaged, of another format, or of a call that did not finish.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.exists():
+        raise InputError(f"{path}: is missing; preprocess.py writes it, run that first")
+    manifest, is_complete = _parse(path)
+    if not is_complete:
+        raise InputError(f"{path}: the call of preprocess.py that wrote it did not finish; run it again")
+    return manifest
+
+
+def _parse(path: Path) -> tuple[Manifest, bool]:
+    """Return a manifest and whether all that it names was written."""
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
+    try:
+        names = [str(image["name"]) for image in content["images"]]
+        manifest = Manifest(str(content["category"]), int(content["image_size"]), content["samples_sha256"], names)
+        is_complete = content["complete"] is True
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({error!r}); empty the folder and run preprocess.py again") from error
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{path}: image name {name!r} is not a plain file name")
+    return manifest, is_complete
+
+
+def check_matches(folder: Path, expected: Manifest) -> None:
+    """Check that a folder's manifest is the one that belongs to a data set as it is now.
+
+    Raises:
+        InputError: it is of another category, image size or set of test images.
+    """
+    found = read_manifest(folder)
+    where = f"{folder / MANIFEST_NAME}: was made"
+    if found.category != expected.category:
+        raise InputError(f"{where} for category {found.category!r}, not {expected.category!r}")
+    if found.image_size != expected.image_size:
+        raise InputError(f"{where} for images of {found.image_size} pixels, not {expected.image_size}")
+    if found != expected:
+        raise InputError(f"{where} from other test images than the data set holds now; run preprocess.py again")
+
+
+def check_files(folder: Path, names: list[str], size: int, *, written_by: str) -> None:
+    """Check that a folder holds the ``.bin`` files of these names, each of ``size`` bytes, and no others.
+
+    Raises:
+        InputError: a file is missing, extra or of another size; the message names it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {written_by} writes it")
+    expected = {f"{name}.bin" for name in names}
+    found = {entry.name for entry in folder.glob("*.bin")}
+    for problem, wrong in (("is missing", expected - found), ("is not in the manifest", found - expected)):
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise InputError(f"{folder / min(wrong)}: {problem}{more}; run {written_by} again")
+    for name in sorted(expected):
+        found_size = (folder / name).stat().st_size
+        if found_size != size:
+            raise InputError(f"{folder / name}: holds {found_size} bytes, expected {size} (float32)")
+
+
+def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:
+    """Read the maps of all images, in the order of the manifest: float32 (N, S, S).
+
+    Raises:
+        InputError: the files are not those of the manifest, or a map holds NaN or infinity.
+    """
+    names = [f"{name}_0" for name in manifest.names]
+    check_files(folder, names, manifest.map_bytes, written_by="the inference program")
+    maps = np.empty((len(names), manifest.image_size, manifest.image_size), np.float32)
+    for i, name in enumerate(names):
+        maps[i] = np.fromfile(folder / f"{name}.bin", np.float32).reshape(maps.shape[1:])
+        if not np.isfinite(maps[i]).all():
+            raise InputError(f"{folder / name}.bin: the map holds NaN or infinity")
+    return maps

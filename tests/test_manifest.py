@@ -1,0 +1,197 @@
+"""preprocess.py and postprocess.py: what is which, and that nothing that does not belong together is scored."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import postprocess
+import preprocess
+from src.dataset import decode_images, decode_masks, list_test
+from src.evaluate import score_maps
+from src.images import to_network_input
+from src.manifest import read_manifest
+from tests.conftest import make_tree, run_python, save_picture
+
+SIZE = 64
+
+
+def prepare(data, folder, *flags):
+    arguments = ["--data_dir", data, "--img_dir", folder, "--category", "widget", "--image_size", SIZE, *flags]
+    return preprocess.main(preprocess.parse_args([str(argument) for argument in arguments]))
+
+
+def write_maps(inputs, folder, rng):
+    """Random maps, as the C++ program would write them; return them in the order of the manifest."""
+    folder.mkdir()
+    names = read_manifest(inputs).names
+    maps = rng.random((len(names), SIZE, SIZE), np.float32)
+    for name, one in zip(names, maps, strict=True):
+        one.tofile(folder / f"{name}_0.bin")
+    return maps
+
+
+@pytest.fixture
+def prepared(tree, tmp_path):
+    """Data set, inputs and maps of a tiny category."""
+    assert prepare(tree, tmp_path / "in") == 0
+    write_maps(tmp_path / "in", tmp_path / "maps", np.random.default_rng(1))
+    return tree, tmp_path / "in", tmp_path / "maps"
+
+
+def score_flags(prepared, out):
+    data, inputs, maps = prepared
+    return ("--data_dir", data, "--label_dir", inputs, "--result_dir", maps, "--category", "widget", "--out_dir", out)
+
+
+def test_inputs_are_the_networks(tree, tmp_path):
+    prepare(tree, tmp_path / "in")
+    samples = list_test(tree, "widget")
+    manifest = json.loads((tmp_path / "in/manifest.json").read_text())
+    assert manifest["input"] == {"shape": [1, 3, SIZE, SIZE], "dtype": "float32"}
+    assert manifest["output"] == {"shape": [1, 1, SIZE, SIZE], "dtype": "float32"}
+    assert [image["name"] for image in manifest["images"]][:3] == ["00000_good_000", "00001_good_001", "00002_hole_000"]
+    assert manifest["images"][2] == {
+        "name": "00002_hole_000",
+        "source": "test/hole/000.png",
+        "defect": "hole",
+        "label": 1,
+        "mask": "ground_truth/hole/000_mask.png",
+    }
+    expected = to_network_input(decode_images(samples, image_size=SIZE))
+    for image, array in zip(manifest["images"], expected, strict=True):
+        found = np.fromfile(tmp_path / f"in/{image['name']}.bin", np.float32)
+        assert np.array_equal(found.reshape(3, SIZE, SIZE), array)
+    assert len(list((tmp_path / "in").iterdir())) == len(samples) + 1  # and no temporary file
+
+
+def test_image_size_comes_from_the_model(tree, exported, tmp_path):
+    arguments = ["--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget"]
+    arguments += ["--mindir_path", exported / "widget.mindir"]
+    assert preprocess.main(preprocess.parse_args([str(argument) for argument in arguments])) == 0
+    assert read_manifest(tmp_path / "in").image_size == 64
+
+
+def test_a_second_call_replaces_the_first(tree, tmp_path):
+    prepare(tree, tmp_path / "in")
+    (tree / "widget/test/hole/001.png").unlink()
+    (tree / "widget/ground_truth/hole/001_mask.png").unlink()
+    prepare(tree, tmp_path / "in")
+    names = {path.name for path in (tmp_path / "in").glob("*.bin")}
+    assert names == {f"{name}.bin" for name in read_manifest(tmp_path / "in").names}
+    assert len(names) == 5
+
+
+def test_foreign_files_are_not_deleted(refused, tree, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/precious.bin").write_text("mine")
+    flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget")
+    assert "precious.bin: was not written by preprocess.py; choose an empty folder" in refused(preprocess, *flags)
+    assert (tmp_path / "in/precious.bin").read_text() == "mine"
+
+
+def test_a_call_that_failed_is_not_taken_for_a_whole_one_and_can_be_repeated(refused, tree, tmp_path):
+    picture = tree / "widget/test/hole/001.png"
+    content = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget")
+    assert "hole/001.png: not a readable image" in refused(preprocess, *flags)
+    assert "did not finish; run it again" in refused(preprocess, *flags, "--check")
+    picture.write_bytes(content)
+    assert prepare(tree, tmp_path / "in") == 0
+    assert prepare(tree, tmp_path / "in", "--check") == 0
+
+
+def test_check_accepts_what_was_prepared(tree, tmp_path):
+    prepare(tree, tmp_path / "in")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "in").iterdir()}
+    assert prepare(tree, tmp_path / "in", "--check") == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "in").iterdir()} == before
+
+
+def add_image(data, inputs):
+    save_picture(data / "widget/test/good/900.png", np.random.default_rng(9))
+
+
+def rewrite(inputs, **changes):
+    path = inputs / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data, inputs: shutil.rmtree(inputs), "manifest.json: is missing; preprocess.py writes it"),
+        (add_image, "was made from other test images than the data set holds now"),
+        (lambda data, inputs: (inputs / "00002_hole_000.bin").unlink(), "00002_hole_000.bin: is missing"),
+        (lambda data, inputs: (inputs / "x.bin").touch(), "x.bin: is not in the manifest"),
+        (lambda data, inputs: (inputs / "00002_hole_000.bin").write_text("1"), "holds 1 bytes, expected 49152"),
+        (lambda data, inputs: rewrite(inputs, format=2), "format 2, this program reads format 1"),
+        (lambda data, inputs: rewrite(inputs, category="nut"), "was made for category 'nut', not 'widget'"),
+        (lambda data, inputs: rewrite(inputs, image_size=32), "was made for images of 32 pixels, not 64"),
+        (lambda data, inputs: rewrite(inputs, images=[{}]), "manifest.json: is damaged"),
+        (lambda data, inputs: rewrite(inputs, images=[{"name": "../x"}]), "'../x' is not a plain file name"),
+        (lambda data, inputs: (inputs / "manifest.json").write_text("[]"), "expected a JSON object"),
+    ],
+)
+def test_check_refuses(refused, prepared, damage, message):
+    data, inputs, _ = prepared
+    damage(data, inputs)
+    flags = ("--data_dir", data, "--img_dir", inputs, "--category", "widget", "--image_size", SIZE, "--check")
+    assert message in refused(preprocess, *flags)
+
+
+def test_metrics_are_those_of_the_maps(prepared, tmp_path, capsys):
+    maps = write_maps(prepared[1], tmp_path / "other", np.random.default_rng(2))
+    arguments = score_flags((*prepared[:2], tmp_path / "other"), tmp_path / "out")
+    assert postprocess.main(postprocess.parse_args([str(argument) for argument in arguments])) == 0
+    samples = list_test(prepared[0], "widget")
+    expected = score_maps(maps, decode_masks(samples, image_size=SIZE), samples)
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert {key: results[key] for key in expected} == expected
+    assert [entry["score"] for entry in results["scores"]] == [float(one.max()) for one in maps]
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "category:  widget",
+        f"Total pixel-level auc-roc score :  {expected['pixel_auroc']!r}",
+        f"Total image-level auc-roc score :  {expected['image_auroc']!r}",
+    ]
+
+
+def test_postprocessing_needs_no_mindspore(prepared, tmp_path):
+    code = "import sys; sys.modules['mindspore'] = None; import runpy; sys.argv[0] = 'postprocess.py'; "
+    code += "runpy.run_module('postprocess', run_name='__main__')"
+    done = run_python("-c", code, *score_flags(prepared, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "Total image-level auc-roc score :  " in done.stdout
+
+
+def put_nan(maps):
+    array = np.zeros((SIZE, SIZE), np.float32)
+    array[3, 4] = np.nan
+    array.tofile(maps / "00003_hole_001_0.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda maps: shutil.rmtree(maps), "maps: no such folder"),
+        (lambda maps: (maps / "00003_hole_001_0.bin").unlink(), "00003_hole_001_0.bin: is missing"),
+        (lambda maps: (maps / "00009_hole_001_0.bin").touch(), "00009_hole_001_0.bin: is not in the manifest"),
+        (lambda maps: (maps / "00003_hole_001_0.bin").write_text("12"), "holds 2 bytes, expected 16384 (float32)"),
+        (put_nan, "00003_hole_001_0.bin: the map holds NaN or infinity"),
+    ],
+)
+def test_postprocessing_refuses_results_that_do_not_match(refused, prepared, tmp_path, damage, message):
+    damage(prepared[2])
+    assert message in refused(postprocess, *score_flags(prepared, tmp_path / "out"))
+    assert not (tmp_path / "out/results.json").exists()
+
+
+def test_postprocessing_refuses_another_data_set(refused, prepared, tmp_path):
+    other = make_tree(tmp_path / "other", per_defect=3)
+    error = refused(postprocess, *score_flags((other, *prepared[1:]), tmp_path / "out"))
+    assert "was made from other test images" in error
+    make_tree(prepared[0], category="gizmo")
+    arguments = ["gizmo" if word == "widget" else word for word in score_flags(prepared, tmp_path / "out")]
+    assert "was made for category 'widget', not 'gizmo'" in refused(postprocess, *arguments)
