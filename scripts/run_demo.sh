@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
-# From a bare machine to a trained and evaluated student on a synthetic category, with no downloads but packages.
+# From a bare machine to a trained, evaluated, exported student on a synthetic category, run by the C++ program too,
+# with no downloads but packages.
 #   bash scripts/run_demo.sh [--pre_ckpt_path resnet18.ckpt]
 # Everything goes to ./demo. Run again, it goes on where it stopped, or shows the result.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+# missing_tools: print what the C++ program needs and is not there.
+missing_tools() {
+  local tool
+  for tool in cmake make c++; do
+    command -v "$tool" >/dev/null || echo "$tool"
+  done
+  [[ -n ${MS_LITE_HOME:-} || $(uname -sm) == "Linux x86_64" ]] || echo "MS_LITE_HOME (see README.md, inference)"
+}
 
 main() {
   local teacher=random data=$PWD/demo/data out=$PWD/demo/random-teacher
@@ -29,6 +39,8 @@ main() {
   "${train[@]}"
   "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$data" --out_dir "$out" --save_sample True \
     --ckpt_path "$out/washer/washer_last.ckpt"
+  "$STPM_PYTHON" "$STPM_ROOT/export.py" --category washer --ckpt_file "$out/washer/washer_last.ckpt" \
+    --out_dir "$out/washer"
 
   echo
   if [[ $teacher == random ]]; then
@@ -39,6 +51,19 @@ main() {
   echo "training  $out/washer/train.json"
   echo "results   $out/washer/results.json"
   echo "picture   $out/washer/samples.png"
+  echo "exported  $out/washer/washer.mindir"
+
+  local missing
+  missing=$(missing_tools | paste -s -d ' ')
+  echo
+  if [[ -n $missing ]]; then
+    echo "not run: the C++ program needs what is missing here: $missing"
+    echo "Debian and Ubuntu: apt install cmake make g++; then run this again"
+    return
+  fi
+  echo "the same test images with the C++ program on CPU (what was above is test.py's result):"
+  cd -- "$out"
+  bash "$STPM_ROOT/scripts/run_310_infer.sh" washer/washer.mindir "$data" y 0 washer CPU
 }
 
 main "$@"

@@ -1,0 +1,33 @@
+// MindSpore Lite behind the Engine interface: the only part that needs the vendor's library.
+#ifndef STPM_INC_LITE_ENGINE_H_
+#define STPM_INC_LITE_ENGINE_H_
+
+#include <vector>
+
+#include "inc/pipeline.h"
+#include "include/api/model.h"
+
+namespace stpm {
+
+class LiteEngine : public Engine {
+ public:
+  // Loads the model of options.mindir_path onto the device. Throws Error if that fails, or if the model is not one
+  // float32 (N, 3, S, S) input and one float32 (N, 1, S, S) output.
+  explicit LiteEngine(const Options &options);
+
+  size_t batch_size() const override { return batch_size_; }
+  size_t input_floats() const override { return input_floats_; }
+  size_t output_floats() const override { return output_floats_; }
+  void Infer(const float *images, float *maps) override;
+
+ private:
+  mindspore::Model model_;
+  std::vector<mindspore::MSTensor> inputs_;
+  size_t batch_size_ = 0;
+  size_t input_floats_ = 0;
+  size_t output_floats_ = 0;
+};
+
+}  // namespace stpm
+
+#endif  // STPM_INC_LITE_ENGINE_H_

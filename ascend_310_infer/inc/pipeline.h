@@ -1,0 +1,53 @@
+// The read-infer-write loop over any inference engine.
+#ifndef STPM_INC_PIPELINE_H_
+#define STPM_INC_PIPELINE_H_
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "inc/utils.h"
+
+namespace stpm {
+
+// Something that turns batches of images into anomaly maps.
+class Engine {
+ public:
+  Engine() = default;
+  virtual ~Engine() = default;
+  Engine(const Engine &) = delete;
+  Engine &operator=(const Engine &) = delete;
+
+  virtual size_t batch_size() const = 0;
+  virtual size_t input_floats() const = 0;   // of one image
+  virtual size_t output_floats() const = 0;  // of one map
+
+  // Computes the maps of batch_size() images: images holds batch_size() * input_floats() values, maps receives
+  // batch_size() * output_floats(). Throws Error.
+  virtual void Infer(const float *images, float *maps) = 0;
+};
+
+struct RunSummary {
+  size_t images = 0;
+  size_t batch_size = 0;
+  Latency call;                       // of the counted inference calls
+  double total_seconds = 0.0;         // from the first read to the last write, without warm-up
+  double images_per_second = 0.0;     // all included
+  double inference_per_second = 0.0;  // images per second of inference alone
+};
+
+// Computes the map of every input in options.input_path and writes it to options.result_path, then scores.csv:
+//   input, score (the map's maximum), milliseconds (of the call that the image was part of), verdict if there is a
+//   threshold (good or defective, which begins at the threshold).
+// While one batch is being inferred the next is read and the previous one written; memory does not grow with the number
+// of inputs. The last batch is filled up by repeating its last image, and what that gives is dropped. Results
+// of an earlier run for the same inputs, and its scores.csv, are removed first: what is there afterwards is of this
+// run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, or a file cannot be written.
+RunSummary RunPipeline(Engine *engine, const Options &options);
+
+// Returns a run's figures as lines "name: value".
+std::string Report(const RunSummary &summary);
+
+}  // namespace stpm
+
+#endif  // STPM_INC_PIPELINE_H_

@@ -1,0 +1,89 @@
+// Command line, files and figures of the inference program: everything that needs no inference library.
+#ifndef STPM_INC_UTILS_H_
+#define STPM_INC_UTILS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace stpm {
+
+// Something that the user gave is wrong, or a file cannot be read or written; what() names it.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// The command line is wrong.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+enum class DeviceType { kAscend, kGpu, kCpu };
+
+struct Options {
+  std::string mindir_path;
+  std::string input_path;   // folder of .bin files
+  std::string result_path;  // folder for the maps and scores.csv
+  std::string time_path;    // folder for timing.txt
+  DeviceType device_type = DeviceType::kAscend;
+  uint32_t device_id = 0;
+  int threads = 0;  // of the CPU; ParseOptions replaces 0 by the number of cores
+  int warmup = 3;   // calls before the counted ones
+  bool has_threshold = false;
+  float threshold = 0.0F;
+  bool help = false;
+};
+
+// Returns the text of --help.
+std::string Usage(const std::string &program);
+
+// Parses the command line. Throws UsageError, which names the flag and the value and says what would be right.
+Options ParseOptions(int argc, char *const argv[]);
+
+// Returns the names of the .bin files in a folder, sorted. A manifest.json and hidden files may stand beside them.
+// Throws Error if the folder is missing, holds no .bin file or holds anything else.
+std::vector<std::string> ListInputs(const std::string &folder);
+
+// Throws Error unless the file has exactly this many bytes.
+void CheckSize(const std::string &path, size_t expected_bytes);
+
+// Throws Error unless the path is a file that can be opened and is not empty.
+void CheckModelFile(const std::string &path);
+
+// Reads a whole file of exactly count floats. Throws Error, also if it has another size.
+void ReadFloats(const std::string &path, float *values, size_t count);
+
+// Writes a file under a temporary name beside it, then renames: it is there as a whole or not at all. Throws Error.
+void WriteFile(const std::string &path, const void *data, size_t bytes);
+
+// Removes a file if it is there. Throws Error if it is there and cannot be removed.
+void RemoveFile(const std::string &path);
+
+// Creates a folder, with its parents. Throws Error if that fails or nothing can be written there.
+void MakeFolder(const std::string &path);
+
+// Returns folder/name.
+std::string Join(const std::string &folder, const std::string &name);
+
+// Returns the name of the map file of an input file: "a.bin" -> "a_0.bin".
+std::string ResultName(const std::string &input_name);
+
+// Returns text as one field of a CSV line, quoted where it must be (RFC 4180).
+std::string CsvField(const std::string &text);
+
+struct Latency {
+  double mean = 0.0;
+  double median = 0.0;
+  double p99 = 0.0;  // nearest rank
+};
+
+// Summarises durations; throws std::invalid_argument if there are none.
+Latency Summarise(std::vector<double> milliseconds);
+
+}  // namespace stpm
+
+#endif  // STPM_INC_UTILS_H_

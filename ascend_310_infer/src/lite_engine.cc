@@ -1,0 +1,93 @@
+#include "inc/lite_engine.h"
+
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "include/api/context.h"
+
+namespace stpm {
+namespace {
+
+std::shared_ptr<mindspore::DeviceInfoContext> MakeDevice(const Options &options) {
+  switch (options.device_type) {
+    case DeviceType::kAscend: {
+      auto device = std::make_shared<mindspore::AscendDeviceInfo>();
+      device->SetDeviceID(options.device_id);
+      // The default is float16, in which the product of three small maps would fall below the smallest normal number.
+      device->SetPrecisionMode("preferred_fp32");
+      return device;
+    }
+    case DeviceType::kGpu: {
+      auto device = std::make_shared<mindspore::GPUDeviceInfo>();
+      device->SetDeviceID(options.device_id);
+      device->SetPrecisionMode("enforce_fp32");
+      return device;
+    }
+    case DeviceType::kCpu:
+      break;
+  }
+  return std::make_shared<mindspore::CPUDeviceInfo>();
+}
+
+std::string Text(const std::vector<int64_t> &shape) {
+  std::string text;
+  for (const int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + ")";
+}
+
+// Throws Error unless the tensor is float32 (N, channels, S, S).
+void CheckTensor(const std::string &path, const mindspore::MSTensor &tensor, int64_t channels) {
+  const std::vector<int64_t> &shape = tensor.Shape();
+  const bool right = tensor.DataType() == mindspore::DataType::kNumberTypeFloat32 && shape.size() == 4 &&
+                     shape[0] > 0 && shape[1] == channels && shape[2] > 0 && shape[2] == shape[3];
+  if (!right) {
+    throw Error(path + ": tensor " + tensor.Name() + " has shape " + Text(shape) + ", expected float32 (N, " +
+                std::to_string(channels) + ", S, S); export the model with export.py");
+  }
+}
+
+}  // namespace
+
+LiteEngine::LiteEngine(const Options &options) {
+  const std::string &path = options.mindir_path;
+  const auto context = std::make_shared<mindspore::Context>();
+  context->SetThreadNum(options.threads);
+  context->MutableDeviceInfo().push_back(MakeDevice(options));
+  const mindspore::Status status = model_.Build(path, mindspore::kMindIR, context);
+  if (status != mindspore::kSuccess) {
+    throw Error(path + ": cannot be loaded as a MINDIR on the chosen device (see --device_type); the library says: " +
+                status.ToString());
+  }
+  inputs_ = model_.GetInputs();
+  const std::vector<mindspore::MSTensor> outputs = model_.GetOutputs();
+  if (inputs_.size() != 1 || outputs.size() != 1) {
+    throw Error(path + ": has " + std::to_string(inputs_.size()) + " inputs and " + std::to_string(outputs.size()) +
+                " outputs, expected one each");
+  }
+  CheckTensor(path, inputs_[0], 3);
+  CheckTensor(path, outputs[0], 1);
+  const std::vector<int64_t> &shape = inputs_[0].Shape();
+  if (outputs[0].Shape()[0] != shape[0] || outputs[0].Shape()[2] != shape[2]) {
+    throw Error(path + ": images " + Text(shape) + " and maps " + Text(outputs[0].Shape()) + " differ in size");
+  }
+  batch_size_ = static_cast<size_t>(shape[0]);
+  output_floats_ = static_cast<size_t>(shape[2] * shape[3]);
+  input_floats_ = 3 * output_floats_;
+}
+
+void LiteEngine::Infer(const float *images, float *maps) {
+  void *const target = inputs_[0].MutableData();
+  if (target == nullptr) throw Error("the library gave no memory for the model's input");
+  std::memcpy(target, images, batch_size_ * input_floats_ * sizeof(float));
+  std::vector<mindspore::MSTensor> outputs;
+  const mindspore::Status status = model_.Predict(inputs_, &outputs);
+  if (status != mindspore::kSuccess) throw Error("inference failed; the library says: " + status.ToString());
+  const size_t bytes = batch_size_ * output_floats_ * sizeof(float);
+  if (outputs.size() != 1 || outputs[0].DataSize() != bytes || outputs[0].Data() == nullptr) {
+    throw Error("inference gave another output than the model promised");
+  }
+  std::memcpy(maps, outputs[0].Data().get(), bytes);
+}
+
+}  // namespace stpm

@@ -1,0 +1,153 @@
+#include "inc/pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <future>
+
+namespace stpm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr char kScoresName[] = "scores.csv";
+
+double MillisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::string Format(const char *format, double value) {
+  char text[64];
+  std::snprintf(text, sizeof(text), format, value);
+  return text;
+}
+
+// The inputs of one batch and, after inference, their maps.
+struct Batch {
+  size_t first = 0;  // index of its first input
+  size_t count = 0;  // inputs that are not padding
+  double milliseconds = 0.0;
+  std::vector<float> images;
+  std::vector<float> maps;
+};
+
+// What a run knows throughout.
+class Run {
+ public:
+  Run(Engine *engine, const Options &options)
+      : engine_(engine), options_(options), names_(ListInputs(options.input_path)) {}
+
+  RunSummary Execute() {
+    Prepare();
+    Batch batches[2];  // one with the engine, one with the files
+    for (Batch &batch : batches) {
+      batch.images.resize(engine_->batch_size() * engine_->input_floats());
+      batch.maps.resize(engine_->batch_size() * engine_->output_floats());
+    }
+    const size_t count = (names_.size() + engine_->batch_size() - 1) / engine_->batch_size();
+    Clock::time_point start = Clock::now();
+    Read(0, &batches[0]);
+    WarmUp(&batches[0], &start);
+    for (size_t i = 0; i < count; ++i) {
+      Batch *const now = &batches[i % 2];
+      Batch *const other = &batches[(i + 1) % 2];
+      std::future<void> files = std::async(std::launch::async, [this, i, count, other] {
+        if (i > 0) Write(*other);
+        if (i + 1 < count) Read(i + 1, other);
+      });
+      Infer(now);
+      files.get();
+    }
+    Write(batches[(count - 1) % 2]);
+    WriteFile(Join(options_.result_path, kScoresName), scores_.data(), scores_.size());
+    return Summary(MillisecondsSince(start) / 1000.0);
+  }
+
+ private:
+  // Finds what is wrong with the files before the first inference, and removes the results of an earlier run.
+  void Prepare() {
+    for (const std::string &name : names_) {
+      CheckSize(Join(options_.input_path, name), engine_->input_floats() * sizeof(float));
+    }
+    MakeFolder(options_.result_path);
+    RemoveFile(Join(options_.result_path, kScoresName));
+    for (const std::string &name : names_) RemoveFile(Join(options_.result_path, ResultName(name)));
+    scores_ = std::string("input,score,milliseconds") + (options_.has_threshold ? ",verdict\n" : "\n");
+  }
+
+  void Read(size_t index, Batch *batch) const {
+    const size_t size = engine_->input_floats();
+    batch->first = index * engine_->batch_size();
+    batch->count = std::min(engine_->batch_size(), names_.size() - batch->first);
+    for (size_t i = 0; i < batch->count; ++i) {
+      ReadFloats(Join(options_.input_path, names_[batch->first + i]), &batch->images[i * size], size);
+    }
+    const auto last = batch->images.begin() + static_cast<std::ptrdiff_t>((batch->count - 1) * size);
+    for (size_t i = batch->count; i < engine_->batch_size(); ++i) {
+      std::copy_n(last, size, batch->images.begin() + static_cast<std::ptrdiff_t>(i * size));
+    }
+  }
+
+  // Runs uncounted calls, and takes their time out of the total.
+  void WarmUp(Batch *batch, Clock::time_point *start) const {
+    const Clock::time_point begin = Clock::now();
+    for (int i = 0; i < options_.warmup; ++i) engine_->Infer(batch->images.data(), batch->maps.data());
+    *start += Clock::now() - begin;
+  }
+
+  void Infer(Batch *batch) {
+    const Clock::time_point begin = Clock::now();
+    engine_->Infer(batch->images.data(), batch->maps.data());
+    batch->milliseconds = MillisecondsSince(begin);
+    calls_.push_back(batch->milliseconds);
+  }
+
+  void Write(const Batch &batch) {
+    const size_t size = engine_->output_floats();
+    for (size_t i = 0; i < batch.count; ++i) {
+      const std::string &name = names_[batch.first + i];
+      const float *const map = &batch.maps[i * size];
+      if (!std::all_of(map, map + size, [](float value) { return std::isfinite(value); })) {
+        throw Error(Join(options_.input_path, name) + ": its anomaly map holds NaN or infinity");
+      }
+      WriteFile(Join(options_.result_path, ResultName(name)), map, size * sizeof(float));
+      const float score = *std::max_element(map, map + size);
+      scores_ += CsvField(name) + Format(",%.9g", score) + Format(",%.3f", batch.milliseconds);
+      if (options_.has_threshold) scores_ += score >= options_.threshold ? ",defective" : ",good";
+      scores_ += '\n';
+    }
+  }
+
+  RunSummary Summary(double total_seconds) const {
+    RunSummary summary;
+    summary.images = names_.size();
+    summary.batch_size = engine_->batch_size();
+    summary.call = Summarise(calls_);
+    summary.total_seconds = total_seconds;
+    const double images = static_cast<double>(names_.size());
+    summary.images_per_second = images / total_seconds;
+    summary.inference_per_second = images / (summary.call.mean * static_cast<double>(calls_.size()) / 1000.0);
+    return summary;
+  }
+
+  Engine *const engine_;
+  const Options &options_;
+  const std::vector<std::string> names_;
+  std::vector<double> calls_;  // milliseconds
+  std::string scores_;         // about 50 bytes an image, written at the end as the sign of a complete run
+};
+
+}  // namespace
+
+RunSummary RunPipeline(Engine *engine, const Options &options) { return Run(engine, options).Execute(); }
+
+std::string Report(const RunSummary &summary) {
+  return "images: " + std::to_string(summary.images) + "\nbatch size: " + std::to_string(summary.batch_size) +
+         "\nmean ms per call: " + Format("%.3f", summary.call.mean) +
+         "\nmedian ms per call: " + Format("%.3f", summary.call.median) +
+         "\np99 ms per call: " + Format("%.3f", summary.call.p99) +
+         "\nimages per second: " + Format("%.2f", summary.images_per_second) +
+         "\nimages per second, inference alone: " + Format("%.2f", summary.inference_per_second) + "\n";
+}
+
+}  // namespace stpm

@@ -1,0 +1,292 @@
+#include "inc/utils.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+
+namespace stpm {
+namespace {
+
+constexpr char kSuffix[] = ".bin";
+constexpr size_t kSuffixLength = sizeof(kSuffix) - 1;
+
+// Throws an Error that ends in the text of errno.
+[[noreturn]] void ThrowErrno(const std::string &path, const std::string &what) {
+  const int number = errno;
+  throw Error(path + ": " + what + ": " + std::strerror(number));
+}
+
+// An open file, closed at the end.
+class File {
+ public:
+  File(const std::string &path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
+  ~File() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  File(const File &) = delete;
+  File &operator=(const File &) = delete;
+
+  bool ok() const { return fd_ >= 0; }
+  int fd() const { return fd_; }
+  // Closes; returns whether everything written is known to have been taken.
+  bool Close() {
+    const int fd = fd_;
+    fd_ = -1;
+    return ::close(fd) == 0;
+  }
+
+ private:
+  int fd_;
+};
+
+int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t minimum, int64_t maximum) {
+  char *end = nullptr;
+  errno = 0;
+  const long long value = std::strtoll(text.c_str(), &end, 10);
+  const bool starts_well = !text.empty() && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9'));
+  if (!starts_well || *end != '\0' || errno != 0 || value < minimum || value > maximum) {
+    throw UsageError(flag + ": expected a whole number from " + std::to_string(minimum) + " to " +
+                     std::to_string(maximum) + ", got '" + text + "'");
+  }
+  return value;
+}
+
+float ParseThreshold(const std::string &text) {
+  char *end = nullptr;
+  errno = 0;
+  const float value = std::strtof(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || errno != 0 || !std::isfinite(value) || value < 0.0F) {
+    throw UsageError("--threshold: expected a number of at least 0, got '" + text + "'");
+  }
+  return value;
+}
+
+DeviceType ParseDeviceType(const std::string &text) {
+  if (text == "Ascend") return DeviceType::kAscend;
+  if (text == "GPU") return DeviceType::kGpu;
+  if (text == "CPU") return DeviceType::kCpu;
+  throw UsageError("--device_type: expected Ascend, GPU or CPU, got '" + text + "'");
+}
+
+void RequirePath(const char *flag, const std::string &value) {
+  if (value.empty()) throw UsageError(std::string(flag) + " is required");
+}
+
+}  // namespace
+
+std::string Usage(const std::string &program) {
+  return "usage: " + program + R"( --mindir_path FILE --input_path DIR --result_path DIR --time_path DIR [flags]
+
+Computes the anomaly map of every network input in a folder.
+
+  --mindir_path FILE   model that export.py wrote (MINDIR)
+  --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, S, S) each
+  --result_path DIR    receives <name>_0.bin, float32 (1, 1, S, S), for each, and scores.csv
+  --time_path DIR      receives timing.txt
+  --device_type TYPE   Ascend, GPU or CPU (default Ascend)
+  --device_id N        number of the card (default 0; not used on CPU)
+  --threads N          threads of the inference on CPU (default: the number of cores)
+  --warmup N           calls before the counted ones (default 3)
+  --threshold X        anomaly score from which an image is defective: adds a verdict to scores.csv
+)";
+}
+
+Options ParseOptions(int argc, char *const argv[]) {
+  enum Flag { kMindir = 1, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
+  const option flags[] = {
+      {"mindir_path", required_argument, nullptr, kMindir},
+      {"input_path", required_argument, nullptr, kInput},
+      {"result_path", required_argument, nullptr, kResult},
+      {"time_path", required_argument, nullptr, kTime},
+      {"device_type", required_argument, nullptr, kType},
+      {"device_id", required_argument, nullptr, kId},
+      {"threads", required_argument, nullptr, kThreads},
+      {"warmup", required_argument, nullptr, kWarmup},
+      {"threshold", required_argument, nullptr, kThreshold},
+      {"help", no_argument, nullptr, kHelp},
+      {nullptr, 0, nullptr, 0},
+  };
+  Options options;
+  optind = 0;  // getopt keeps its place between calls; 0 makes it start anew
+  opterr = 0;
+  for (int flag = 0; (flag = getopt_long(argc, argv, ":", flags, nullptr)) != -1;) {
+    const std::string value = optarg == nullptr ? "" : optarg;
+    switch (flag) {
+      case kMindir:
+        options.mindir_path = value;
+        break;
+      case kInput:
+        options.input_path = value;
+        break;
+      case kResult:
+        options.result_path = value;
+        break;
+      case kTime:
+        options.time_path = value;
+        break;
+      case kType:
+        options.device_type = ParseDeviceType(value);
+        break;
+      case kId:
+        options.device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
+        break;
+      case kThreads:
+        options.threads = static_cast<int>(ParseInteger("--threads", value, 1, 1024));
+        break;
+      case kWarmup:
+        options.warmup = static_cast<int>(ParseInteger("--warmup", value, 0, 1000000));
+        break;
+      case kThreshold:
+        options.has_threshold = true;
+        options.threshold = ParseThreshold(value);
+        break;
+      case kHelp:
+        options.help = true;
+        return options;
+      case ':':
+        throw UsageError(std::string(argv[optind - 1]) + ": a value is missing");
+      default:
+        throw UsageError(std::string(argv[optind - 1]) + ": no such flag, or not a unique one");
+    }
+  }
+  if (optind < argc) throw UsageError(std::string(argv[optind]) + ": unexpected argument");
+  RequirePath("--mindir_path", options.mindir_path);
+  RequirePath("--input_path", options.input_path);
+  RequirePath("--result_path", options.result_path);
+  RequirePath("--time_path", options.time_path);
+  if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return options;
+}
+
+std::vector<std::string> ListInputs(const std::string &folder) {
+  const std::unique_ptr<DIR, int (*)(DIR *)> directory(::opendir(folder.c_str()), ::closedir);
+  if (directory == nullptr) ThrowErrno(folder, "cannot be listed, expected a folder of .bin files");
+  std::vector<std::string> names;
+  errno = 0;
+  for (const dirent *entry = nullptr; (entry = ::readdir(directory.get())) != nullptr; errno = 0) {
+    const std::string name = entry->d_name;
+    if (name[0] == '.' || name == "manifest.json") continue;
+    const bool is_input =
+        name.size() > kSuffixLength && name.compare(name.size() - kSuffixLength, kSuffixLength, kSuffix) == 0;
+    if (!is_input) throw Error(Join(folder, name) + ": expected only .bin files beside manifest.json");
+    names.push_back(name);
+  }
+  if (errno != 0) ThrowErrno(folder, "cannot be listed");
+  if (names.empty()) throw Error(folder + ": holds no .bin file; preprocess.py writes them");
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void CheckSize(const std::string &path, size_t expected_bytes) {
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be read");
+  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
+  if (static_cast<uint64_t>(status.st_size) != expected_bytes) {
+    throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
+                std::to_string(expected_bytes) + " (float32)");
+  }
+}
+
+void CheckModelFile(const std::string &path) {
+  struct stat status = {};
+  const File file(path, O_RDONLY);
+  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read, expected a MINDIR file");
+  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file, expected a MINDIR file");
+  if (status.st_size == 0) throw Error(path + ": is empty, expected a MINDIR file");
+}
+
+void ReadFloats(const std::string &path, float *values, size_t count) {
+  const size_t bytes = count * sizeof(float);
+  CheckSize(path, bytes);
+  const File file(path, O_RDONLY);
+  if (!file.ok()) ThrowErrno(path, "cannot be read");
+  char *const start = reinterpret_cast<char *>(values);
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t got = ::read(file.fd(), start + done, bytes - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) ThrowErrno(path, "cannot be read");
+    if (got == 0) throw Error(path + ": became shorter while it was read");
+    done += static_cast<size_t>(got);
+  }
+}
+
+void WriteFile(const std::string &path, const void *data, size_t bytes) {
+  const std::string temporary = path + "." + std::to_string(::getpid()) + ".tmp";
+  const char *const start = static_cast<const char *>(data);
+  // Not synchronised to the disk: what is lost with the machine is computed again.
+  File file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+  if (!file.ok()) ThrowErrno(path, "cannot be written");
+  bool ok = true;
+  for (size_t done = 0; ok && done < bytes;) {
+    const ssize_t put = ::write(file.fd(), start + done, bytes - done);
+    if (put < 0 && errno == EINTR) continue;
+    ok = put >= 0;
+    if (ok) done += static_cast<size_t>(put);
+  }
+  ok = ok && file.Close() && ::rename(temporary.c_str(), path.c_str()) == 0;
+  if (!ok) {
+    const int number = errno;
+    ::unlink(temporary.c_str());
+    errno = number;
+    ThrowErrno(path, "cannot be written");
+  }
+}
+
+void RemoveFile(const std::string &path) {
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) ThrowErrno(path, "cannot be replaced");
+}
+
+void MakeFolder(const std::string &path) {
+  for (size_t end = 0; end != std::string::npos;) {
+    end = path.find('/', end + 1);
+    const std::string part = path.substr(0, end);
+    if (::mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) ThrowErrno(part, "cannot be created");
+  }
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be created");
+  if (!S_ISDIR(status.st_mode)) throw Error(path + ": is not a folder");
+  if (::access(path.c_str(), W_OK | X_OK) != 0) ThrowErrno(path, "cannot be written to");
+}
+
+std::string Join(const std::string &folder, const std::string &name) {
+  return !folder.empty() && folder.back() == '/' ? folder + name : folder + "/" + name;
+}
+
+std::string ResultName(const std::string &input_name) {
+  return input_name.substr(0, input_name.size() - kSuffixLength) + "_0" + kSuffix;
+}
+
+std::string CsvField(const std::string &text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"') quoted += '"';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+Latency Summarise(std::vector<double> milliseconds) {
+  if (milliseconds.empty()) throw std::invalid_argument("no durations to summarise");
+  std::sort(milliseconds.begin(), milliseconds.end());
+  const size_t count = milliseconds.size();
+  Latency latency;
+  for (const double value : milliseconds) latency.mean += value / static_cast<double>(count);
+  latency.median = (milliseconds[(count - 1) / 2] + milliseconds[count / 2]) / 2.0;
+  latency.p99 = milliseconds[(count * 99 + 99) / 100 - 1];
+  return latency;
+}
+
+}  // namespace stpm

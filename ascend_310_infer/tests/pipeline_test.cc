@@ -1,0 +1,191 @@
+#include "inc/pipeline.h"
+
+#include <sys/stat.h>
+
+#include <cmath>
+#include <functional>
+
+#include "tests/check.h"
+
+namespace stpm {
+namespace {
+
+constexpr size_t kSide = 4;
+constexpr size_t kMapFloats = kSide * kSide;
+
+// An engine whose map is the image's first channel plus one.
+class FakeEngine : public Engine {
+ public:
+  explicit FakeEngine(size_t batch_size) : batch_size_(batch_size) {}
+
+  size_t batch_size() const override { return batch_size_; }
+  size_t input_floats() const override { return 3 * kMapFloats; }
+  size_t output_floats() const override { return kMapFloats; }
+  void Infer(const float *images, float *maps) override {
+    ++calls;
+    last_batch.assign(images, images + batch_size_ * input_floats());
+    for (size_t i = 0; i < batch_size_; ++i) {
+      for (size_t j = 0; j < kMapFloats; ++j) maps[i * kMapFloats + j] = images[i * 3 * kMapFloats + j] + 1.0F;
+    }
+    if (during) during();
+  }
+
+  int calls = 0;
+  std::vector<float> last_batch;
+  std::function<void()> during;
+
+ private:
+  size_t batch_size_;
+};
+
+// A folder of inputs; input i is i, i + 0.5, i + 1, ...
+class Fixture {
+ public:
+  explicit Fixture(int count) {
+    MakeFolder(folder / "in");
+    for (int i = 0; i < count; ++i) PutFloats(Input(i), Image(i));
+    options.input_path = folder / "in";
+    options.result_path = folder / "out";
+    options.warmup = 0;
+  }
+
+  static std::vector<float> Image(int i) {
+    std::vector<float> values(3 * kMapFloats);
+    for (size_t j = 0; j < values.size(); ++j) values[j] = static_cast<float>(i) + 0.5F * static_cast<float>(j);
+    return values;
+  }
+  static std::string Name(int i) { return std::to_string(1000 + i); }
+  std::string Input(int i) const { return folder / ("in/" + Name(i) + ".bin"); }
+  std::string Result(int i) const { return folder / ("out/" + Name(i) + "_0.bin"); }
+
+  TemporaryFolder folder;
+  Options options;
+};
+
+void TestEveryInputHasItsMap() {
+  for (const int count : {1, 2, 3, 7, 8}) {
+    for (const size_t batch_size : {1U, 2U, 3U, 8U, 11U}) {
+      const Fixture fixture(count);
+      FakeEngine engine(batch_size);
+      const RunSummary summary = RunPipeline(&engine, fixture.options);
+      CHECK(summary.images == static_cast<size_t>(count) && summary.batch_size == batch_size);
+      CHECK(engine.calls == static_cast<int>((static_cast<size_t>(count) + batch_size - 1) / batch_size));
+      CHECK(summary.images_per_second > 0.0 && summary.inference_per_second >= summary.images_per_second);
+      for (int i = 0; i < count; ++i) {
+        float map[kMapFloats] = {};
+        ReadFloats(fixture.Result(i), map, kMapFloats);
+        const std::vector<float> image = Fixture::Image(i);
+        for (size_t j = 0; j < kMapFloats; ++j) CHECK(map[j] == image[j] + 1.0F);
+      }
+      CHECK(!Exists(fixture.Result(count)));
+    }
+  }
+}
+
+void TestPaddingRepeatsTheLastImage() {
+  const Fixture fixture(4);
+  FakeEngine engine(3);
+  RunPipeline(&engine, fixture.options);
+  const std::vector<float> image = Fixture::Image(3);
+  for (size_t i = 0; i < engine.last_batch.size(); ++i) CHECK(engine.last_batch[i] == image[i % image.size()]);
+}
+
+void TestScores() {
+  Fixture fixture(2);
+  FakeEngine engine(1);
+  RunPipeline(&engine, fixture.options);
+  std::string text = Get(fixture.folder / "out/scores.csv");
+  CHECK(Contains(text, "input,score,milliseconds\n1000.bin,8.5,"));
+  CHECK(Contains(text, "\n1001.bin,9.5,"));
+  CHECK(!Contains(text, "verdict"));
+  fixture.options.has_threshold = true;
+  fixture.options.threshold = 9.5F;
+  RunPipeline(&engine, fixture.options);
+  text = Get(fixture.folder / "out/scores.csv");
+  CHECK(Contains(text, "input,score,milliseconds,verdict\n1000.bin,8.5,"));
+  CHECK(Contains(text, ",good\n1001.bin,9.5,") && Contains(text, ",defective\n"));
+}
+
+void TestWarmupIsNotCounted() {
+  Fixture fixture(3);
+  fixture.options.warmup = 5;
+  FakeEngine engine(1);
+  CHECK(RunPipeline(&engine, fixture.options).images == 3);
+  CHECK(engine.calls == 8);
+}
+
+void TestWrongInputsStopBeforeTheFirstCall() {
+  const Fixture fixture(3);
+  PutFloats(fixture.Input(2), {1.0F});
+  FakeEngine engine(1);
+  const std::string text = Thrown<Error>([&] { RunPipeline(&engine, fixture.options); });
+  CHECK(Contains(text, fixture.Input(2) + ": holds 4 bytes, the model expects 192"));
+  CHECK(engine.calls == 0 && !Exists(fixture.Result(0)));
+}
+
+void TestNothingOfAnEarlierRunStays() {
+  const Fixture fixture(3);
+  FakeEngine engine(1);
+  RunPipeline(&engine, fixture.options);
+  engine.during = [] { throw Error("out of order"); };
+  CHECK(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }) == "out of order");
+  for (int i = 0; i < 3; ++i) CHECK(!Exists(fixture.Result(i)));
+  CHECK(!Exists(fixture.folder / "out/scores.csv"));
+}
+
+void TestInputThatVanishes() {
+  const Fixture fixture(4);
+  FakeEngine engine(1);
+  engine.during = [&] {
+    if (Exists(fixture.Input(3))) RemoveFile(fixture.Input(3));
+  };
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), fixture.Input(3)));
+  CHECK(!Exists(fixture.Result(3)) && !Exists(fixture.folder / "out/scores.csv"));
+}
+
+void TestMapThatIsNotFinite() {
+  const Fixture fixture(2);
+  std::vector<float> image = Fixture::Image(1);
+  image[3] = NAN;
+  PutFloats(fixture.Input(1), image);
+  FakeEngine engine(1);
+  const std::string text = Thrown<Error>([&] { RunPipeline(&engine, fixture.options); });
+  CHECK(Contains(text, fixture.Input(1) + ": its anomaly map holds NaN"));
+  CHECK(!Exists(fixture.Result(1)));
+}
+
+void TestResultThatCannotBeWritten() {
+  const Fixture fixture(2);
+  MakeFolder(fixture.Result(1));
+  FakeEngine engine(1);
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), fixture.Result(1)));
+  Fixture file(1);
+  file.options.result_path = file.Input(0);
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, file.options); }), "is not a folder"));
+}
+
+void TestReport() {
+  RunSummary summary;
+  summary.images = 10;
+  summary.batch_size = 2;
+  summary.call.median = 41.25;
+  const std::string text = Report(summary);
+  CHECK(Contains(text, "images: 10\n") && Contains(text, "median ms per call: 41.250\n"));
+}
+
+}  // namespace
+}  // namespace stpm
+
+int main() {
+  stpm::TestEveryInputHasItsMap();
+  stpm::TestPaddingRepeatsTheLastImage();
+  stpm::TestScores();
+  stpm::TestWarmupIsNotCounted();
+  stpm::TestWrongInputsStopBeforeTheFirstCall();
+  stpm::TestNothingOfAnEarlierRunStays();
+  stpm::TestInputThatVanishes();
+  stpm::TestMapThatIsNotFinite();
+  stpm::TestResultThatCannotBeWritten();
+  stpm::TestReport();
+  return stpm::failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Preprocess, infer with the C++ program, score. Output: ./acc.log and ./CATEGORY/310_infer/
+#   bash scripts/run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]
+# NEED_PREPROCESS: y, or n to use what an earlier call prepared. DEVICE_TARGET: Ascend, GPU or CPU; without it Ascend
+# where there is one, else CPU.
+
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+# The inference library warns of every optional library that it does not find; 3 leaves its errors.
+export GLOG_v=${GLOG_v:-3}
+
+# stage NAME COMMAND...: run with all output in NAME.log; if it fails, show that log and end with its status.
+stage() {
+  local log=$OUT/$1.log status=0
+  shift
+  "$@" >"$log" 2>&1 || status=$?
+  if ((status != 0)); then
+    cat -- "$log" >&2
+    echo "error: stage $(basename -- "$log" .log) failed with status $status; its log is $log" >&2
+    exit "$status"
+  fi
+}
+
+main() {
+  local usage="run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]"
+  if (($# < 5 || $# > 6)); then
+    echo "usage: $usage" >&2
+    exit 2
+  fi
+  local mindir dataset preprocess=$3 device category=$5 target=${6:-}
+  [[ -f $1 ]] || die "MINDIR_PATH $1: no such file"
+  [[ -d $2 ]] || die "DATASET_PATH $2: no such folder"
+  mindir=$(realpath -- "$1") dataset=$(realpath -- "$2")
+  [[ $preprocess == [yn] ]] || die "NEED_PREPROCESS: expected y or n, got '$preprocess'"
+  device=$(device_id "$4")
+  [[ -n $device ]] || die "DEVICE_ID: expected a whole number, got '$4'"
+  [[ -d $dataset/$category ]] || die "CATEGORY $category: no such folder in DATASET_PATH $dataset"
+  if [[ -z $target ]]; then
+    target=CPU
+    if [[ -e /dev/davinci_manager ]]; then target=Ascend; fi
+  fi
+  [[ $target =~ ^(Ascend|GPU|CPU)$ ]] || die "DEVICE_TARGET: expected Ascend, GPU or CPU, got '$target'"
+
+  local acc=$PWD/acc.log
+  OUT=$PWD/$category/310_infer
+  mkdir -p -- "$OUT"
+  rm -f -- "$acc"
+  cd -- "$STPM_ROOT"
+  local threshold limit=()
+  threshold=$("$STPM_PYTHON" -m src.sidecar --mindir_path "$mindir" --category "$category")
+  [[ -z $threshold ]] || limit=(--threshold "$threshold")
+
+  local inputs=(--data_dir "$dataset" --img_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir")
+  if [[ $preprocess == y ]]; then
+    echo "preprocessing ..."
+    stage preprocess "$STPM_PYTHON" preprocess.py "${inputs[@]}"
+  else
+    stage preprocess "$STPM_PYTHON" preprocess.py "${inputs[@]}" --check
+  fi
+  echo "building ..."
+  stage build bash ascend_310_infer/build.sh
+  echo "inferring on $target ..."
+  # whatever is not written by this run would be refused afterwards
+  rm -rf -- "$OUT/maps"
+  stage infer ascend_310_infer/build/stpm_infer --mindir_path "$mindir" --input_path "$OUT/inputs" \
+    --result_path "$OUT/maps" --time_path "$OUT" --device_type "$target" --device_id "$device" "${limit[@]}"
+  cat -- "$OUT/timing.txt"
+  stage postprocess "$STPM_PYTHON" postprocess.py --result_dir "$OUT/maps" --data_dir "$dataset" \
+    --label_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir" --out_dir "$OUT"
+  tail -n 3 -- "$OUT/postprocess.log" | tee -- "$acc"
+}
+
+main "$@"

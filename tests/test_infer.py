@@ -1,0 +1,256 @@
+"""The C++ program: its own unit tests, its refusals, and the whole chain through its script."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import postprocess
+from src.manifest import read_manifest
+from tests.conftest import ROOT, run_python
+from tests.test_scripts import run_script
+
+SOURCE = ROOT / "ascend_310_infer"
+CODE = sorted([*SOURCE.glob("*/*.cc"), *SOURCE.glob("*/*.h")])
+MISSING = [tool for tool in ("cmake", "make", "c++") if shutil.which(tool) is None]
+needs_compiler = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' '.join(MISSING)}")
+# The inference library for other machines does not come from the package index.
+needs_sdk = pytest.mark.skipif(
+    bool(MISSING) or (os.uname().machine != "x86_64" and "MS_LITE_HOME" not in os.environ),
+    reason="needs a compiler, and MindSpore Lite: x86-64 or MS_LITE_HOME",
+)
+
+
+def test_clang_format():
+    command = [Path(sys.executable).parent / "clang-format", "--dry-run", "-Werror", *CODE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(CODE) > 5
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_unit_tests(tmp_path, sanitizers):
+    """The loop with a fake engine and all that needs no library; a warning is an error."""
+    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
+    for command in (
+        ["cmake", "-S", SOURCE, "-B", tmp_path, *flags],
+        ["cmake", "--build", tmp_path],
+        ["ctest", "--test-dir", tmp_path, "--output-on-failure"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "100% tests passed, 0 tests failed out of 2" in done.stdout
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The program, built with the vendor's library (fetched from the package index the first time)."""
+    environment = os.environ | {"STPM_PYTHON": sys.executable}
+    command = ["bash", SOURCE / "build.sh"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MindSpore Lite: " in done.stdout
+    return SOURCE / "build/stpm_infer"
+
+
+@pytest.fixture(scope="session")
+def inferred(program, exported, session_tree, tmp_path_factory):
+    """The folder in which the script ran: 6 images, a model for batches of 4; and its output."""
+    here = tmp_path_factory.mktemp("inferred") / "a folder"
+    here.mkdir()
+    (here / "data").symlink_to(session_tree)
+    done = run_script("run_310_infer.sh", exported / "widget.mindir", "data", "y", 0, "widget", "CPU", cwd=here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return here, done.stdout
+
+
+@needs_sdk
+def test_script_agrees_with_test_py(inferred, trained, session_tree, tmp_path):
+    here, stdout = inferred
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    flags = ("--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget", "--out_dir", tmp_path)
+    assert run_python("test.py", *flags).returncode == 0
+    expected = json.loads((tmp_path / "widget/results.json").read_text())
+    results = json.loads((here / "widget/310_infer/results.json").read_text())
+    for metric in ("pixel_auroc", "image_auroc", "pro"):
+        assert results[metric] == pytest.approx(expected[metric], abs=1e-4)
+    found = [entry["score"] for entry in results["scores"]]
+    assert found == pytest.approx([entry["score"] for entry in expected["scores"]], rel=1e-4)
+    lines = (here / "acc.log").read_text().splitlines()
+    assert lines == stdout.splitlines()[-3:]
+    assert lines[0] == "category:  widget"
+    assert lines[1] == f"Total pixel-level auc-roc score :  {results['pixel_auroc']!r}"
+
+
+@needs_sdk
+def test_script_leaves_scores_and_times(inferred):
+    here, stdout = inferred
+    folder = here / "widget/310_infer"
+    rows = list(csv.DictReader((folder / "maps/scores.csv").open()))
+    names = read_manifest(folder / "inputs").names
+    assert [row["input"] for row in rows] == [f"{name}.bin" for name in names]
+    for row, name in zip(rows, names, strict=True):
+        values = np.fromfile(folder / f"maps/{name}_0.bin", np.float32)
+        assert np.float32(row["score"]) == values.max()
+        assert float(row["milliseconds"]) > 0
+    timing = (folder / "timing.txt").read_text()
+    assert timing in stdout
+    assert "images: 6\nbatch size: 4\n" in timing
+    assert {"mean", "median", "p99"} <= {line.split()[0] for line in timing.splitlines()}
+
+
+@needs_sdk
+def test_script_reuses_what_was_prepared(inferred, exported, session_tree, tmp_path):
+    model = exported / "widget.mindir"
+    arguments = (model, session_tree, "n", 0, "widget", "CPU")
+    done = run_script("run_310_infer.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "manifest.json: is missing; preprocess.py writes it" in done.stderr
+    assert "error: stage preprocess failed with status 1; its log is" in done.stderr
+    assert not (tmp_path / "acc.log").exists()
+
+    shutil.copytree(inferred[0] / "widget", tmp_path / "widget", dirs_exist_ok=True)
+    inputs = tmp_path / "widget/310_infer/inputs"
+    before = {path.name: path.stat().st_ino for path in inputs.iterdir()}
+    assert run_script("run_310_infer.sh", *arguments, cwd=tmp_path).returncode == 0
+    assert {path.name: path.stat().st_ino for path in inputs.iterdir()} == before
+    assert (tmp_path / "acc.log").read_text() == (inferred[0] / "acc.log").read_text()
+
+
+@needs_sdk
+def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree, tmp_path):
+    shutil.copytree(exported, tmp_path / "model")
+    results = json.loads((inferred[0] / "widget/310_infer/results.json").read_text())
+    scores = sorted(entry["score"] for entry in results["scores"])
+    sidecar = tmp_path / "model/widget.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"threshold": (scores[2] + scores[3]) / 2}))
+    arguments = (tmp_path / "model/widget.mindir", session_tree, "y", 0, "widget", "CPU")
+    done = run_script("run_310_infer.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = csv.DictReader((tmp_path / "widget/310_infer/maps/scores.csv").open())
+    assert sorted(row["verdict"] for row in rows) == ["defective"] * 3 + ["good"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({1: "/nowhere"}, "MINDIR_PATH /nowhere: no such file"),
+        ({2: "/nowhere"}, "DATASET_PATH /nowhere: no such folder"),
+        ({3: "yes"}, "NEED_PREPROCESS: expected y or n, got 'yes'"),
+        ({4: "x"}, "DEVICE_ID: expected a whole number, got 'x'"),
+        ({4: "--threads"}, "DEVICE_ID: expected a whole number"),
+        ({5: "gizmo"}, "CATEGORY gizmo: no such folder in DATASET_PATH"),
+        ({6: "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
+    ],
+)
+def test_script_refuses(exported, session_tree, tmp_path, changes, message):
+    arguments = {1: exported / "widget.mindir", 2: session_tree, 3: "y", 4: "0", 5: "widget", 6: "CPU"} | changes
+    done = run_script("run_310_infer.sh", *arguments.values(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_needs_its_arguments(tmp_path):
+    done = run_script("run_310_infer.sh", "a", "b", "y", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "usage: run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY" in done.stderr
+
+
+def test_script_refuses_a_damaged_model(exported, session_tree, tmp_path):
+    """One byte of a weight would go unnoticed by every runtime."""
+    shutil.copytree(exported, tmp_path / "model")
+    model = tmp_path / "model/widget.mindir"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    done = run_script("run_310_infer.sh", model, session_tree, "y", 0, "widget", "CPU", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "widget.mindir: is damaged, or is not the file that widget.json describes" in done.stderr
+
+
+@pytest.fixture
+def run_program(program, inferred, exported, tmp_path):
+    """Run the program on copies of the inputs; flags replace or extend the usual ones."""
+    inputs = shutil.copytree(inferred[0] / "widget/310_infer/inputs", tmp_path / "in")
+
+    def run(limit_file_size=None, **flags):
+        usual = {"mindir_path": exported / "widget.mindir", "input_path": inputs, "result_path": tmp_path / "out"}
+        usual |= {"time_path": tmp_path / "time", "device_type": "CPU", "warmup": 0}
+        words = [str(word) for name, value in (usual | flags).items() for word in (f"--{name}", value)]
+
+        def limit():
+            if limit_file_size is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
+
+        environment = os.environ | {"GLOG_v": "4"}
+        return subprocess.run(
+            [program, *words], capture_output=True, text=True, env=environment, preexec_fn=limit, check=False
+        )
+
+    return run
+
+
+@needs_sdk
+def test_program_refuses(run_program, exported, tmp_path):
+    def message(**flags):
+        done = run_program(**flags)
+        assert done.returncode in (1, 2), done.stderr
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+        return done.stderr
+
+    truncated, noise, empty = (tmp_path / f"{name}.mindir" for name in ("truncated", "noise", "empty"))
+    truncated.write_bytes((exported / "widget.mindir").read_bytes()[:100_000])
+    noise.write_bytes(np.random.default_rng(0).bytes(100_000))
+    empty.touch()
+    assert f"{truncated}: cannot be loaded as a MINDIR" in message(mindir_path=truncated)
+    assert f"{noise}: cannot be loaded as a MINDIR" in message(mindir_path=noise)
+    assert f"{empty}: is empty" in message(mindir_path=empty)
+    assert "/nowhere.mindir: cannot be read" in message(mindir_path="/nowhere.mindir")
+    assert "/nowhere: cannot be listed" in message(input_path="/nowhere")
+    assert "is not a folder" in message(result_path=empty)
+    assert "/proc/x: cannot be created" in message(time_path="/proc/x")
+    assert "--threads: expected a whole number from 1" in message(threads="two")
+    assert "--threshold: expected a number" in message(threshold="nan")
+    assert "expected Ascend, GPU or CPU" in message(device_type="cpu")
+    bad = tmp_path / "in/00002_hole_000.bin"
+    content = bad.read_bytes()
+    for wrong in (b"", content[:-4], content + b"1234"):
+        bad.write_bytes(wrong)
+        expected = f"{bad}: holds {len(wrong)} bytes, the model expects {len(content)} (float32)"
+        assert expected in message()
+    bad.unlink()
+    bad.mkdir()
+    assert f"{bad}: is not a file" in message()
+    bad.rmdir()
+    (tmp_path / "in/picture.png").touch()
+    assert "picture.png: expected only .bin files" in message()
+
+
+@needs_sdk
+def test_full_disk_leaves_no_partial_map(run_program, inferred, session_tree, refused, tmp_path):
+    """A file size limit fails writes as a full disk does; postprocessing must not take what is left for a result."""
+    done = run_program(limit_file_size=4096)
+    assert done.returncode == 1
+    assert "_0.bin: cannot be written" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+    flags = ("--data_dir", session_tree, "--label_dir", tmp_path / "in", "--result_dir", tmp_path / "out")
+    error = refused(postprocess, *flags, "--category", "widget", "--out_dir", tmp_path)
+    assert "00000_good_000_0.bin: is missing (and 5 more)" in error
+
+
+@needs_sdk
+def test_build_says_what_is_wrong_with_the_sdk(tmp_path):
+    command = ["bash", SOURCE / "build.sh"]
+    environment = os.environ | {"STPM_PYTHON": sys.executable, "MS_LITE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert "libmindspore-lite.so: no such file; MS_LITE_HOME must be an unpacked MindSpore Lite package" in done.stderr
