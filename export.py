@@ -42,7 +42,8 @@ def main(args: Namespace) -> int:
     )
     folder = make_output_folder(Path(args.out_dir))
     path = folder / f"{args.category}.{args.file_format.lower()}"
-    input_shape = (args.batch_size, 3, checkpoint.image_size, checkpoint.image_size)
+    size = checkpoint.image_size
+    input_shape = (args.batch_size, 3, size, size)
 
     # 2. The network, batch norm folded
     device = set_up_device(args.device_target, args.device_id)
@@ -52,17 +53,16 @@ def main(args: Namespace) -> int:
     from src.stpm import AnomalyMap, fold_batch_norm, load_stpm, map_function
 
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
-    network = AnomalyMap(fold_batch_norm(stpm, portable=True), image_size=checkpoint.image_size)
+    network = AnomalyMap(fold_batch_norm(stpm, export_size=size), image_size=size, for_export=True)
 
     # 3. Write, verify, and only then give the file its name
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
-        reference = map_function(stpm, image_size=checkpoint.image_size)
+        reference = map_function(stpm, image_size=size)
         difference = verify(temporary, reference, input_shape)
     LOGGER.info("exported: %s", path)
 
     # 4. What it is, beside it
-    size = checkpoint.image_size
     about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
     facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
               "largest_relative_difference": difference}  # fmt: skip

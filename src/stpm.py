@@ -16,10 +16,11 @@ from src.resnet import (
     STRIDES,
     ChannelBias,
     InferencePool,
-    PortablePool,
     ResNet18Trunk,
     TrainingPool,
     batch_norm,
+    channels_first,
+    channels_last,
 )
 from src.utils import LOGGER, InputError, check_checkpoint_file
 
@@ -36,18 +37,17 @@ class STPM(nn.Cell):
 
     Args:
         folded: build the form without batch norm that ``fold_batch_norm`` fills; for inference only.
-        portable: with ``folded``, of operators that every runtime of an exported graph knows.
+        export_size: with ``folded``, the form for export, for images of this size.
 
     Inputs: images, float32 (N, 3, S, S).
     Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
     """
 
-    def __init__(self, *, folded: bool = False, portable: bool = False):
+    def __init__(self, *, folded: bool = False, export_size: int | None = None):
         super().__init__()
         if folded:
-            pool = PortablePool if portable else InferencePool
-            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=pool)
-            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=pool)
+            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
+            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
         else:
             self.model_t = ResNet18Trunk(norm=frozen_batch_norm, pool=InferencePool)
             self.model_s = ResNet18Trunk(norm=batch_norm, pool=TrainingPool)
@@ -59,15 +59,21 @@ class STPM(nn.Cell):
 
 
 class ChannelSum(nn.Cell):
-    """Sum over channels as a 1x1 convolution with ones: the form that every runtime of the exported graph knows."""
+    """Sum over channels as a 1x1 convolution with ones: the form that every runtime of the exported graph knows.
 
-    def __init__(self, channels: int):
+    Inputs: float32 (N, C, H, W), or (N, H, W, C) with ``last``. Outputs: the same with one channel.
+    """
+
+    def __init__(self, channels: int, *, last: bool = False):
         super().__init__()
+        self.last = last
         self.ones = Tensor(np.ones((1, channels, 1, 1), np.float32))
         self.conv = ops.Conv2D(out_channel=1, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.conv(x, self.ones)  # (N, C, H, W) -> (N, 1, H, W)
+        if self.last:
+            return channels_last(self.conv(channels_first(x), self.ones))  # (N, H, W, 1)
+        return self.conv(x, self.ones)  # (N, 1, H, W)
 
 
 def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
@@ -91,7 +97,7 @@ class BilinearUpsampling(nn.Cell):
 
     Resizing operators differ between runtimes; a convolution with the interpolation matrix does not.
 
-    Inputs: float32 (N, 1, h, h). Outputs: float32 (N, 1, S, S).
+    Inputs: float32 (N, 1, h, h) or (N, h, h, 1). Outputs: float32 (N, 1, S, S).
     """
 
     def __init__(self, size_in: int, size_out: int):
@@ -116,24 +122,27 @@ class AnomalyMap(nn.Cell):
     Args:
         stpm: teacher and student, folded or not.
         image_size: side of the square images, a multiple of 16.
+        for_export: compare the features in (N, H, W, C), which saves MindSpore Lite transpositions.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
     """
 
-    def __init__(self, stpm: STPM, *, image_size: int):
+    def __init__(self, stpm: STPM, *, image_size: int, for_export: bool = False):
         super().__init__()
         self.stpm = stpm
-        self.sums = nn.CellList([ChannelSum(channels) for channels in CHANNELS])
+        self.for_export = for_export
+        self.sums = nn.CellList([ChannelSum(channels, last=for_export) for channels in CHANNELS])
         self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
 
     def construct(self, images: Tensor) -> Tensor:
         teacher_features, student_features = self.stpm(images)
         anomaly_map = 1.0
         for i in range(3):
-            teacher = normalise(teacher_features[i], self.sums[i])  # (N, C, h, w)
-            student = normalise(student_features[i], self.sums[i])  # (N, C, h, w)
-            difference = ops.sub(teacher, student)
-            distance = ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5)  # (N, 1, h, w)
+            teacher, student = teacher_features[i], student_features[i]  # (N, C, h, w)
+            if self.for_export:
+                teacher, student = channels_last(teacher), channels_last(student)  # (N, h, w, C)
+            difference = ops.sub(normalise(teacher, self.sums[i]), normalise(student, self.sums[i]))
+            distance = ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5)  # one channel, first or last
             anomaly_map = ops.mul(self.upsamplings[i](distance), anomaly_map)  # (N, 1, S, S)
         return anomaly_map
 
@@ -254,10 +263,14 @@ def _fold(arrays: dict[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarr
     return weight.astype(np.float32), bias.astype(np.float32).reshape(1, -1, 1, 1)
 
 
-def fold_batch_norm(stpm: STPM, *, portable: bool = False) -> STPM:
-    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it."""
+def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
+    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it.
+
+    Args:
+        export_size: give the copy the form for export, for images of this size.
+    """
     arrays = named_arrays(stpm)
-    folded = STPM(folded=True, portable=portable)
+    folded = STPM(folded=True, export_size=export_size)
     folded_arrays = {}
     for name, _ in folded.parameters_and_names():
         if not name.endswith(".bias"):
