@@ -21,6 +21,7 @@ from src.utils import (
     LOGGER,
     RANDOM_TEACHER,
     check_checkpoint_file,
+    lock_folder,
     make_output_folder,
     run_entry_point,
     set_seed,
@@ -35,6 +36,7 @@ FLAG_NAMES = (
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
+LOCK_PATIENCE = 10.0  # seconds; a training whose sweep was killed is gone within a few
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -63,6 +65,7 @@ def main(args: Namespace) -> int:
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
     folder = make_output_folder(Path(args.train_url) / args.category)
+    lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
     warn_of_few_steps(epochs * steps_per_epoch)

@@ -63,6 +63,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "device; auto takes Ascend, then GPU, then CPU",
     },
     "device_id": {"type": _COUNT, "default": 0, "help": "number of the card (ignored on CPU)"},
+    "device_num": {"type": _POSITIVE_INT, "help": "how many categories are trained at a time"},
     # what it reads and writes
     "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},
     "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: data_url"},

@@ -1,6 +1,7 @@
 """Device set-up, seeding, logging and safe file writing: the one place that knows MindSpore version differences."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -8,13 +9,16 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TextIO
 
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
+_LOCKS: dict[Path, TextIO] = {}  # open for as long as the process lives
 _REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
 
 
@@ -178,6 +182,47 @@ def make_output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise InputError(f"{path}: output folder is not writable")
     return path
+
+
+def lock_folder(folder: Path, name: str, *, patience: float = 0.0) -> None:
+    """Keep other processes from the same work in a folder, until this process ends in whatever way.
+
+    Args:
+        folder: an existing folder.
+        name: name of the lock's file in it.
+        patience: seconds to wait for another process that may be ending.
+
+    Raises:
+        InputError: another process, which the message names, holds the lock.
+    """
+    path = folder.resolve() / name
+    if path in _LOCKS:
+        return
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open: the lock ends with the file
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    deadline = time.monotonic() + patience
+    while not _take_lock(file):
+        if time.monotonic() >= deadline:
+            file.seek(0)
+            holder = file.read().strip() or "an unknown process"
+            raise InputError(f"{folder}: is in use by {holder}; wait for it, or stop it")
+        time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    _LOCKS[path] = file
+
+
+def _take_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system without locks
+        LOGGER.warning("warning: %s: cannot be locked (%s): nothing else may write there", file.name, error.strerror)
+    return True
 
 
 def file_sha256(path: Path) -> str:

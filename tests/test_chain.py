@@ -37,7 +37,7 @@ def assert_same_weights(a, b):
 def test_training_leaves_checkpoint_configuration_and_record(trained):
     out, stdout = trained
     folder = out / "widget"
-    names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json"}
+    names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json", ".train.lock"}
     assert {path.name for path in folder.iterdir()} == names  # and no temporary file
     record = read(folder / "train.json")
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]

@@ -1,0 +1,156 @@
+"""Results of many categories beside the published ones, as CSV, JSON and Markdown, and the README's table.
+
+python -m src.results_table --results docs/results.json --readme README.md README_CN.md
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from src.utils import InputError, atomic_path, read_json, run_entry_point, write_json
+
+METRICS = ("pixel_auroc", "image_auroc", "pro")
+PUBLISHED_PATH = Path(__file__).with_name("published.json")
+SOURCES = ("model_zoo", "paper_code")
+# What stands around the table in a README.
+_BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
+_HEADING = (
+    "| category | pixel AUROC | image AUROC | PRO "
+    "| model zoo (pixel / image) | paper's code (pixel / image / PRO) |\n| --- | --- | --- | --- | --- | --- |\n"
+)
+
+
+def collect(results: Iterable[tuple[str, dict]]) -> dict:
+    """Return the rows of a table: each category's metrics (None where undefined or not run), then their mean.
+
+    Args:
+        results: category and the content of its results.json; empty where there is none.
+    """
+    rows = [{"category": name, **{metric: found.get(metric) for metric in METRICS}} for name, found in results]
+    mean: dict[str, object] = {"category": "mean"}
+    for metric in METRICS:
+        values = [row[metric] for row in rows if row[metric] is not None]
+        mean[metric] = sum(values) / len(values) if values else None
+    return {"categories": rows, "mean": mean}
+
+
+def with_published(table: dict, published: dict) -> dict:
+    """Return a table with the published values, and the differences from them, in every row.
+
+    A published mean is over all 15 categories of MVTec AD; beside another set of categories it is left out.
+    """
+    complete = {row["category"] for row in table["categories"]} == set(published["categories"])
+
+    def extend(row: dict, is_mean: bool) -> dict:
+        extended = dict(row)
+        for source in SOURCES:
+            for metric, values in published[source].items():
+                if metric not in METRICS:
+                    continue
+                value = values.get(row["category"]) if complete or not is_mean else None
+                extended[f"{source}_{metric}"] = value
+                known = value is not None and row[metric] is not None
+                extended[f"{source}_{metric}_difference"] = row[metric] - value if known else None
+        return extended
+
+    return {"categories": [extend(row, False) for row in table["categories"]], "mean": extend(table["mean"], True)}
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _own(row: dict, metric: str) -> str:
+    """A metric of this project, with its difference from the model zoo's, or else the paper's code's."""
+    if row[metric] is None:
+        return ""
+    differences = [row.get(f"{source}_{metric}_difference") for source in SOURCES]
+    difference = next((value for value in differences if value is not None), None)
+    return f"{row[metric]:.4f}" + ("" if difference is None else f" ({difference:+.3f})")
+
+
+def _cited(row: dict, source: str) -> str:
+    metrics = [metric for metric in METRICS if f"{source}_{metric}" in row]
+    if all(row[f"{source}_{metric}"] is None for metric in metrics):
+        return ""
+    return " / ".join(_number(row[f"{source}_{metric}"], 3) for metric in metrics)
+
+
+def to_markdown(table: dict, *, heading: str = _HEADING) -> str:
+    """Return a table with published values as Markdown; in brackets the difference from the first published value."""
+    lines = []
+    for row in [*table["categories"], table["mean"]]:
+        cells = [row["category"], *(_own(row, metric) for metric in METRICS), *(_cited(row, s) for s in SOURCES)]
+        lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n")
+    return heading + "".join(lines)
+
+
+def to_csv(table: dict) -> str:
+    """Return a table as CSV, one line per category and the mean; empty where a value is not known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table["mean"]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*table["categories"], table["mean"]])
+    return text.getvalue()
+
+
+def write_tables(folder: Path, results: Iterable[tuple[str, dict]]) -> dict:
+    """Write results.json, results.csv and results.md; return the table."""
+    table = with_published(collect(results), read_json(PUBLISHED_PATH))
+    write_json(folder / "results.json", table)
+    for name, text in (("results.csv", to_csv(table)), ("results.md", to_markdown(table))):
+        _write_text(folder / name, text)
+    return table
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def readme_table(results: dict, *, heading: str) -> str:
+    """Return the README's table: all categories of MVTec AD, this project's own numbers where there are some."""
+    published = read_json(PUBLISHED_PATH)
+    rows = [(name, results["categories"].get(name, {})) for name in published["categories"]]
+    table = with_published(collect(rows), published)
+    if any(row["pixel_auroc"] is None for row in table["categories"]):  # a mean of some, beside one of all
+        table["mean"] |= {key: None for key in table["mean"] if key in METRICS or key.endswith("_difference")}
+    return to_markdown(table, heading=heading)
+
+
+def update_readme(path: Path, results: dict) -> None:
+    """Replace the rows of the table that stands between the two marks in a README; its heading stays.
+
+    Raises:
+        InputError: the marks are not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(_BEGIN)
+    before, end, foot = rest.partition(_END)
+    if not begin or not end:
+        raise InputError(f"{path}: has no lines {_BEGIN} and {_END}")
+    heading = "".join(line + "\n" for line in before.strip().splitlines()[:2])
+    _write_text(path, f"{head}{begin}\n\n{readme_table(results, heading=heading)}\n{end}{foot}")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Write the table of results into READMEs.", allow_abbrev=False)
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON with the project's results")
+    parser.add_argument("--readme", type=Path, required=True, nargs="+", metavar="FILE", help="files to write it into")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Update; return the exit status."""
+    results = read_json(args.results)
+    for path in args.readme:
+        update_readme(path, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,223 @@
+"""Train and evaluate every category of a data set, several at a time, on one machine or a cluster.
+
+Ray places the command lines and watches them; nothing here knows how a student is trained.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from src.config import FLAGS, build_parser
+from src.dataset import list_categories
+from src.results_table import write_tables
+from src.sweep_state import Job, Programs
+from src.sweep_task import Outcome, run_commands
+from src.sweep_view import SweepView
+from src.utils import (
+    DEVICE_TARGETS,
+    LOGGER,
+    RANDOM_TEACHER,
+    InputError,
+    check_checkpoint_file,
+    file_sha256,
+    lock_folder,
+    make_output_folder,
+    run_entry_point,
+)
+
+OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_target")
+# What may be said to all trainings at once; handed on to train.py.
+TRAINING_FLAGS = (
+    "epoch", "steps", "batch_size", "lr", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level",
+    "cache_teacher", "cache_budget", "eval_interval", "eval_batch_size", "mask_rule",
+)  # fmt: skip
+ATTEMPTS = 2
+_RAY_RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}
+_OBJECT_STORE_BYTES = 100_000_000  # outcomes of a few hundred bytes go through it; Ray would take a third of the memory
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ``training_flags`` are those that go on to train.py."""
+    parser = build_parser(__doc__, (*OWN_FLAGS, *TRAINING_FLAGS))
+    args = parser.parse_args(argv)
+    for name in ("data_url", "pre_ckpt_path", "device_num"):
+        if getattr(args, name) is None:
+            parser.error(f"--{name} is required: {FLAGS[name]['help']}")
+    given = [(name, getattr(args, name)) for name in TRAINING_FLAGS]
+    args.training_flags = [
+        word for name, value in given if value != parser.get_default(name) for word in (f"--{name}", str(value))
+    ]
+    return args
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the sweep; return 0, or 1 where a category failed."""
+    # 1. What is to be done
+    out = make_output_folder(Path(args.train_url).resolve())
+    lock_folder(out, ".sweep.lock")
+    jobs = make_jobs(
+        Path(args.data_url).resolve(), out, args.pre_ckpt_path, flags=args.training_flags, programs=Programs()
+    )
+
+    # 2. Where
+    total = start_ray(args.device_num)
+    device_target = choose_device_target(args.device_target, total)
+    options = task_options(device_target, total, args.device_num)
+    LOGGER.info("sweep: %d categories, %d at a time, on %s", len(jobs), args.device_num, device_target)
+
+    # 3. Trainings and evaluations
+    for job in jobs:
+        job.device_target = device_target
+    with SweepView(jobs) as view:
+        run_jobs(jobs, at_a_time=args.device_num, options=options, on_change=view.show, on_tick=view.refresh)
+
+    # 4. Results
+    write_tables(out, [(job.category, job.metrics()) for job in jobs])
+    failed = [job for job in jobs if job.state == "failed"]
+    for job in failed:
+        LOGGER.error("failed: %s: %s", job.category, job.failures[-1])
+    LOGGER.info("%d of %d categories succeeded; table: %s", len(jobs) - len(failed), len(jobs), out / "results.md")
+    return 1 if failed else 0
+
+
+def make_jobs(data: Path, out: Path, backbone: str, *, flags: list[str], programs: Programs) -> list[Job]:
+    """Return a job for every category of a data set.
+
+    Raises:
+        InputError: there is no category, or the backbone's file cannot be one.
+    """
+    categories = list_categories(data)
+    if not categories:
+        raise InputError(f"{data}: holds no category (a folder with train/good)")
+    sha256 = RANDOM_TEACHER
+    if backbone != RANDOM_TEACHER:
+        path = Path(backbone).resolve()
+        check_checkpoint_file(path)
+        backbone, sha256 = str(path), file_sha256(path)
+    return [
+        Job(name, data, out, backbone, sha256, flags=flags, device_target="auto", programs=programs)
+        for name in categories
+    ]
+
+
+def start_ray(device_num: int) -> dict[str, float]:
+    """Start Ray on this machine, or join the cluster at RAY_ADDRESS; return its resources.
+
+    Raises:
+        InputError: the cluster cannot be reached.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"RAY_ADDRESS {address}: cannot be joined: {error}") from error
+    else:
+        # more trainings at a time than cores are the user's choice
+        cores = max(len(os.sched_getaffinity(0)), device_num)
+        ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+    return ray.cluster_resources()
+
+
+def choose_device_target(asked: str, total: dict[str, float]) -> str:
+    """Return the device of all trainings: the one asked for, or the first kind that Ray finds.
+
+    Raises:
+        InputError: Ray finds none of the kind asked for.
+    """
+    present = [target for target in DEVICE_TARGETS if total.get(_RAY_RESOURCES[target], 0) >= 1]
+    if asked == "auto":
+        return present[0]
+    if asked not in present:
+        raise InputError(f"--device_target {asked}: Ray finds no such device here; it finds {', '.join(present)}")
+    return asked
+
+
+def task_options(device_target: str, total: dict[str, float], device_num: int) -> dict:
+    """Return what Ray reserves for one category: a card, which it alone sees, or its share of the cores."""
+    if device_target == "Ascend":
+        return {"num_cpus": 0, "resources": {"NPU": 1}}
+    if device_target == "GPU":
+        return {"num_cpus": 0, "num_gpus": 1}
+    return {"num_cpus": max(1, int(total["CPU"]) // device_num)}
+
+
+def run_jobs(
+    jobs: list[Job],
+    *,
+    at_a_time: int,
+    options: dict,
+    on_change: Callable[[Job], None],
+    on_tick: Callable[[], None],
+) -> None:
+    """Run all jobs that an earlier sweep has not finished; each gets a second attempt if the first fails.
+
+    Args:
+        options: what Ray reserves for each.
+        on_change: called when a job's state has changed.
+        on_tick: called about once a second.
+    """
+    import ray
+
+    # no retries by Ray: an attempt that failed may be resumed, which takes another command line
+    task = ray.remote(max_retries=0, **options)(run_commands)
+    waiting = deque(jobs)
+    running: dict[ray.ObjectRef, Job] = {}
+    while waiting or running:
+        while waiting and len(running) < at_a_time:
+            job = waiting.popleft()
+            if job.is_finished():
+                job.state = "skipped"
+            else:
+                running[start_job(job, task, cores=options["num_cpus"])] = job
+            on_change(job)
+        on_tick()
+        done, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
+        for reference in done:
+            job = running.pop(reference)
+            end_job(job, outcome_of(reference))
+            on_change(job)
+            if job.state == "waiting":
+                waiting.append(job)
+
+
+def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: int) -> "ray.ObjectRef":  # noqa: F821
+    """Hand a job's command lines to Ray."""
+    commands = job.commands()  # before the note: whether to resume depends on the note before
+    job.folder.mkdir(parents=True, exist_ok=True)
+    job.note("started")
+    job.state = "running"
+    header = f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} attempt {len(job.failures) + 1}"
+    return task.remote(commands, header=header, cores=cores)
+
+
+def outcome_of(reference: "ray.ObjectRef") -> Outcome:  # noqa: F821
+    """Fetch how a job ended; a worker that died is a failure like others."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Outcome(f"Ray: {str(error).strip().splitlines()[0]}", [])
+
+
+def end_job(job: Job, outcome: Outcome) -> None:
+    """Take note of how a job ended: finished, failed, or waiting again for its second attempt."""
+    if outcome.failure is None:
+        job.note("finished", seconds=outcome.seconds)
+        job.state = "finished"
+        return
+    job.failures.append(outcome.failure)
+    job.state = "failed" if len(job.failures) >= ATTEMPTS else "waiting"
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

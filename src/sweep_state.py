@@ -1,0 +1,133 @@
+"""What a sweep knows of one category: its command lines, whether it is finished, how far it is. No mindspore here."""
+
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from src.dataset import fingerprint_samples, list_test, list_train
+from src.sweep_task import Command, tail
+from src.utils import InputError, fingerprint, read_json, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKER = "sweep.json"
+_EPOCH_LINE = re.compile(r"^epoch (\d+)/(\d+)  loss (\S+)  .*  ETA (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The programs that train and evaluate a category."""
+
+    train: Path = ROOT / "train.py"
+    evaluate: Path = ROOT / "test.py"
+
+
+@dataclass
+class Job:
+    """One category of a sweep.
+
+    Attributes:
+        flags: further flags of train.py.
+        backbone_sha256: of the backbone's file, or "random".
+        state: "waiting", "running", "finished", "failed" or "skipped" (finished by an earlier sweep).
+        failures: one line for each failed attempt.
+    """
+
+    category: str
+    data: Path
+    out: Path
+    backbone: str
+    backbone_sha256: str
+    flags: list[str]
+    device_target: str
+    programs: Programs = field(default_factory=Programs)
+    state: str = "waiting"
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the category goes."""
+        return self.out / self.category
+
+    @cached_property
+    def configuration(self) -> str | None:
+        """A fingerprint of all that the result depends on; None where the data cannot be listed."""
+        try:
+            samples = list_train(self.data, self.category)
+            if self.has_test_images():
+                samples += list_test(self.data, self.category)
+        except InputError:
+            return None  # training or evaluation will say what is wrong
+        return fingerprint(
+            {"flags": self.flags, "backbone": self.backbone_sha256, "samples": fingerprint_samples(samples)}
+        )
+
+    def has_test_images(self) -> bool:
+        """Tell whether there is anything to evaluate on."""
+        return (self.data / self.category / "test").is_dir()
+
+    def marker(self) -> dict:
+        """Return what an earlier or this sweep noted of the category; empty where it noted nothing readable."""
+        try:
+            return read_json(self.folder / MARKER)
+        except InputError:
+            return {}
+
+    def note(self, state: str, **facts: object) -> None:
+        """Note the state on disk, for the next sweep."""
+        write_json(self.folder / MARKER, {"state": state, "configuration": self.configuration, **facts})
+
+    def is_finished(self) -> bool:
+        """Tell whether a sweep with the same configuration trained and evaluated the category."""
+        marker = self.marker()
+        outputs = [self.folder / f"{self.category}_last.ckpt"]
+        if self.has_test_images():
+            outputs.append(self.folder / "results.json")
+        return (
+            self.configuration is not None
+            and marker.get("state") == "finished"
+            and marker.get("configuration") == self.configuration
+            and all(path.is_file() for path in outputs)
+        )
+
+    def is_resumable(self) -> bool:
+        """Tell whether training with the same configuration was begun and left a state to go on from."""
+        return (
+            self.configuration is not None
+            and self.marker().get("configuration") == self.configuration
+            and (self.folder / f"{self.category}_resume.ckpt").is_file()
+        )
+
+    def commands(self) -> list[Command]:
+        """Return the command lines that train and evaluate the category, as a user would type them."""
+        common = ["--category", self.category, "--device_target", self.device_target]
+        train = [sys.executable, str(self.programs.train), *common, "--data_url", str(self.data)]
+        train += ["--pre_ckpt_path", self.backbone, "--train_url", str(self.out), *self.flags]
+        if self.is_resumable():
+            train.append("--resume")
+        commands = [Command(train, str(self.folder / "train.log"))]
+        if self.has_test_images():
+            evaluate = [sys.executable, str(self.programs.evaluate), *common, "--eval_url", str(self.data)]
+            evaluate += ["--out_dir", str(self.out), "--save_sample", "True"]
+            evaluate += ["--ckpt_path", str(self.folder / f"{self.category}_last.ckpt")]
+            commands.append(Command(evaluate, str(self.folder / "eval.log")))
+        return commands
+
+    def progress(self) -> tuple[str, str, str]:
+        """Return epoch ("3/100"), loss and remaining time, from the last epoch's line in the log; "" before it."""
+        lines = _EPOCH_LINE.findall(tail(self.folder / "train.log"))
+        if not lines:
+            return "", "", ""
+        epoch, epochs, loss, left = lines[-1]
+        return f"{epoch}/{epochs}", loss, left
+
+    def metrics(self) -> dict:
+        """Return the category's results; empty where there are none, or none of this configuration."""
+        if self.state not in ("finished", "skipped"):
+            return {}
+        try:
+            return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}

@@ -1,0 +1,304 @@
+"""The sweep over all categories: results, failures, reruns, kills, cores and the table."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from src import results_table, sweep, sweep_task
+from src.sweep_state import Job, Programs
+from src.utils import InputError, lock_folder
+from tests.conftest import ROOT, make_tree, run_python
+from tests.test_scripts import run_script, wait_for
+
+TINY = ("--image_size", "64", "--batch_size", "4")
+
+# In place of train.py and test.py: writes what they would, and does what the category's name asks for.
+STUB = """
+import json, pathlib, sys
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+category = flags["--category"]
+folder = pathlib.Path(flags.get("--train_url") or flags["--out_dir"]) / category
+with (folder / "calls").open("a") as calls:
+    print(*sys.argv[1:], file=calls)
+if "--train_url" in flags:
+    attempts = len((folder / "calls").read_text().splitlines())
+    (folder / f"{category}_resume.ckpt").touch()
+    if category == "bad" or (category == "shaky" and attempts == 1):
+        sys.exit(f"error: {category} went wrong")
+    (folder / f"{category}_last.ckpt").touch()
+else:
+    (folder / "results.json").write_text(json.dumps({"pixel_auroc": 0.9, "image_auroc": 0.8, "pro": None}))
+"""
+
+
+@pytest.fixture(scope="module")
+def ray_resources():
+    import ray
+
+    yield sweep.start_ray(2)
+    ray.shutdown()
+
+
+@pytest.fixture
+def run_sweep(ray_resources, tmp_path):
+    """Run a sweep of stubs over categories of these names; return the jobs and the states that were shown."""
+    (tmp_path / "stub.py").write_text(STUB)
+    programs = Programs(train=tmp_path / "stub.py", evaluate=tmp_path / "stub.py")
+
+    def run(*categories, flags=(), test_images=True):
+        for category in categories:
+            make_tree(tmp_path / "data", category=category)
+            if not test_images:
+                subprocess.run(["rm", "-r", tmp_path / "data" / category / "test"], check=True)
+        jobs = sweep.make_jobs(tmp_path / "data", tmp_path / "out", "random", flags=list(flags), programs=programs)
+        shown = []
+        sweep.run_jobs(
+            jobs,
+            at_a_time=2,
+            options=sweep.task_options("CPU", ray_resources, 2),
+            on_change=lambda job: shown.append((job.category, job.state)),
+            on_tick=lambda: None,
+        )
+        return {job.category: job for job in jobs}, shown
+
+    return run
+
+
+def calls(job):
+    return (job.folder / "calls").read_text().splitlines()
+
+
+def test_a_failing_category_is_tried_twice_and_stops_no_other(run_sweep):
+    jobs, shown = run_sweep("bad", "good", "shaky")
+    assert {name: job.state for name, job in jobs.items()} == {"bad": "failed", "good": "finished", "shaky": "finished"}
+    assert jobs["bad"].failures == ["train.log, exit status 1: error: bad went wrong"] * 2
+    assert len(calls(jobs["bad"])) == 2
+    assert [state for name, state in shown if name == "shaky"] == ["running", "waiting", "running", "finished"]
+    train, again, evaluate = calls(jobs["shaky"])
+    assert "--resume" not in train
+    assert again == f"{train} --resume"
+    assert "--ckpt_path" in evaluate
+    log = (jobs["bad"].folder / "train.log").read_text()
+    assert re.search(r"^=== .* attempt 2$", log, re.MULTILINE)
+
+
+def test_a_rerun_skips_what_is_finished_and_repeats_what_has_changed(run_sweep, tmp_path):
+    run_sweep("one", "two")
+    jobs, shown = run_sweep()
+    assert shown == [("one", "skipped"), ("two", "skipped")]
+    assert jobs["one"].metrics()["pixel_auroc"] == 0.9
+    make_tree(tmp_path / "data", category="two", train=7)
+    jobs, _ = run_sweep()
+    assert {name: job.state for name, job in jobs.items()} == {"one": "skipped", "two": "finished"}
+    assert "--resume" not in calls(jobs["two"])[2]  # other images: from the beginning
+    (jobs["one"].folder / "results.json").unlink()
+    jobs, _ = run_sweep()
+    assert {name: job.state for name, job in jobs.items()} == {"one": "finished", "two": "skipped"}
+    jobs, _ = run_sweep(flags=["--epoch", "7"])
+    assert [job.state for job in jobs.values()] == ["finished", "finished"]
+    assert "--epoch 7" in calls(jobs["two"])[-2]
+
+
+def test_a_category_without_test_images_is_trained_only(run_sweep):
+    jobs, _ = run_sweep("plain", test_images=False)
+    assert jobs["plain"].state == "finished"
+    assert len(calls(jobs["plain"])) == 1
+    assert run_sweep()[1] == [("plain", "skipped")]
+
+
+def test_commands_are_what_a_user_would_type(tmp_path):
+    make_tree(tmp_path, category="one")
+    job = Job("one", tmp_path, tmp_path / "o", "b.ckpt", "0", flags=["--epoch", "3"], device_target="CPU")
+    train, evaluate = job.commands()
+    assert train.words[1:] == [
+        *(str(ROOT / "train.py"), "--category", "one", "--device_target", "CPU", "--data_url", str(tmp_path)),
+        *("--pre_ckpt_path", "b.ckpt", "--train_url", str(tmp_path / "o"), "--epoch", "3"),
+    ]
+    assert evaluate.words[1] == str(ROOT / "test.py")
+    assert train.log == str(tmp_path / "o/one/train.log")
+
+
+def test_progress_is_read_from_the_log(tmp_path):
+    job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
+    assert job.progress() == ("", "", "")
+    (tmp_path / "one").mkdir()
+    line = "epoch {}/9  loss 1.50  1.0 s (0.50 s per step)  6.0 images/s  ETA 00:0{}\n"
+    (tmp_path / "one/train.log").write_text(line.format(1, 8) + line.format(2, 7) + "something else\n")
+    assert job.progress() == ("2/9", "1.50", "00:07")
+
+
+def test_every_caller_gets_cores_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_task.tempfile, "tempdir", str(tmp_path))  # apart from sweeps that are running here
+    everything = os.sched_getaffinity(0)
+    with sweep_task.claim_cores(1) as first, sweep_task.claim_cores(1) as second:
+        assert len(first) == 1
+        assert len(everything) == 1 or not first & second
+    with sweep_task.claim_cores(1) as again:
+        assert again == first
+    with sweep_task.claim_cores(0) as all_of_them:
+        assert all_of_them == everything
+    with sweep_task.claim_cores(len(everything) + 1) as too_many:
+        assert too_many == everything
+
+
+@pytest.mark.parametrize(
+    ("asked", "total", "expected", "options"),
+    [
+        ("auto", {"CPU": 8.0}, "CPU", {"num_cpus": 2}),
+        ("auto", {"CPU": 8.0, "GPU": 4.0}, "GPU", {"num_cpus": 0, "num_gpus": 1}),
+        ("auto", {"CPU": 8.0, "NPU": 8.0, "GPU": 4.0}, "Ascend", {"num_cpus": 0, "resources": {"NPU": 1}}),
+        ("CPU", {"CPU": 2.0, "NPU": 8.0}, "CPU", {"num_cpus": 1}),
+    ],
+)
+def test_ray_places_by_the_kind_of_device(asked, total, expected, options):
+    assert sweep.choose_device_target(asked, total) == expected
+    assert sweep.task_options(expected, total, 4) == options
+
+
+def test_an_absent_device_is_refused():
+    with pytest.raises(InputError, match="--device_target Ascend: Ray finds no such device here; it finds CPU"):
+        sweep.choose_device_target("Ascend", {"CPU": 8.0})
+
+
+def test_sweep_refuses(refused, tree, tmp_path):
+    flags = ("--data_url", tree, "--pre_ckpt_path", "random", "--train_url", tmp_path / "o")
+    assert "--device_num is required" in refused(sweep, *flags)
+    assert "argument --device_num: expected a whole number" in refused(sweep, *flags, "--device_num", 0)
+    assert "unrecognized arguments: --speed 2" in refused(sweep, *flags, "--device_num", 1, "--speed", 2)
+    assert "argument --lr: expected a number above 0" in refused(sweep, *flags, "--device_num", 1, "--lr", -1)
+    (tmp_path / "empty").mkdir()
+    error = refused(sweep, "--data_url", tmp_path / "empty", *flags[2:], "--device_num", 1)
+    assert "holds no category" in error
+    error = refused(sweep, "--data_url", tree, "--pre_ckpt_path", "x.pth", "--train_url", tmp_path, "--device_num", 1)
+    assert "x.pth: is a PyTorch file; convert it first" in error
+
+
+def test_a_folder_is_one_training_s_only(session_tree, tmp_path):
+    """The lock of a process that holds it, is killed, and whose place is taken."""
+    code = f"from src.utils import lock_folder; from pathlib import Path; lock_folder(Path({str(tmp_path)!r}), '.lock')"
+    holder = subprocess.Popen(
+        ["python3", "-c", code + "; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=f"is in use by process {holder.pid} on "):
+        lock_folder(tmp_path, ".lock")
+    holder.kill()
+    holder.wait()
+    lock_folder(tmp_path, ".lock", patience=5)
+    lock_folder(tmp_path, ".lock")  # again by the same process
+    assert run_python("-c", code).returncode != 0
+
+
+def test_three_categories_one_of_them_damaged(session_tree, random_backbone, tmp_path):
+    for category in ("one", "two", "broken"):
+        make_tree(tmp_path / "data", category=category)
+    (tmp_path / "data/broken/train/good/003.png").write_bytes(b"no picture")
+    flags = (*TINY, "--epoch", "1")
+    done = run_script("run_all_mvtec.sh", "data", random_backbone, 2, *flags, cwd=tmp_path, STPM_FOREGROUND="1")
+    assert done.returncode == 1
+    assert "2 of 3 categories succeeded" in done.stdout
+    assert "failed: broken: train.log, exit status 1: error: " in done.stdout
+    assert "train/good/003.png: not a readable image" in done.stdout
+    rows = {row["category"]: row for row in csv.DictReader((tmp_path / "results.csv").open())}
+    assert list(rows) == ["broken", "one", "two", "mean"]
+    assert rows["broken"]["pixel_auroc"] == ""
+    results = json.loads((tmp_path / "one/results.json").read_text())
+    assert float(rows["one"]["pixel_auroc"]) == results["pixel_auroc"]
+    assert "| broken | | | | | |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "two/samples.png").exists()
+    assert (tmp_path / "sweep.log").exists()
+
+
+def processes(pattern):
+    done = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split()]
+
+
+def epochs_in(log):
+    return [int(epoch) for epoch in re.findall(r"^epoch (\d+)/", log.read_text(), re.MULTILINE)] if log.exists() else []
+
+
+def test_kills_of_training_worker_and_driver_lose_an_epoch_at_most(random_backbone, tmp_path):
+    """The training is killed, then the worker under its second attempt; the next sweep's driver; one more finishes."""
+    make_tree(tmp_path / "data", category="widget")
+    log, epochs = tmp_path / "widget/train.log", 60
+    arguments = ("data", random_backbone, 1, *TINY, "--epoch", epochs)
+
+    def start():
+        return run_script("run_all_mvtec.sh", *arguments, cwd=tmp_path)
+
+    def kill_after_three_more_epochs(pattern):
+        before = len(epochs_in(log))
+        wait_for(lambda: len(epochs_in(log)) >= before + 3, f"epochs before the kill of {pattern}")
+        for pid in processes(pattern):
+            os.kill(pid, signal.SIGKILL)
+
+    training = f"train.py --category widget .*{tmp_path}"
+    assert start().returncode == 0
+    kill_after_three_more_epochs(training)
+    driver = processes(f"src.sweep .*{tmp_path}")
+    assert len(driver) == 1
+    wait_for(lambda: "attempt 2" in log.read_text(), "the second attempt")
+    before = len(epochs_in(log))
+    wait_for(lambda: len(epochs_in(log)) >= before + 3, "epochs of the second attempt")
+    parent = int(subprocess.run(["ps", "-o", "ppid=", *map(str, processes(training))], capture_output=True).stdout)
+    os.kill(parent, signal.SIGKILL)  # Ray's worker
+    wait_for(lambda: not processes(training), "the training to die with its worker")
+    wait_for(lambda: not processes(f"src.sweep .*{tmp_path}"), "the sweep to end")
+    assert "failed: widget: Ray: " in (tmp_path / "sweep.log").read_text()
+
+    assert start().returncode == 0
+    kill_after_three_more_epochs(f"src.sweep .*{tmp_path}")
+    done = run_script("run_all_mvtec.sh", *arguments, cwd=tmp_path, STPM_FOREGROUND="1")  # at once, beside the orphan
+    assert done.returncode == 0, done.stdout
+    assert "widget: finished  pixel_auroc " in done.stdout
+
+    record = json.loads((tmp_path / "widget/train.json").read_text())
+    assert [epoch["epoch"] for epoch in record["epochs"]] == list(range(1, epochs + 1))
+    begun = [int(n) for n in re.findall(rf"; (\d+) of {epochs} epochs are trained", log.read_text())]
+    attempts = re.split(r"^=== .*$", log.read_text(), flags=re.MULTILINE)[1:]
+    reached = [max(map(int, re.findall(r"^epoch (\d+)/", text, re.MULTILINE))) for text in attempts]
+    assert len(begun) == 4
+    for last, resumed_at in zip(reached, begun[1:], strict=False):
+        assert resumed_at >= last - 1, f"epoch {last} was reached, and only {resumed_at} kept"
+
+
+def test_table_beside_the_published_values(tmp_path):
+    published = json.loads(results_table.PUBLISHED_PATH.read_text())
+    shared = ROOT.parent / "shared/reference/published.json"
+    if shared.exists():
+        reference = json.loads(shared.read_text())
+        for ours, theirs in (("model_zoo", "seed"), ("paper_code", "official")):
+            for metric in ("pixel_auroc", "image_auroc"):
+                assert published[ours][metric] == reference[theirs][metric]
+    results = [(name, {"pixel_auroc": 0.99, "image_auroc": None, "pro": 0.9}) for name in published["categories"]]
+    table = results_table.write_tables(tmp_path, results)
+    bottle = table["categories"][0]
+    assert bottle["model_zoo_pixel_auroc"] == 0.987
+    assert bottle["model_zoo_pixel_auroc_difference"] == pytest.approx(0.003)
+    assert bottle["paper_code_pro_difference"] == pytest.approx(0.9 - 0.959157)
+    assert table["mean"]["pixel_auroc"] == pytest.approx(0.99)
+    assert table["mean"]["model_zoo_pixel_auroc"] == 0.968
+    text = (tmp_path / "results.md").read_text()
+    assert "| bottle | 0.9900 (+0.003) | | 0.9000 (-0.059) | 0.987 / 1.000 | 0.988 / 1.000 / 0.959 |" in text
+    assert json.loads((tmp_path / "results.json").read_text()) == table
+    own = results_table.write_tables(tmp_path, [("mine", {"pixel_auroc": 0.9})])
+    assert own["mean"]["model_zoo_pixel_auroc"] is None  # a mean over other categories says nothing beside it
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
+def test_readme_holds_the_committed_results(readme, tmp_path):
+    (tmp_path / readme).write_text((ROOT / readme).read_text())
+    results_table.update_readme(tmp_path / readme, json.loads((ROOT / "docs/results.json").read_text()))
+    assert (tmp_path / readme).read_text() == (ROOT / readme).read_text()
+    (tmp_path / "no marks.md").write_text("text")
+    with pytest.raises(InputError, match="has no lines"):
+        results_table.update_readme(tmp_path / "no marks.md", {})
