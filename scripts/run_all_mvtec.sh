@@ -16,8 +16,15 @@ main() {
   [[ $device_num =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: expected a whole number of at least 1, got '$device_num'"
   shift 3
   cd -- "$STPM_ROOT"
-  run_logged "$out/sweep.log" "$STPM_PYTHON" -m src.sweep --data_url "$dataset" --pre_ckpt_path "$backbone" \
-    --train_url "$out" --device_num "$device_num" "$@"
+  local sweep=("$STPM_PYTHON" -m src.sweep --data_url "$dataset" --pre_ckpt_path "$backbone" --train_url "$out"
+    --device_num "$device_num" "$@") status=0
+  if [[ ${STPM_FOREGROUND:-0} == 1 && -t 2 ]]; then
+    # a live table, on stderr, has the terminal for itself; what failed, and the summary, follow
+    "${sweep[@]}" >"$out/sweep.log" || status=$?
+    sed -nE '/^(failed: |[0-9]+ of [0-9]+ )/p' -- "$out/sweep.log"
+    return "$status"
+  fi
+  run_logged "$out/sweep.log" "${sweep[@]}"
 }
 
 main "$@"

@@ -187,6 +187,7 @@ def run_jobs(
             on_change(job)
             if job.state == "waiting":
                 waiting.append(job)
+    on_tick()
 
 
 def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: int) -> "ray.ObjectRef":  # noqa: F821

@@ -48,7 +48,11 @@ class SweepView:
         elif job.state == "failed":
             text += f"  ({job.failures[-1]})"
         self.ended += job.state in ("finished", "skipped", "failed")
-        LOGGER.info("[%d/%d] %s: %s", self.ended, len(self.jobs), job.category, text)
+        line = f"[{self.ended}/{len(self.jobs)}] {job.category}: {text}"
+        if self.live and sys.stdout.isatty():
+            self.live.console.print(line, markup=False, highlight=False)  # above the table, which stays in place
+        else:
+            LOGGER.info("%s", line)
 
     def refresh(self) -> None:
         """Show how far the running jobs are."""
