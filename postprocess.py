@@ -6,12 +6,12 @@ from pathlib import Path
 
 from src.config import build_parser
 from src.dataset import decode_masks, list_test
-from src.evaluate import image_records, score_maps, three_lines
+from src.evaluate import results_content, summary, three_lines
 from src.manifest import check_matches, describe, read_manifest, read_maps
 from src.model_file import inspect_model
 from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
 
-FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "out_dir")
+FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -33,14 +33,15 @@ def main(args: Namespace) -> int:
 
     # 2. Metrics
     masks = decode_masks(samples, image_size=manifest.image_size)
-    metrics = score_maps(maps, masks, samples, mask_rule=args.mask_rule)
-
-    # 3. Results
     about = {"category": args.category, "model": model.path.name if model else None,
              "image_size": manifest.image_size, "config_hash": model.config_hash if model else None}  # fmt: skip
-    write_json(folder / "results.json", about | metrics | {"scores": image_records(samples, maps)})
-    LOGGER.info("PRO (FPR up to 0.3): %s; more in %s", metrics["pro"], folder / "results.json")
-    print(three_lines(args.category, metrics))
+    threshold = args.threshold or (model.threshold if model else None)
+    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold)
+
+    # 3. Results
+    write_json(folder / "results.json", results)
+    LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
+    print(three_lines(args.category, results))
     return 0
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from src import modelarts
 from src.config import build_parser, merge_twins
 from src.dataset import decode_images, decode_masks, list_test
-from src.evaluate import image_records, predict_maps, score_maps, three_lines
+from src.evaluate import predict_maps, results_content, summary, three_lines
 from src.model_file import inspect_model, load_map_function
 from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
 
 FLAG_NAMES = (
     "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "train_url", "num_class", "image_size",
-    "eval_batch_size", "mask_rule", "save_sample", "save_sample_path", "device_target", "device_id", "modelarts",
+    "eval_batch_size", "mask_rule", "threshold", "save_sample", "save_sample_path", "device_target", "device_id",
+    "modelarts",
 )  # fmt: skip
 
 
@@ -51,22 +52,23 @@ def main(args: Namespace) -> int:
     # 3. Maps and metrics
     maps = predict_maps(anomaly_map, images, batch_size=model.batch_size)
     clock.lap("inference_seconds")
-    metrics = score_maps(maps, masks, samples, mask_rule=args.mask_rule)
+    about = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
+             "config_hash": model.config_hash}  # fmt: skip
+    threshold = args.threshold or model.threshold
+    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold)
     clock.lap("metrics_seconds")
 
     # 4. Results
-    about = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
-             "config_hash": model.config_hash}  # fmt: skip
-    write_json(folder / "results.json", about | metrics | {"scores": image_records(samples, maps)})
+    write_json(folder / "results.json", results)
     write_json(folder / "timing.json", clock.laps | {"test_images": len(samples)})
     if args.save_sample:
         from src.pictures import save_sample_sheet
 
         picture = make_output_folder(Path(args.save_sample_path or folder)) / "samples.png"
-        save_sample_sheet(picture, samples, images, masks, maps)
+        save_sample_sheet(picture, samples, images, masks, maps, threshold=threshold)
         LOGGER.info("picture: %s", picture)
-    LOGGER.info("PRO (FPR up to 0.3): %s; more in %s", metrics["pro"], folder / "results.json")
-    print(three_lines(args.category, metrics))
+    LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
+    print(three_lines(args.category, results))
     return 0
 
 

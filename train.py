@@ -16,7 +16,16 @@ from src.config import (
     build_parser,
     merge_twins,
 )
-from src.dataset import EpochBatches, Sample, decode_images, decode_masks, fingerprint_samples, list_test, list_train
+from src.dataset import (
+    EpochBatches,
+    Sample,
+    decode_images,
+    decode_masks,
+    fingerprint_samples,
+    hold_out,
+    list_test,
+    list_train,
+)
 from src.utils import (
     LOGGER,
     RANDOM_TEACHER,
@@ -31,8 +40,8 @@ from src.utils import (
 FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
     "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget",
-    "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target", "device_id",
-    "modelarts",
+    "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target",
+    "device_id", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -60,7 +69,7 @@ def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
     # 1. What goes in, checked before the slow imports
     started = time.perf_counter()
-    samples = list_train(Path(args.data_url), args.category)
+    samples, held_out = hold_out(list_train(Path(args.data_url), args.category), args.val_split, seed=args.seed)
     test_samples = list_test(Path(args.eval_url), args.category) if args.eval_interval else []
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
@@ -90,6 +99,8 @@ def main(args: Namespace) -> int:
                                                      "weight_decay", "seed", "amp_level")}  # fmt: skip
     config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
                "teacher_sha256": teacher.fingerprint(stpm.model_t)}  # fmt: skip
+    if held_out:
+        config["val_split"] = args.val_split
     facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
              "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
     run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
@@ -103,6 +114,8 @@ def main(args: Namespace) -> int:
     LOGGER.info("ready after %.1f s; %d of %d epochs are trained", time.perf_counter() - started, run.epoch, epochs)
     received = trainer.fit(run, batches, epochs=epochs, device_target=device_target, amp_level=args.amp_level,
                            evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
+    if held_out and received is None:
+        set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
     return report_end(run, epochs, received)
 
 
@@ -126,6 +139,17 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
         return score_maps(maps, masks, samples, mask_rule=args.mask_rule)
 
     return evaluate
+
+
+def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:  # noqa: F821
+    """Set the decision threshold by the good images that were not trained on."""
+    from src.calibrate import score_good, store_threshold
+    from src.stpm import fold_batch_norm, map_function
+
+    image_size = run.config["image_size"]
+    anomaly_map = map_function(fold_batch_norm(run.stpm), image_size=image_size)
+    scores = score_good(anomaly_map, held_out, image_size=image_size, batch_size=batch_size)
+    store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr)
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  # noqa: F821

@@ -31,6 +31,20 @@ def _number(kind: type, minimum: float, *, strict: bool = False):
     return parse
 
 
+def _fraction(text: str) -> float:
+    value = _number(float, 0)(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0 and below 1, got {text!r}")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = _fraction(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text!r}")
+    return value
+
+
 def _folder_name(text: str) -> str:
     if text in ("", ".", "..") or "/" in text or "\0" in text:
         raise argparse.ArgumentTypeError(f"expected the name of a folder, got {text!r}")
@@ -132,6 +146,22 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "evaluate on the test images every N epochs, for information only; 0: never",
     },
     "resume": _SWITCH | {"help": "go on from the last whole epoch of an interrupted run in the output folder"},
+    # decision
+    "val_split": {
+        "type": _fraction,
+        "default": 0.0,
+        "help": "share of train/good that is held out, to set the threshold by; 0: train on all, no threshold",
+    },
+    "target_fpr": {
+        "type": _rate,
+        "default": 0.01,
+        "help": "share of good images that the threshold may call defective",
+    },
+    "threshold": {
+        "type": _number(float, 0, strict=True),
+        "help": "anomaly score from which an image is defective; default: the model's own, if it was calibrated",
+    },
+    "image_path": {"metavar": "PATH", "help": "an image, or a folder of images"},
     # evaluation
     "eval_batch_size": {
         "type": _POSITIVE_INT,

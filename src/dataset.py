@@ -94,6 +94,43 @@ def list_train(root: Path, category: str) -> list[Sample]:
     return samples
 
 
+def list_images(path: Path) -> list[Path]:
+    """Return the picture files of a folder, sorted by name, or the one file that ``path`` is.
+
+    Raises:
+        InputError: there is no such file or folder, or it holds no picture.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such image or folder of images")
+    found = sorted(
+        entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+    )
+    if not found:
+        raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Split training images into those to train on and those held out, both in the given order.
+
+    Args:
+        fraction: share to hold out, rounded to whole images; of a share above 0 at least one image on each side.
+
+    Raises:
+        InputError: there are too few images to hold any out.
+    """
+    if fraction == 0:
+        return samples, []
+    count = max(1, round(fraction * len(samples)))
+    if count >= len(samples):
+        raise InputError(f"--val_split {fraction}: leaves none of {len(samples)} images to train on")
+    held = set(np.random.default_rng((seed, len(samples))).choice(len(samples), count, replace=False).tolist())
+    kept = [sample for i, sample in enumerate(samples) if i not in held]
+    return kept, [sample for i, sample in enumerate(samples) if i in held]
+
+
 def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
     """Pair masks with images by stem: ``000_mask.png`` or ``000.png`` belongs to ``000.png``.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from src.calibration import best_f1_threshold, confusion
 from src.dataset import GOOD, Sample
 from src.images import MASK_RULES, binary_mask, to_network_input
 from src.metrics import auroc, image_scores, per_region_overlap, why_undefined
@@ -95,6 +96,39 @@ def _score_defect(
     }
 
 
+def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict:
+    """Count the verdicts that a threshold gives, and those that the best one on these labels would have given.
+
+    Args:
+        scores: (N,).
+        labels: bool (N,), True for defective.
+        threshold: None: there is none, and no verdict.
+    """
+    best = best_f1_threshold(scores, labels)
+    return {
+        "decision": None if threshold is None else confusion(scores, labels, threshold),
+        "best_f1_on_test_labels": None if best is None else confusion(scores, labels, best),
+    }
+
+
+def summary(results: dict) -> str:
+    """Return what else is worth a line: PRO, which images the pixel metrics cover, and the verdicts."""
+    lines = [f"PRO (FPR up to 0.3): {_printed(results, 'pro')}"]
+    covered, total = results["images"]["in_pixel_metrics"], results["images"]["test"]
+    if covered < total:
+        lines.append(f"pixel metrics: over the {covered} of {total} images that are good or have a mask")
+    counts = results["decision"]
+    if counts:
+        lines.append(
+            f"threshold {counts['threshold']:.4g}: {counts['true_positives']} of {results['images']['defective']} "
+            "defective images found, "
+            f"{counts['false_positives']} of {results['images']['good']} good ones called defective"
+        )
+    else:
+        lines.append("no threshold, no verdicts: the model is not calibrated (--val_split, python -m src.calibrate)")
+    return "\n".join(lines)
+
+
 def three_lines(category: str, results: dict) -> str:
     """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
     pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
@@ -109,10 +143,41 @@ def _printed(results: dict, name: str) -> str:
     return repr(results[name])
 
 
-def image_records(samples: list[Sample], maps: np.ndarray) -> list[dict]:
-    """Return each test image's file (below ``test/``), defect type and anomaly score."""
-    scores = image_scores(maps)
-    return [
-        {"file": f"{sample.defect}/{sample.path.name}", "defect": sample.defect, "score": float(score)}
-        for sample, score in zip(samples, scores, strict=True)
-    ]
+def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[dict]:
+    """Return each test image's file (below ``test/``), defect type, anomaly score and, with a threshold, verdict."""
+    records = []
+    for sample, score in zip(samples, image_scores(maps), strict=True):
+        record = {"file": f"{sample.defect}/{sample.path.name}", "defect": sample.defect, "score": float(score)}
+        if threshold is not None:
+            record["verdict"] = verdict(float(score), threshold)
+        records.append(record)
+    return records
+
+
+def verdict(score: float, threshold: float) -> str:
+    """Return "defective" from the threshold on, else "good"."""
+    return "defective" if score >= threshold else "good"
+
+
+def results_content(
+    samples: list[Sample],
+    maps: np.ndarray,
+    masks: np.ndarray,
+    *,
+    about: dict,
+    mask_rule: str,
+    threshold: float | None,
+) -> dict:
+    """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
+
+    Args:
+        maps, masks, mask_rule: as in ``score_maps``.
+        threshold: as in ``decisions``.
+    """
+    labels = np.array([sample.is_defective for sample in samples])
+    return (
+        about
+        | score_maps(maps, masks, samples, mask_rule=mask_rule)
+        | decisions(image_scores(maps), labels, threshold)
+        | {"scores": image_records(samples, maps, threshold)}
+    )

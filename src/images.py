@@ -52,8 +52,13 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
     Raises:
         InputError: the file is not a readable image.
     """
+    return load_image_and_size(path, image_size)[0]
+
+
+def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Do as ``load_image``; return the picture's own width and height, turned upright, besides."""
     image = _to_8_bit(_open(path)).convert("RGB")
-    return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS)), image.size
 
 
 def load_mask(path: Path, image_size: int) -> np.ndarray:

@@ -29,17 +29,23 @@ class ModelFile:
     batch_size: int
 
     @property
+    def threshold(self) -> float | None:
+        """The anomaly score from which an image is defective; None until it is calibrated."""
+        return self.sidecar.get("threshold") if self.sidecar else None
+
+    @property
     def config_hash(self) -> str | None:
         """Hash of the configuration that it was trained with, where that is known."""
         return self.sidecar["config_hash"] if self.sidecar else None
 
 
 def inspect_model(
-    path: Path, *, category: str, image_size: int | None = None, batch_size: int | None = None
+    path: Path, *, category: str | None = None, image_size: int | None = None, batch_size: int | None = None
 ) -> ModelFile:
     """Check a model's file and sidecar and settle image and batch size; no slow import.
 
     Args:
+        category: what it must have been trained on; None: anything.
         image_size, batch_size: asked for by flags; None: the model's own. An exported model has one of each.
 
     Raises:

@@ -31,6 +31,48 @@ def colour_map(anomaly_map: np.ndarray, unit: float) -> np.ndarray:
     )
 
 
+def scale_legend(unit_name: str) -> str:
+    """Return the words that explain the colours: what 1 is."""
+    return f"anomaly map: black 0, brightest {_SCALE_END:.0f} and above; 1 is {unit_name}"
+
+
+def defect_overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Outline on the image what reaches the threshold: uint8 RGB, of a panel's size or the image's if that is larger.
+
+    Args:
+        image: uint8 RGB (S, S, 3).
+        anomaly_map: float32 (S, S).
+    """
+    side = max(_PANEL, len(image))
+    outlined = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    anomaly_map = cv2.resize(anomaly_map, (side, side), interpolation=cv2.INTER_LINEAR)
+    contours, _ = cv2.findContours(
+        (anomaly_map >= threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    # dark below bright, to be seen on any product
+    cv2.drawContours(outlined, contours, -1, (0, 0, 0), 3)
+    cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
+    return outlined
+
+
+def save_panels(path: Path, panels: list[np.ndarray], *, caption: str, legend: str) -> None:
+    """Write panels, uint8 RGB (S, S, 3), side by side, a line above and one below.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    width = len(panels) * (_PANEL + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _PANEL + 2 * _CAPTION_HEIGHT), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, 6), caption, fill="black", font=ImageFont.load_default(size=14))
+    draw.text((_GAP, _PANEL + _CAPTION_HEIGHT + 6), legend, fill="black", font=ImageFont.load_default(size=12))
+    for column, panel in enumerate(panels):
+        picture = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (_GAP + column * (_PANEL + _GAP), _CAPTION_HEIGHT))
+    with atomic_path(path) as temporary:
+        sheet.save(temporary)
+
+
 def typical_rows(samples: list[Sample], scores: np.ndarray) -> list[int]:
     """Return the row of the median score of each defect type, good first."""
     types = sorted({sample.defect for sample in samples}, key=lambda defect: (defect != GOOD, defect))
@@ -42,7 +84,13 @@ def typical_rows(samples: list[Sample], scores: np.ndarray) -> list[int]:
 
 
 def save_sample_sheet(
-    path: Path, samples: list[Sample], images: np.ndarray, masks: np.ndarray, maps: np.ndarray
+    path: Path,
+    samples: list[Sample],
+    images: np.ndarray,
+    masks: np.ndarray,
+    maps: np.ndarray,
+    *,
+    threshold: float | None = None,
 ) -> None:
     """Write image, mask and anomaly map side by side, one row for the median image of each defect type.
 
@@ -50,12 +98,14 @@ def save_sample_sheet(
         images: uint8 (N, S, S, 3).
         masks: resized grey masks, uint8 (N, S, S).
         maps: float32 (N, S, S).
+        threshold: unit of the colour scale; None: the highest score of a good image.
 
     Raises:
         InputError: the file cannot be written.
     """
     scores = image_scores(maps)
-    unit = scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
+    unit = threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
+    unit_name = "the threshold" if threshold else "the highest score of a good image"
     rows = typical_rows(samples, scores)
     row_height = _PANEL + _CAPTION_HEIGHT
     sheet = Image.new("RGB", (3 * _PANEL + 4 * _GAP, len(rows) * (row_height + _GAP) + 2 * _CAPTION_HEIGHT), "white")
@@ -70,10 +120,7 @@ def save_sample_sheet(
         for column, panel in enumerate(panels):
             panel_image = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
             sheet.paste(panel_image, (_GAP + column * (_PANEL + _GAP), top + _CAPTION_HEIGHT))
-    note = (
-        f"image | mask | anomaly map: black 0, brightest {_SCALE_END:.0f} and above;\n"
-        "1 is the highest score of a good image"
-    )
+    note = "image | mask | " + scale_legend(unit_name).replace("; ", ";\n")
     draw.text((_GAP, len(rows) * (row_height + _GAP)), note, fill="black", font=font)
     with atomic_path(path) as temporary:
         sheet.save(temporary)

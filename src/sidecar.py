@@ -41,8 +41,8 @@ def sidecar_content(*, category: str, image_size: int, config: dict | None) -> d
     }
 
 
-def read_sidecar(model_path: Path, *, category: str) -> dict | None:
-    """Read the sidecar of a model; None where there is none.
+def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
+    """Read the sidecar of a model, trained on ``category`` unless that is None; None where there is no sidecar.
 
     Raises:
         InputError: it is damaged, of another format, or the model was trained on another category.
@@ -56,11 +56,25 @@ def read_sidecar(model_path: Path, *, category: str) -> dict | None:
     size = content.get("image_size")
     if not isinstance(size, int) or size < 32 or size % 16:
         raise InputError(f"{path}: image_size {size!r}, expected a multiple of 16")
-    if content.get("category") != category:
+    if category is not None and content.get("category") != category:
         raise InputError(
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"
         )
     return content
+
+
+def record_calibration(model_path: Path, calibration: dict) -> None:
+    """Write a threshold into the sidecar of a model.
+
+    Args:
+        calibration: ``Calibration.to_json()`` and the names of the images behind it.
+
+    Raises:
+        InputError: there is no readable sidecar.
+    """
+    path = sidecar_path(model_path)
+    content = read_json(path)
+    write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
 
 
 def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
@@ -81,7 +95,7 @@ def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: d
     write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
 
 
-def read_export(model_path: Path, *, category: str) -> tuple[dict, dict]:
+def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
     """Read what the sidecar of an exported model says: the whole, and the part on this file.
 
     Raises:

@@ -33,7 +33,8 @@ OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_tar
 # What may be said to all trainings at once; handed on to train.py.
 TRAINING_FLAGS = (
     "epoch", "steps", "batch_size", "lr", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level",
-    "cache_teacher", "cache_budget", "eval_interval", "eval_batch_size", "mask_rule",
+    "cache_teacher", "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_batch_size",
+    "mask_rule",
 )  # fmt: skip
 ATTEMPTS = 2
 _RAY_RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}

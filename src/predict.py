@@ -1,0 +1,243 @@
+"""Score pictures with a trained model: scores, verdicts, defect regions, and pictures of them.
+
+    python -m src.predict --image_path new_images --ckpt_path bottle/bottle_last.ckpt
+
+Writes to --out_dir: scores.csv (a line per image), regions.csv (a line per region), predictions.json (both).
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from src.config import build_parser
+from src.dataset import list_images
+from src.evaluate import MapFunction, verdict
+from src.images import load_image_and_size, to_network_input
+from src.model_file import ModelFile, inspect_model, load_map_function
+from src.pictures import colour_map, defect_overlay, save_panels, scale_legend
+from src.regions import Region, find_regions
+from src.utils import LOGGER, InputError, atomic_path, make_output_folder, run_entry_point
+
+FLAG_NAMES = (
+    "image_path", "ckpt_path", "out_dir", "threshold", "save_sample", "save_sample_path", "image_size",
+    "eval_batch_size", "device_target", "device_id",
+)  # fmt: skip
+_SCORE_FIELDS = ("file", "score", "verdict", "regions", "error")
+_REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, or the reason why it could not be decoded."""
+
+    path: Path
+    image: np.ndarray | None = None  # uint8 (S, S, 3)
+    size: tuple[int, int] = (0, 0)  # width and height of the file's picture
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture; ``regions`` need a threshold."""
+
+    picture: Picture
+    anomaly_map: np.ndarray | None = None  # float32 (S, S)
+    score: float | None = None
+    verdict: str | None = None
+    regions: tuple[Region, ...] = ()
+
+
+def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Picture]:
+    """Yield decoded pictures in order; all cores decode, at most ``ahead`` pictures before they are asked for."""
+
+    def load(path: Path) -> Picture:
+        try:
+            return Picture(path, *load_image_and_size(path, image_size))
+        except InputError as error:
+            return Picture(path, error=str(error))
+
+    with ThreadPoolExecutor() as pool:
+        window: deque[Future[Picture]] = deque()
+        for path in paths:
+            window.append(pool.submit(load, path))
+            if len(window) > ahead:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+
+def predict(
+    anomaly_map: MapFunction,
+    paths: Iterable[Path],
+    *,
+    image_size: int,
+    batch_size: int,
+    threshold: float | None,
+) -> Iterator[Prediction]:
+    """Yield a prediction for every picture, in batches, in memory that does not depend on their number.
+
+    Args:
+        anomaly_map: images, float32 (N, 3, S, S), to maps, (N, 1, S, S), for N = ``batch_size``.
+    """
+    batch: list[Picture] = []
+    readable = 0
+    for picture in decode(paths, image_size=image_size, ahead=2 * batch_size):
+        batch.append(picture)
+        readable += picture.image is not None
+        if readable == batch_size:
+            yield from _predict_batch(anomaly_map, batch, batch_size, threshold)
+            batch, readable = [], 0
+    yield from _predict_batch(anomaly_map, batch, batch_size, threshold)
+
+
+def _predict_batch(
+    anomaly_map: MapFunction, batch: list[Picture], batch_size: int, threshold: float | None
+) -> Iterator[Prediction]:
+    images = [picture.image for picture in batch if picture.image is not None]
+    maps = iter(())
+    if images:
+        filled = [images[i % len(images)] for i in range(batch_size)]  # to the size that the model takes
+        maps = iter(anomaly_map(to_network_input(np.stack(filled)))[: len(images), 0])
+    for picture in batch:
+        if picture.image is None:
+            yield Prediction(picture)
+            continue
+        one = next(maps)
+        score = float(one.max())
+        if threshold is None:
+            yield Prediction(picture, one, score)
+        else:
+            regions = tuple(find_regions(one, threshold, size=picture.size))
+            yield Prediction(picture, one, score, verdict(score, threshold), regions)
+
+
+class PredictionFiles:
+    """scores.csv, regions.csv and predictions.json, written as predictions come. A context manager."""
+
+    def __init__(self, folder: Path, *, about: dict):
+        self.folder, self.about = folder, about
+        self._stack = contextlib.ExitStack()
+        self._is_first = True
+
+    def __enter__(self) -> "PredictionFiles":
+        scores, regions, self._json = (self._open(name) for name in ("scores.csv", "regions.csv", "predictions.json"))
+        self._scores = csv.DictWriter(scores, _SCORE_FIELDS, lineterminator="\n")
+        self._regions = csv.DictWriter(regions, _REGION_FIELDS, lineterminator="\n")
+        self._scores.writeheader()
+        self._regions.writeheader()
+        self._json.write(json.dumps(self.about)[:-1] + ', "images": [')
+        return self
+
+    def _open(self, name: str) -> TextIO:
+        temporary = self._stack.enter_context(atomic_path(self.folder / name))
+        # surrogateescape: file names need not be text
+        return self._stack.enter_context(open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=""))
+
+    def __exit__(self, *error: object) -> bool | None:
+        if error[0] is None:
+            self._json.write("\n]}\n")
+        return self._stack.__exit__(*error)
+
+    def write(self, prediction: Prediction) -> None:
+        """Write what is known of one picture."""
+        name = prediction.picture.path.name
+        row = {"file": name, "score": prediction.score, "verdict": prediction.verdict}
+        error = prediction.picture.error
+        self._scores.writerow(row | {"regions": len(prediction.regions), "error": error})
+        regions = [asdict(region) for region in prediction.regions]
+        self._regions.writerows({"file": name} | region for region in regions)
+        record = {"file": name, "error": error} if error else row | {"regions": regions}
+        self._json.write(("\n" if self._is_first else ",\n") + json.dumps(record))
+        self._is_first = False
+
+
+def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None:
+    """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
+    image, one = prediction.picture.image, prediction.anomaly_map
+    panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
+    name = prediction.picture.path.name
+    caption = f"{name}   {prediction.verdict}, score {prediction.score / threshold:.2f} of the threshold"
+    save_panels(folder / f"{name}.png", panels, caption=caption, legend=scale_legend("the threshold"))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
+    args = parser.parse_args(argv)
+    for name in ("image_path", "ckpt_path"):
+        if getattr(args, name) is None:
+            parser.error(f"--{name} is required")
+    args.out_dir = args.out_dir or "predictions"
+    return args
+
+
+def main(args: argparse.Namespace) -> int:
+    """Predict; return 0, or 1 where a picture could not be read."""
+    # 1. What goes in
+    model = inspect_model(Path(args.ckpt_path), image_size=args.image_size, batch_size=args.eval_batch_size)
+    threshold = args.threshold or model.threshold
+    if args.save_sample and threshold is None:
+        raise InputError(
+            f"--save_sample: {model.path} has no threshold, which is the unit of the colours; "
+            "calibrate it (python -m src.calibrate) or give --threshold"
+        )
+    paths = list_images(Path(args.image_path))
+    folder = make_output_folder(Path(args.out_dir))
+    pictures = make_output_folder(Path(args.save_sample_path or folder / "pictures")) if args.save_sample else None
+
+    # 2. Model and predictions
+    anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)
+    predictions = predict(
+        anomaly_map, paths, image_size=model.image_size, batch_size=model.batch_size, threshold=threshold
+    )
+    counts = write_all(predictions, len(paths), folder, pictures, model=model, threshold=threshold)
+
+    # 3. Summary
+    LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if threshold is None:
+        LOGGER.warning("no verdicts: %s has no threshold (python -m src.calibrate, or --threshold)", model.path)
+    return 1 if counts["unreadable"] else 0
+
+
+def write_all(
+    predictions: Iterable[Prediction],
+    total: int,
+    folder: Path,
+    pictures: Path | None,
+    *,
+    model: ModelFile,
+    threshold: float | None,
+) -> dict[str, int]:
+    """Write every prediction, with a progress bar on a terminal; return how many images had which verdict."""
+    counts = {"images": 0, "unreadable": 0}
+    if threshold is not None:
+        counts |= {"good": 0, "defective": 0}
+    about = {"model": model.path.name, "config_hash": model.config_hash, "threshold": threshold}
+    with PredictionFiles(folder, about=about) as files:
+        for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
+            files.write(prediction)
+            counts["images"] += 1
+            if prediction.picture.error:
+                counts["unreadable"] += 1
+                print(f"error: {prediction.picture.error}", file=sys.stderr)
+            elif prediction.verdict:
+                counts[prediction.verdict] += 1
+            if pictures and prediction.anomaly_map is not None:
+                save_picture(pictures, prediction, threshold)
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,46 @@
+"""Where on the picture a defect is: connected regions of the anomaly map that reach the threshold."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region, in pixels of the original picture as it is shown upright.
+
+    Attributes:
+        x, y: left and upper edge of its box.
+        area: of the region itself.
+        score: its highest anomaly value.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    score: float
+
+
+def find_regions(anomaly_map: np.ndarray, threshold: float, *, size: tuple[int, int]) -> list[Region]:
+    """Return the 8-connected regions that reach the threshold, the highest first.
+
+    Args:
+        anomaly_map: float32 (S, S), of the resized picture.
+        size: width and height of the original picture.
+    """
+    reached = (anomaly_map >= threshold).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    scale_x, scale_y = size[0] / anomaly_map.shape[1], size[1] / anomaly_map.shape[0]
+    regions = []
+    for i in range(1, count):  # 0 is the background
+        left, top, width, height, area = (int(value) for value in boxes[i])
+        # from edge to edge, so that boxes of whole pixels cover what they stand for
+        x, y = int(np.floor(left * scale_x)), int(np.floor(top * scale_y))
+        right, bottom = int(np.ceil((left + width) * scale_x)), int(np.ceil((top + height) * scale_y))
+        inside = np.s_[top : top + height, left : left + width]
+        score = float(anomaly_map[inside][labels[inside] == i].max())
+        regions.append(Region(x, y, right - x, bottom - y, round(area * scale_x * scale_y), score))
+    return sorted(regions, key=lambda region: -region.score)

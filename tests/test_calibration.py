@@ -1,0 +1,169 @@
+"""The threshold: its definition, its guarantees on simulated scores, and its way through the command lines."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score
+
+import test as test_entry
+import train as train_entry
+from src import calibrate as calibrate_entry
+from src.calibration import best_f1_threshold, calibrate, confusion, proportion_interval
+from src.dataset import hold_out, list_train
+from src.utils import InputError
+from tests.conftest import make_tree, run_python, save_picture, train_arguments
+
+
+def true_rates(count, draws, target_fpr=0.01):
+    """The real false positive rate of the thresholds from many samples of a log-normal distribution."""
+    rng = np.random.default_rng(4)
+    scores = np.exp(rng.normal(-7, 0.5, (draws, count)))
+    thresholds = [calibrate(one, target_fpr=target_fpr).threshold for one in scores]
+    return stats.norm.sf((np.log(thresholds) + 7) / 0.5)
+
+
+@pytest.mark.parametrize(("count", "method"), [(5, "log-normal"), (42, "log-normal"), (199, "order statistic")])
+def test_the_rate_is_the_target_on_average_and_inside_the_interval(count, method):
+    rates = true_rates(count, 400)
+    assert rates.mean() == pytest.approx(0.01, abs=0.002)
+    calibration = calibrate(np.exp(np.random.default_rng(0).normal(-7, 0.5, count)), target_fpr=0.01)
+    assert calibration.method == method
+    assert calibration.images == count
+    low, high = calibration.fpr_interval
+    assert 0 <= low < 0.01 < high
+    assert ((rates >= low) & (rates <= high)).mean() == pytest.approx(0.95, abs=0.035)
+
+
+def test_order_statistic_by_hand():
+    """99 scores, 1 %: the highest is the largest that a good image has reached; one above it is defective."""
+    scores = np.arange(1, 100, dtype=np.float32)
+    calibration = calibrate(scores, target_fpr=0.01)
+    assert calibration.method == "order statistic"
+    assert 99 < calibration.threshold < 99.001
+    assert calibrate(scores, target_fpr=0.5).threshold == pytest.approx(50, abs=1e-3)
+
+
+def test_log_normal_limit_by_hand():
+    logarithms = np.array([0.0, 1.0, 2.0])
+    expected = np.exp(1 + stats.t.ppf(0.95, 2) * np.sqrt(1 + 1 / 3))
+    assert calibrate(np.exp(logarithms), target_fpr=0.05).threshold == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scores", [[0.1], [], [0.1, 0.0], [0.1, np.nan], [0.1, np.inf]])
+def test_what_cannot_be_calibrated(scores):
+    with pytest.raises(ValueError, match=r"expected at least 2|must be positive and finite"):
+        calibrate(np.array(scores, np.float32), target_fpr=0.01)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=30).filter(
+        lambda pairs: any(label for _, label in pairs)
+    )
+)
+def test_best_f1_is_that_of_an_exhaustive_search(pairs):
+    scores = np.array([score for score, _ in pairs], np.float32)
+    labels = np.array([label for _, label in pairs])
+    best = max(f1_score(labels, scores >= candidate) for candidate in np.unique(scores))
+    assert f1_score(labels, scores >= best_f1_threshold(scores, labels)) == pytest.approx(best)
+
+
+def test_confusion_and_intervals():
+    counts = confusion(np.array([0.1, 0.6, 0.5, 0.9]), np.array([False, False, True, True]), 0.5)
+    assert (counts["true_positives"], counts["false_positives"]) == (2, 1)
+    assert (counts["true_negatives"], counts["false_negatives"]) == (1, 0)
+    assert counts["recall"]["value"] == 1.0
+    assert counts["precision"]["value"] == pytest.approx(2 / 3)
+    assert counts["false_positive_rate"]["value"] == 0.5
+    # the rule of three, exactly: nothing in n trials
+    assert proportion_interval(0, 20)[1] == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert proportion_interval(0, 0) == (0.0, 1.0)
+    assert best_f1_threshold(np.ones(3), np.zeros(3, bool)) is None
+
+
+def test_hold_out_is_a_partition_that_the_seed_decides(tree):
+    samples = list_train(tree, "widget")
+    kept, held = hold_out(samples, 0.34, seed=1)
+    assert len(held) == 2
+    assert sorted(kept + held, key=lambda sample: sample.path) == samples
+    assert hold_out(samples, 0.34, seed=1) == (kept, held)
+    assert any(hold_out(samples, 0.34, seed=seed) != (kept, held) for seed in range(2, 9))
+    assert hold_out(samples, 0.0, seed=1) == (samples, [])
+    assert len(hold_out(samples, 0.01, seed=1)[1]) == 1
+    with pytest.raises(InputError, match="leaves none of 6 images to train on"):
+        hold_out(samples, 0.99, seed=1)
+
+
+def test_held_out_images_give_the_model_a_threshold(random_backbone, tmp_path):
+    """Training on 4 of 6, threshold from 2, verdicts in the evaluation; then another threshold from other images."""
+    data = make_tree(tmp_path / "data")
+    arguments = train_arguments(data, random_backbone, tmp_path, epoch=1)
+    done = run_python("train.py", *arguments, "--val_split", 0.3, "--target_fpr", 0.1)
+    assert done.returncode == 0, done.stderr
+    assert "(log-normal of 2 good images, target false positive rate 0.1; the true one lies in" in done.stdout
+    sidecar_path = tmp_path / "widget/widget_last.json"
+    sidecar = json.loads(sidecar_path.read_text())
+    assert sidecar["config"]["val_split"] == 0.3
+    calibration = sidecar["calibration"]
+    scores = np.array(list(calibration["scores"].values()))
+    assert len(scores) == 2
+    assert sidecar["threshold"] == calibrate(scores, target_fpr=0.1).threshold == calibration["threshold"]
+
+    evaluation = ("--eval_url", data, "--category", "widget", "--ckpt_path", tmp_path / "widget/widget_last.ckpt")
+    assert run_python("test.py", *evaluation, "--out_dir", tmp_path).returncode == 0
+    results = json.loads((tmp_path / "widget/results.json").read_text())
+    assert results["decision"]["threshold"] == sidecar["threshold"]
+    verdicts = {entry["verdict"] == "defective": entry["score"] for entry in results["scores"]}
+    assert all(is_defective == (score >= sidecar["threshold"]) for is_defective, score in verdicts.items())
+    assert results["best_f1_on_test_labels"]["recall"]["value"] > 0
+
+    override = [str(word) for word in (*evaluation, "--out_dir", tmp_path, "--threshold", "1e-9")]
+    assert test_entry.main(test_entry.parse_args(override)) == 0
+    results = json.loads((tmp_path / "widget/results.json").read_text())
+    assert results["decision"]["false_positives"] == 2
+    assert results["decision"]["recall"]["value"] == 1.0
+
+    for i in range(4):
+        save_picture(tmp_path / f"more/{i}.png", np.random.default_rng(i))
+    flags = ("--ckpt_path", tmp_path / "widget/widget_last.ckpt", "--category", "widget", "--image_path")
+    args = calibrate_entry.parse_args([str(word) for word in (*flags, tmp_path / "more")])
+    assert calibrate_entry.main(args) == 0
+    again = json.loads(sidecar_path.read_text())
+    assert list(again["calibration"]["scores"]) == ["0.png", "1.png", "2.png", "3.png"]
+    assert again["threshold"] != sidecar["threshold"]
+    assert again["config_hash"] == sidecar["config_hash"]
+
+
+def test_without_held_out_images_there_is_no_verdict(trained, session_tree, tmp_path):
+    flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path)
+    done = run_python("test.py", *flags, "--ckpt_path", trained[0] / "widget/widget_last.ckpt")
+    assert "no threshold, no verdicts: the model is not calibrated" in done.stdout
+    results = json.loads((tmp_path / "widget/results.json").read_text())
+    assert results["decision"] is None
+    assert "verdict" not in results["scores"][0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--val_split", "1"), "argument --val_split: expected a number of at least 0 and below 1, got '1'"),
+        (("--val_split", "-0.1"), "argument --val_split: expected a number of at least 0"),
+        (("--target_fpr", "0"), "argument --target_fpr: expected a number above 0 and below 1, got '0'"),
+        (("--val_split", "0.95"), "--val_split 0.95: leaves none of 6 images to train on"),
+    ],
+)
+def test_training_refuses(refused, tree, random_backbone, tmp_path, flags, message):
+    assert message in refused(train_entry, *train_arguments(tree, random_backbone, tmp_path, epoch=1), *flags)
+
+
+def test_calibration_refuses(refused, trained, tmp_path):
+    flags = ("--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget")
+    assert "--image_path is required" in refused(calibrate_entry, *flags)
+    assert "/nowhere: no such image" in refused(calibrate_entry, *flags, "--image_path", "/nowhere")
+    (tmp_path / "one").mkdir()
+    assert "one: holds no image" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")
+    save_picture(tmp_path / "one/0.png", np.random.default_rng(0))
+    assert "holds 1 image, expected at least 2" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")

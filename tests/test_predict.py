@@ -1,0 +1,151 @@
+"""Prediction on new pictures: scores, verdicts, regions, files, and what is unreadable."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import predict
+from src.evaluate import predict_maps
+from src.images import load_image
+from src.model_file import inspect_model, load_map_function
+from src.pictures import colour_map, defect_overlay
+from src.regions import Region, find_regions
+from tests.conftest import save_picture
+from tests.test_scripts import run_script
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 5 pictures of several kinds, one unreadable, and something that is no picture."""
+    rng = np.random.default_rng(8)
+    for i, name in enumerate(("a b.png", "b.jpg", "c,d.bmp", "e.tiff")):
+        save_picture(tmp_path / "new" / name, rng, size=(60 + 20 * i, 50))
+    (tmp_path / "new/broken.png").write_text("no picture")
+    (tmp_path / "new/notes.txt").write_text("")
+    return tmp_path / "new"
+
+
+def run(*flags):
+    return predict.main(predict.parse_args([str(flag) for flag in flags]))
+
+
+def read(folder, name):
+    return list(csv.DictReader((folder / name).open(newline="")))
+
+
+@pytest.mark.parametrize("model", ["widget_last.ckpt", "widget.mindir", "widget.onnx"])
+def test_scores_are_those_of_the_evaluation(pictures, trained, exported, tmp_path, capsys, model):
+    path = trained[0] / "widget" / model if model.endswith("ckpt") else exported / model
+    assert run("--image_path", pictures, "--ckpt_path", path, "--out_dir", tmp_path / "out", "--threshold", 1) == 1
+    captured = capsys.readouterr()
+    assert "broken.png: not a readable image" in captured.err
+    assert "5 images, 1 unreadable, 4 good, 0 defective" in captured.out
+    rows = {row["file"]: row for row in read(tmp_path / "out", "scores.csv")}
+    assert list(rows) == ["a b.png", "b.jpg", "broken.png", "c,d.bmp", "e.tiff"]
+    assert rows["broken.png"]["score"] == ""
+    assert "not a readable image" in rows["broken.png"]["error"]
+    checkpoint = inspect_model(trained[0] / "widget/widget_last.ckpt")
+    names = ["a b.png", "b.jpg", "c,d.bmp", "e.tiff"]
+    images = np.stack([load_image(pictures / name, 64) for name in names])
+    maps = predict_maps(load_map_function(checkpoint), images, batch_size=4)
+    found = [float(rows[name]["score"]) for name in names]
+    assert found == pytest.approx(maps.max((1, 2)).tolist(), rel=1e-4)
+
+
+def test_regions_and_pictures(pictures, trained, tmp_path):
+    (pictures / "broken.png").unlink()
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    assert run("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "first") == 0
+    scores = sorted(float(row["score"]) for row in read(tmp_path / "first", "scores.csv"))
+    assert {row["verdict"] for row in read(tmp_path / "first", "scores.csv")} == {""}
+    threshold = scores[1] * 0.9999
+    flags = ("--threshold", threshold, "--save_sample", "True", "--save_sample_path", tmp_path / "shown")
+    assert run("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", *flags) == 0
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert content["threshold"] == threshold
+    assert sorted(record["verdict"] for record in content["images"]) == ["defective"] * 3 + ["good"]
+    rows = read(tmp_path / "out", "regions.csv")
+    regions = [{"file": record["file"]} | region for record in content["images"] for region in record["regions"]]
+    assert rows == [{key: str(value) for key, value in region.items()} for region in regions]
+    for record in content["images"]:
+        assert bool(record["regions"]) == (record["verdict"] == "defective")
+        if record["regions"]:
+            assert record["regions"][0]["score"] == record["score"]
+            with Image.open(pictures / record["file"]) as picture:
+                for region in record["regions"]:
+                    assert 0 <= region["x"] < region["x"] + region["width"] <= picture.width
+                    assert 0 <= region["y"] < region["y"] + region["height"] <= picture.height
+    assert {path.name for path in (tmp_path / "shown").iterdir()} == {f"{r['file']}.png" for r in content["images"]}
+    with Image.open(tmp_path / "shown/b.jpg.png") as shown:
+        assert shown.width > 3 * 256
+
+
+def test_regions_by_hand():
+    one = np.zeros((64, 64), np.float32)
+    one[10:12, 20:24] = 2.0
+    one[12, 24] = 3.0  # touches the first at a corner
+    one[40:50, 0:8] = 1.0
+    one[60, 60] = 0.99
+    assert find_regions(one, 1.0, size=(128, 64)) == [Region(40, 10, 10, 3, 18, 3.0), Region(0, 40, 16, 10, 160, 1.0)]
+    assert find_regions(one, 4.0, size=(128, 64)) == []
+
+
+def test_pictures_of_all_images_have_one_scale():
+    """Half the threshold, the threshold and twice that: the colours of 0.25, 0.5 and 1, whatever else is in the map."""
+    one = np.array([[0.5, 1.0], [2.0, 9.0]], np.float32)
+    other = np.array([[0.5, 1.0], [2.0, 0.0]], np.float32)
+    assert np.array_equal(colour_map(one, 1.0)[0], colour_map(other, 1.0)[0])
+    assert np.array_equal(colour_map(one, 1.0)[1, 0], colour_map(other, 1.0)[1, 0])
+    brightness = colour_map(np.array([[0, 0.5, 1.0, 1.5, 2.0]], np.float32), 1.0)[0].astype(int).sum(-1)
+    assert (np.diff(brightness) > 0).all()
+    image = np.full((64, 64, 3), 100, np.uint8)
+    anomaly_map = np.zeros((64, 64), np.float32)
+    assert (defect_overlay(image, anomaly_map, 1.0) == 100).all()
+    anomaly_map[20:40, 20:40] = 2.0
+    outlined = defect_overlay(image, anomaly_map, 1.0)
+    assert (outlined[128, 128] == 100).all()  # the inside stays visible
+    assert (outlined != 100).any()
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(pictures, monkeypatch):
+    """At most two batches are decoded ahead of the one in work."""
+    (pictures / "broken.png").unlink()
+    decoded = []
+    monkeypatch.setattr(
+        predict, "load_image_and_size", lambda path, size: decoded.append(1) or (np.zeros((4, 4, 3)), (4, 4))
+    )
+    paths = [pictures / "b.jpg"] * 100
+    seen = 0
+    for _ in predict.predict(
+        lambda images: np.ones((len(images), 1, 4, 4), np.float32), paths, image_size=4, batch_size=2, threshold=None
+    ):
+        seen += 1
+        assert len(decoded) <= seen + 2 * 2 + 3
+    assert seen == 100
+
+
+def test_predict_refuses(refused, pictures, trained, tmp_path):
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    flags = ("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "o")
+    assert "has no threshold, which is the unit of the colours" in refused(predict, *flags, "--save_sample", "True")
+    assert "argument --threshold: expected a number above 0" in refused(predict, *flags, "--threshold", 0)
+    assert "--ckpt_path is required" in refused(predict, "--image_path", pictures)
+    assert "/nowhere: no such image" in refused(predict, "--image_path", "/nowhere", "--ckpt_path", checkpoint)
+    (tmp_path / "o").mkdir(exist_ok=True)
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_script(pictures, trained, tmp_path):
+    here = tmp_path / "a folder"
+    here.mkdir()
+    shutil.copytree(trained[0] / "widget", here / "widget")
+    done = run_script("run_predict.sh", pictures / "b.jpg", "widget/widget_last.ckpt", "--threshold", "1", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "1 images, 0 unreadable, 1 good, 0 defective" in done.stdout
+    assert (here / "predictions/scores.csv").exists()
+    assert run_script("run_predict.sh", "none", "none", cwd=here).returncode == 1
+    assert run_script("run_predict.sh", pictures, cwd=here).returncode == 2
