@@ -10,7 +10,7 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,25 +235,35 @@ class EpochBatches:
         self.images, self.features = images, features
         self.batch_size, self.seed = batch_size, seed
         self.next_epoch = first_epoch
+        self.columns = ("images", *(f"teacher_{i}" for i in range(len(features))))
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        for rows in self.next_rows():
+            yield self.load(rows)
+
+    def next_rows(self) -> Iterator[np.ndarray]:
+        """Yield the row numbers of the batches of the next epoch: int64 (B,)."""
         order = epoch_order(len(self.images), seed=self.seed, epoch=self.next_epoch)
         self.next_epoch += 1
         for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            yield to_network_input(self.images[rows]), *(array[rows] for array in self.features)
+            yield order[start : start + self.batch_size]
+
+    def load(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return images, float32 (B, 3, S, S), and their rows of ``features``."""
+        return to_network_input(self.images[rows]), *(array[rows] for array in self.features)
 
 
-def training_pipeline(batches: EpochBatches) -> "ds.GeneratorDataset":  # noqa: F821
-    """Wrap batches in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
+def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[str, ...]) -> "ds.GeneratorDataset":  # noqa: F821
+    """Wrap batches with the named columns in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
     import mindspore.dataset as ds
 
     ds.config.set_prefetch_size(1)  # a batch with its teacher features is 85 MB at the default sizes
-    columns = ["images", *(f"teacher_{i}" for i in range(len(batches.features)))]
-    return ds.GeneratorDataset(batches, columns, shuffle=False, num_parallel_workers=1, python_multiprocessing=False)
+    return ds.GeneratorDataset(
+        batches, list(columns), shuffle=False, num_parallel_workers=1, python_multiprocessing=False
+    )
 
 
 def fingerprint_samples(samples: list[Sample]) -> str:

@@ -89,7 +89,7 @@ def fit(
     callbacks.append(SaveEveryEpoch(run))
     model.train(
         epochs,
-        training_pipeline(batches),
+        training_pipeline(batches, batches.columns),
         callbacks=callbacks,
         dataset_sink_mode=use_sink,
         initial_epoch=run.epoch,
