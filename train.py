@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from src import modelarts
+from src import distributed, modelarts
 from src.config import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_EPOCHS,
@@ -41,7 +41,7 @@ FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
     "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget",
     "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target",
-    "device_id", "modelarts",
+    "device_id", "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -57,6 +57,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         parser.error("--data_url is required: the data set folder")
     if args.epoch is not None and args.steps is not None:
         parser.error("give --epoch or --steps, not both")
+    if args.distributed and args.modelarts:
+        parser.error("--distributed True works on local paths: not with --modelarts True")
     args.eval_url = args.eval_url or args.data_url
     args.image_size = args.image_size or DEFAULT_IMAGE_SIZE
     args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
@@ -69,18 +71,22 @@ def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
     # 1. What goes in, checked before the slow imports
     started = time.perf_counter()
+    if args.distributed:
+        distributed.check_launcher()
     samples, held_out = hold_out(list_train(Path(args.data_url), args.category), args.val_split, seed=args.seed)
     test_samples = list_test(Path(args.eval_url), args.category) if args.eval_interval else []
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
     folder = make_output_folder(Path(args.train_url) / args.category)
-    lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
     warn_of_few_steps(epochs * steps_per_epoch)
 
     # 2. Device and images
-    device_target = set_up_device(args.device_target, args.device_id)
+    device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
+    ranks = distributed.start() if args.distributed else distributed.ALONE
+    if ranks.is_first:
+        lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
     from src import run_state, teacher, trainer
 
     trainer.check_amp_level(args.amp_level, device_target)
@@ -90,7 +96,8 @@ def main(args: Namespace) -> int:
 
     # 3. Teacher, student, optimiser
     set_seed(args.seed)
-    stpm = trainer.build_stpm(args.pre_ckpt_path, images, num_class=args.num_class)
+    stpm = trainer.build_stpm(args.pre_ckpt_path, images, num_class=args.num_class,
+                              device_target=device_target, ranks=ranks)  # fmt: skip
     optimiser = trainer.build_optimiser(stpm, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
@@ -98,9 +105,8 @@ def main(args: Namespace) -> int:
     config = {name: getattr(args, name) for name in ("category", "image_size", "batch_size", "lr", "momentum",
                                                      "weight_decay", "seed", "amp_level")}  # fmt: skip
     config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
-               "teacher_sha256": teacher.fingerprint(stpm.model_t)}  # fmt: skip
-    if held_out:
-        config["val_split"] = args.val_split
+               "teacher_sha256": teacher.fingerprint(stpm.model_t), **ranks.config,
+               **({"val_split": args.val_split} if held_out else {})}  # fmt: skip
     facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
              "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
     run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
@@ -113,10 +119,11 @@ def main(args: Namespace) -> int:
     evaluate = build_evaluation(args, test_samples, stpm) if test_samples else None
     LOGGER.info("ready after %.1f s; %d of %d epochs are trained", time.perf_counter() - started, run.epoch, epochs)
     received = trainer.fit(run, batches, epochs=epochs, device_target=device_target, amp_level=args.amp_level,
-                           evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
-    if held_out and received is None:
+                           ranks=ranks, evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
+    if held_out and received is None and ranks.is_first:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
-    return report_end(run, epochs, received)
+    # a status of another rank would have msrun kill the first one, which may still be writing
+    return report_end(run, epochs, received if ranks.is_first else None)
 
 
 def warn_of_few_steps(steps: int) -> None:

@@ -5,9 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
+from mindspore import nn
 from mindspore.train import Callback, RunContext
 from tqdm import tqdm
 
+from src.distributed import ALONE, Ranks, average_statistics
 from src.run_state import TrainingRun
 from src.utils import LOGGER, InputError
 
@@ -28,11 +31,15 @@ def step_loss(run_context: RunContext) -> float:
 class StopOnSignal(Callback):
     """On SIGINT or SIGTERM, ends the training after the step (or sink) under way.
 
+    Several ranks end together: after the epoch in which one of them received it.
     ``received`` is the signal's number afterwards, or None.
     """
 
-    def __init__(self):
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, ranks: Ranks = ALONE):
         super().__init__()
+        self.ranks = ranks
         self.received: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -41,19 +48,25 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_end(self, run_context: RunContext) -> None:
         self._listen()
+        if self.ranks.count > 1:
+            counts = self.ranks.sum(np.array([self.received == number for number in self._SIGNALS], np.float32))
+            if counts.any():
+                self.received = self._SIGNALS[int(counts.argmax())]
+                run_context.request_stop()
 
     def _listen(self) -> None:
         # again and again, since MindSpore's data pipeline takes SIGINT over whenever it starts an epoch
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._SIGNALS:
             previous = signal.signal(number, self._remember)
             self._previous.setdefault(number, previous)
 
     def _remember(self, number: int, _frame: object) -> None:
         self.received = number
-        print(f"{signal.Signals(number).name}: stopping after this step", file=sys.stderr, flush=True)
+        end = "step" if self.ranks.count == 1 else "epoch"
+        print(f"{signal.Signals(number).name}: stopping after this {end}", file=sys.stderr, flush=True)
 
     def on_train_step_end(self, run_context: RunContext) -> None:
-        if self.received is not None:
+        if self.received is not None and self.ranks.count == 1:
             run_context.request_stop()
 
     def on_train_end(self, run_context: RunContext) -> None:
@@ -64,19 +77,19 @@ class StopOnSignal(Callback):
 class EpochRecorder(Callback):
     """Records each whole epoch's loss and time in the run, and shows progress: a line each, and a bar on a terminal.
 
-    The loss of an epoch is the mean over its batches; with a dataset sink, where only the last step's loss comes
-    back, it is that one.
+    The loss of an epoch is the mean over its batches, each summed over ranks; with a dataset sink, where only the last
+    step's loss comes back, it is that one.
     """
 
-    def __init__(self, run: TrainingRun, *, images: int, epochs: int):
+    def __init__(self, run: TrainingRun, *, images: int, epochs: int, ranks: Ranks = ALONE):
         super().__init__()
-        self.run, self.images, self.epochs = run, images, epochs
+        self.run, self.images, self.epochs, self.ranks = run, images, epochs, ranks
         self.losses: list[float] = []
         self.started = 0.0
         self.bar: tqdm | None = None
 
     def on_train_begin(self, run_context: RunContext) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and self.ranks.is_first:
             total = self.epochs * self.images
             done = self.run.epoch * self.images
             self.bar = tqdm(total=total, initial=done, unit="img", dynamic_ncols=True, smoothing=0.1)
@@ -99,6 +112,8 @@ class EpochRecorder(Callback):
             return
         params = run_context.original_args()
         seconds = time.perf_counter() - self.started
+        if self.ranks.count > 1:
+            self.losses = self.ranks.sum(np.array(self.losses, np.float32)).tolist()
         loss = sum(self.losses) / len(self.losses)
         self.run.record_epoch(params.cur_epoch_num, loss=loss, last_loss=self.losses[-1], seconds=seconds)
         left = seconds * (self.epochs - params.cur_epoch_num)
@@ -118,6 +133,17 @@ class EpochRecorder(Callback):
     def on_train_end(self, run_context: RunContext) -> None:
         if self.bar:
             self.bar.close()
+
+
+class AverageStatistics(Callback):
+    """Gives all ranks the same batch-norm statistics after each epoch, so that the first one's files stand for all."""
+
+    def __init__(self, student: nn.Cell, ranks: Ranks):
+        super().__init__()
+        self.student, self.ranks = student, ranks
+
+    def on_train_epoch_end(self, run_context: RunContext) -> None:
+        average_statistics(self.student, self.ranks)
 
 
 class EvaluateEveryN(Callback):

@@ -58,6 +58,17 @@ class StudentLoss(nn.Cell):
         return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
 
 
+class WeightedLoss(nn.Cell):
+    """A loss times a weight. Inputs: the weight, float32 (), and the loss's own inputs."""
+
+    def __init__(self, loss: nn.Cell):
+        super().__init__()
+        self.loss = loss
+
+    def construct(self, weight: Tensor, *inputs: Tensor) -> Tensor:
+        return weight * self.loss(*inputs)
+
+
 class TeacherStudentLoss(nn.Cell):
     """Loss of a student against a teacher that sees the same images now. Inputs: images (N, 3, S, S)."""
 

@@ -28,6 +28,11 @@ def batch_norm(channels: int) -> nn.Cell:
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
+def sync_batch_norm(channels: int) -> nn.Cell:
+    """Return the same with statistics over the batches of all ranks; Ascend only."""
+    return nn.SyncBatchNorm(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
 class ChannelBias(nn.Cell):
     """Adds one number per channel: what is left of a batch norm that was folded into its convolution."""
 

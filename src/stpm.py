@@ -38,19 +38,26 @@ class STPM(nn.Cell):
     Args:
         folded: build the form without batch norm that ``fold_batch_norm`` fills; for inference only.
         export_size: with ``folded``, the form for export, for images of this size.
+        student_norm: without ``folded``, what normalises the student, such as ``batch_norm``.
 
     Inputs: images, float32 (N, 3, S, S).
     Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
     """
 
-    def __init__(self, *, folded: bool = False, export_size: int | None = None):
+    def __init__(
+        self,
+        *,
+        folded: bool = False,
+        export_size: int | None = None,
+        student_norm: Callable[[int], nn.Cell] = batch_norm,
+    ):
         super().__init__()
         if folded:
             self.model_t = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
             self.model_s = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
         else:
             self.model_t = ResNet18Trunk(norm=frozen_batch_norm, pool=InferencePool)
-            self.model_s = ResNet18Trunk(norm=batch_norm, pool=TrainingPool)
+            self.model_s = ResNet18Trunk(norm=student_norm, pool=TrainingPool)
         for parameter in self.model_t.get_parameters():
             parameter.requires_grad = False
 

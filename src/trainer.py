@@ -8,27 +8,37 @@ import numpy as np
 from mindspore import nn
 from mindspore.train import Model
 
-from src.callbacks import EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
+from src.callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
 from src.dataset import EpochBatches, training_pipeline
-from src.loss import StudentLoss, TeacherStudentLoss
+from src.distributed import ALONE, Ranks, ShardedBatches, broadcast_parameters, student_norm
+from src.loss import StudentLoss, TeacherStudentLoss, WeightedLoss
 from src.run_state import TrainingRun
 from src.stpm import STPM
 from src.teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
 from src.utils import LOGGER, InputError
 
 
-def build_stpm(teacher_source: str, images: np.ndarray, *, num_class: int | None = None) -> STPM:
+def build_stpm(
+    teacher_source: str,
+    images: np.ndarray,
+    *,
+    num_class: int | None = None,
+    device_target: str = "CPU",
+    ranks: Ranks = ALONE,
+) -> STPM:
     """Build teacher and student: the teacher's weights from ``teacher_source``, the student's He-normal.
 
     Args:
         teacher_source: path of a ResNet-18 checkpoint, or "random".
         images: training images, uint8 (N, S, S, 3), by which a random teacher is calibrated.
+        ranks: all of them get the first one's weights.
 
     Raises:
         InputError: the checkpoint cannot be used.
     """
-    stpm = STPM()
+    stpm = STPM(student_norm=student_norm(ranks, device_target))
     prepare_teacher(stpm.model_t, teacher_source, images, num_class=num_class)
+    broadcast_parameters(stpm, ranks)
     return stpm
 
 
@@ -58,13 +68,15 @@ def fit(
     epochs: int,
     device_target: str,
     amp_level: str = "O0",
+    ranks: Ranks = ALONE,
     evaluate: Callable[[], dict] | None = None,
     eval_interval: int = 0,
 ) -> int | None:
     """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
 
     Args:
-        batches: images, and the teacher's features where they are cached.
+        batches: images, and the teacher's features where they are cached; whole batches, also with several ranks.
+        ranks: the processes that train together; the first one writes.
         evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
 
     Raises:
@@ -79,17 +91,23 @@ def fit(
     else:
         network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), stpm.model_s)
     # a sink wants batches of one shape, which the smaller last batch of most categories is not
-    use_sink = device_target != "CPU" and len(batches.images) % batches.batch_size == 0
+    even = len(batches.images) % batches.batch_size == 0 and batches.batch_size % ranks.count == 0
+    use_sink = device_target != "CPU" and even
+    source = batches
+    if ranks.count > 1:
+        network, source = WeightedLoss(network), ShardedBatches(batches, ranks)
     model = Model(network, optimizer=run.optimiser, amp_level=amp_level)
 
-    on_signal = StopOnSignal()
-    callbacks = [on_signal, StopOnBadLoss(), EpochRecorder(run, images=len(batches.images), epochs=epochs)]
+    on_signal = StopOnSignal(ranks)
+    recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks)
+    callbacks = [on_signal, StopOnBadLoss(), recorder, AverageStatistics(stpm.model_s, ranks)]
     if evaluate and eval_interval:
         callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
-    callbacks.append(SaveEveryEpoch(run))
+    if ranks.is_first:
+        callbacks.append(SaveEveryEpoch(run))
     model.train(
         epochs,
-        training_pipeline(batches, batches.columns),
+        training_pipeline(source, source.columns),
         callbacks=callbacks,
         dataset_sink_mode=use_sink,
         initial_epoch=run.epoch,

@@ -50,12 +50,12 @@ def prepare_environment() -> None:
     os.environ.setdefault("GLOG_v", "3")
 
 
-def set_up_device(device_target: str = "auto", device_id: int = 0) -> str:
+def set_up_device(device_target: str = "auto", device_id: int | None = 0) -> str:
     """Select the device and graph mode; return the device target in use.
 
     Args:
         device_target: "Ascend", "GPU", "CPU", or "auto" for the first of these that is present.
-        device_id: number of the card; ignored on CPU.
+        device_id: number of the card; ignored on CPU. None: the one that msrun assigned to this process.
 
     Raises:
         InputError: the device asked for is not present.
@@ -72,8 +72,8 @@ def set_up_device(device_target: str = "auto", device_id: int = 0) -> str:
     elif not is_present(device_target):
         raise InputError(f"--device_target {device_target}: MindSpore {ms.__version__} sees no such device here")
     ms.set_context(mode=ms.GRAPH_MODE)
-    if device_target == "CPU":
-        ms.set_device("CPU")
+    if device_target == "CPU" or device_id is None:
+        ms.set_device(device_target)
     else:
         ms.set_device(device_target, device_id)
     return device_target
