@@ -8,7 +8,7 @@ from src.config import build_parser
 from src.dataset import decode_masks, list_test
 from src.evaluate import results_content, summary, three_lines
 from src.manifest import check_matches, describe, read_manifest, read_maps
-from src.model_file import inspect_model
+from src.model_file import choose_threshold, inspect_model
 from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
 
 FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
@@ -35,8 +35,9 @@ def main(args: Namespace) -> int:
     masks = decode_masks(samples, image_size=manifest.image_size)
     about = {"category": args.category, "model": model.path.name if model else None,
              "image_size": manifest.image_size, "config_hash": model.config_hash if model else None}  # fmt: skip
-    threshold = args.threshold or (model.threshold if model else None)
-    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold)
+    threshold, source = choose_threshold(args.threshold, model)
+    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
+                              threshold_source=source)  # fmt: skip
 
     # 3. Results
     write_json(folder / "results.json", results)

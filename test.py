@@ -9,13 +9,13 @@ from src import modelarts
 from src.config import build_parser, merge_twins
 from src.dataset import decode_images, decode_masks, list_test
 from src.evaluate import predict_maps, results_content, summary, three_lines
-from src.model_file import inspect_model, load_map_function
+from src.model_file import choose_threshold, inspect_model, load_map_function
 from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
 
 FLAG_NAMES = (
     "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "train_url", "num_class", "image_size",
-    "eval_batch_size", "mask_rule", "threshold", "save_sample", "save_sample_path", "device_target", "device_id",
-    "modelarts",
+    "eval_batch_size", "mask_rule", "threshold", "report", "save_sample", "save_sample_path",
+    "device_target", "device_id", "modelarts",
 )  # fmt: skip
 
 
@@ -54,8 +54,9 @@ def main(args: Namespace) -> int:
     clock.lap("inference_seconds")
     about = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
              "config_hash": model.config_hash}  # fmt: skip
-    threshold = args.threshold or model.threshold
-    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold)
+    threshold, source = choose_threshold(args.threshold, model)
+    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
+                              threshold_source=source)  # fmt: skip
     clock.lap("metrics_seconds")
 
     # 4. Results
@@ -67,6 +68,11 @@ def main(args: Namespace) -> int:
         picture = make_output_folder(Path(args.save_sample_path or folder)) / "samples.png"
         save_sample_sheet(picture, samples, images, masks, maps, threshold=threshold)
         LOGGER.info("picture: %s", picture)
+    if args.report:
+        from src.report import write_report
+
+        report = write_report(make_output_folder(Path(args.report)), results, samples, images, masks, maps)
+        LOGGER.info("report: %s", report)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
     print(three_lines(args.category, results))
     return 0

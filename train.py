@@ -85,11 +85,11 @@ def main(args: Namespace) -> int:
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
-    if ranks.is_first:
-        lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
     from src import run_state, teacher, trainer
 
     trainer.check_amp_level(args.amp_level, device_target)
+    if ranks.is_first:
+        lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder}
     images = decode_images(samples, image_size=args.image_size, **memory)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)

@@ -179,6 +179,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "save_sample": _SWITCH | {"help": "write a picture: one image of each defect type, its mask and its anomaly map"},
     "save_sample_path": {"metavar": "DIR", "help": "folder of that picture; default: where the results go"},
+    "report": {"metavar": "DIR", "help": "write an HTML page on the evaluation, report.html, into this folder"},
     "out_dir": {"metavar": "DIR", "help": "output folder; in test.py another name of --train_url"},
     # export and inference outside MindSpore
     "ckpt_file": {"metavar": "FILE", "required": True, "help": "checkpoint that train.py wrote (.ckpt)"},

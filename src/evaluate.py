@@ -167,17 +167,20 @@ def results_content(
     about: dict,
     mask_rule: str,
     threshold: float | None,
+    threshold_source: str,
 ) -> dict:
     """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
 
     Args:
         maps, masks, mask_rule: as in ``score_maps``.
         threshold: as in ``decisions``.
+        threshold_source: where it comes from, in words.
     """
     labels = np.array([sample.is_defective for sample in samples])
     return (
         about
         | score_maps(maps, masks, samples, mask_rule=mask_rule)
         | decisions(image_scores(maps), labels, threshold)
+        | {"threshold_source": threshold_source if threshold is not None else None}
         | {"scores": image_records(samples, maps, threshold)}
     )

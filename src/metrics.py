@@ -55,6 +55,16 @@ def per_region_overlap(maps: np.ndarray, masks: np.ndarray, max_fpr: float = PRO
     _check(maps, masks)
     if why_undefined(masks):
         return float("nan")
+    return _area_up_to(*pro_curve(maps, masks), max_fpr) / max_fpr
+
+
+def pro_curve(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return false positive rate and PRO at every distinct score, from (0, 0) on; both classes must be present.
+
+    Args:
+        maps: float32 (N, H, W).
+        masks: bool (N, H, W).
+    """
     overlap_gain = _overlap_gain(masks)
     order = np.argsort(maps, axis=None, kind="stable")[::-1]
     thresholds = maps.ravel()[order]
@@ -64,7 +74,35 @@ def per_region_overlap(maps: np.ndarray, masks: np.ndarray, max_fpr: float = PRO
     fpr = np.cumsum(~masks.ravel()[order])[is_last] / np.count_nonzero(~masks)
     pro = np.cumsum(overlap_gain.ravel()[order], dtype=np.float64)[is_last]
     del order, is_last
-    return _area_up_to(np.append(0.0, fpr), np.append(0.0, pro), max_fpr) / max_fpr
+    return np.append(0.0, fpr), np.append(0.0, pro)
+
+
+def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Return a 95 % percentile interval of an AUROC over redrawn test images, good and defective ones apart.
+
+    Pixels of one image are not independent, so whole images are drawn. Scores are told apart by 2048 quantiles.
+
+    Args:
+        scores: (N,), or (N, H, W) for pixels.
+        labels: bool, of the same shape; an image is defective where any of its labels is True.
+    """
+    count, bins = len(scores), 2048
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    cells = np.searchsorted(edges, scores, side="right").reshape(count, -1)
+    flags = labels.reshape(count, -1)
+    width = len(edges) + 1
+    negatives = np.stack([np.bincount(row[~flag], minlength=width) for row, flag in zip(cells, flags, strict=True)])
+    positives = np.stack([np.bincount(row[flag], minlength=width) for row, flag in zip(cells, flags, strict=True)])
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((draws, count))
+    for group in (np.flatnonzero(flags.any(1)), np.flatnonzero(~flags.any(1))):
+        if len(group):
+            weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=draws)
+    good, bad = weights @ negatives, weights @ positives
+    below = np.cumsum(good, axis=1) - good / 2
+    values = (bad * below).sum(1) / (good.sum(1) * bad.sum(1))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _overlap_gain(masks: np.ndarray) -> np.ndarray:

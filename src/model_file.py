@@ -73,6 +73,13 @@ def inspect_model(
     return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"])
 
 
+def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
+    """Return the threshold in use and where it comes from: the flag, else the model's own, else none."""
+    if flag is not None:
+        return flag, "--threshold"
+    return (model.threshold if model else None), "the model, set by good images"
+
+
 def load_map_function(
     model: ModelFile, *, num_class: int | None = None, device_target: str = "auto", device_id: int = 0
 ) -> MapFunction:

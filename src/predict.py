@@ -24,7 +24,7 @@ from src.config import build_parser
 from src.dataset import list_images
 from src.evaluate import MapFunction, verdict
 from src.images import load_image_and_size, to_network_input
-from src.model_file import ModelFile, inspect_model, load_map_function
+from src.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
 from src.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from src.regions import Region, find_regions
 from src.utils import LOGGER, InputError, atomic_path, make_output_folder, run_entry_point
@@ -186,7 +186,7 @@ def main(args: argparse.Namespace) -> int:
     """Predict; return 0, or 1 where a picture could not be read."""
     # 1. What goes in
     model = inspect_model(Path(args.ckpt_path), image_size=args.image_size, batch_size=args.eval_batch_size)
-    threshold = args.threshold or model.threshold
+    threshold, _ = choose_threshold(args.threshold, model)
     if args.save_sample and threshold is None:
         raise InputError(
             f"--save_sample: {model.path} has no threshold, which is the unit of the colours; "

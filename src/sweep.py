@@ -13,6 +13,7 @@ from pathlib import Path
 
 from src.config import FLAGS, build_parser
 from src.dataset import list_categories
+from src.report import REPORT_NAME, write_index
 from src.results_table import write_tables
 from src.sweep_state import Job, Programs
 from src.sweep_task import Outcome, run_commands
@@ -78,6 +79,8 @@ def main(args: argparse.Namespace) -> int:
 
     # 4. Results
     write_tables(out, [(job.category, job.metrics()) for job in jobs])
+    if any(job.folder.joinpath(REPORT_NAME).exists() for job in jobs):
+        write_index(out)
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
         LOGGER.error("failed: %s: %s", job.category, job.failures[-1])

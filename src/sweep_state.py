@@ -110,7 +110,7 @@ class Job:
         commands = [Command(train, str(self.folder / "train.log"))]
         if self.has_test_images():
             evaluate = [sys.executable, str(self.programs.evaluate), *common, "--eval_url", str(self.data)]
-            evaluate += ["--out_dir", str(self.out), "--save_sample", "True"]
+            evaluate += ["--out_dir", str(self.out), "--save_sample", "True", "--report", str(self.folder)]
             evaluate += ["--ckpt_path", str(self.folder / f"{self.category}_last.ckpt")]
             commands.append(Command(evaluate, str(self.folder / "eval.log")))
         return commands

@@ -214,6 +214,7 @@ def test_three_categories_one_of_them_damaged(session_tree, random_backbone, tmp
     assert float(rows["one"]["pixel_auroc"]) == results["pixel_auroc"]
     assert "| broken | | | | | |" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "two/samples.png").exists()
+    assert 'href="one/report.html"' in (tmp_path / "report.html").read_text()
     assert (tmp_path / "sweep.log").exists()
 
 
