@@ -1,15 +1,27 @@
-"""Score the anomaly maps that the C++ program wrote: pixel- and image-level AUROC, PRO. Needs no mindspore."""
+"""Score the anomaly maps that the C++ program wrote. Needs no mindspore.
 
+With labels: pixel- and image-level AUROC, PRO, in results.json. Without: score and verdict per image, in scores.csv.
+"""
+
+import csv
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from src.config import build_parser
-from src.dataset import decode_masks, list_test
-from src.evaluate import results_content, summary, three_lines
-from src.manifest import check_matches, describe, read_manifest, read_maps
+from src.dataset import decode_masks, list_for_inference
+from src.evaluate import results_content, summary, three_lines, verdict
+from src.manifest import (
+    Manifest,
+    check_matches,
+    describe,
+    iterate_maps,
+    read_manifest,
+    read_maps,
+    read_milliseconds,
+)
 from src.model_file import choose_threshold, inspect_model
-from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
+from src.utils import LOGGER, atomic_path, make_output_folder, run_entry_point, write_json
 
 FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
 
@@ -25,17 +37,20 @@ def main(args: Namespace) -> int:
     """Score; return the exit status."""
     # 1. Do manifest, data set and results belong together?
     manifest = read_manifest(Path(args.label_dir))
-    samples = list_test(Path(args.data_dir), args.category)
+    samples = list_for_inference(Path(args.data_dir), args.category)
     check_matches(Path(args.label_dir), describe(samples, category=args.category, image_size=manifest.image_size))
     model = inspect_model(Path(args.mindir_path), category=args.category) if args.mindir_path else None
-    maps = read_maps(Path(args.result_dir), manifest)
+    threshold, source = choose_threshold(args.threshold, model)
     folder = make_output_folder(Path(args.out_dir))
+    if not manifest.is_labelled:
+        write_scores(folder / "scores.csv", manifest, Path(args.result_dir), threshold)
+        return 0
 
     # 2. Metrics
+    maps = read_maps(Path(args.result_dir), manifest)
     masks = decode_masks(samples, image_size=manifest.image_size)
     about = {"category": args.category, "model": model.path.name if model else None,
              "image_size": manifest.image_size, "config_hash": model.config_hash if model else None}  # fmt: skip
-    threshold, source = choose_threshold(args.threshold, model)
     results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
                               threshold_source=source)  # fmt: skip
 
@@ -44,6 +59,27 @@ def main(args: Namespace) -> int:
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
     print(three_lines(args.category, results))
     return 0
+
+
+def write_scores(path: Path, manifest: Manifest, result_dir: Path, threshold: float | None) -> None:
+    """Write source file, score, verdict (where there is a threshold) and milliseconds of every image."""
+    milliseconds = read_milliseconds(result_dir, manifest)
+    counts = {"good": 0, "defective": 0}
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("source", "score", "verdict", "milliseconds"))
+        for source, one, duration in zip(
+            manifest.sources, iterate_maps(result_dir, manifest), milliseconds, strict=True
+        ):
+            score = float(one.max())
+            called = "" if threshold is None else verdict(score, threshold)
+            if called:
+                counts[called] += 1
+            writer.writerow((source, score, called, duration))
+    said = (
+        "no threshold, no verdicts" if threshold is None else f"{counts['good']} good, {counts['defective']} defective"
+    )
+    print(f"{len(manifest.sources)} images, {said}: {path}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Turn the test images of a category into network inputs for the C++ program, with a manifest of what is what."""
+"""Turn images into network inputs for the C++ program, with a manifest of what is what.
+
+They are the test images of a category, or all images of a folder that holds no category folder.
+"""
 
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from src.config import DEFAULT_IMAGE_SIZE, build_parser
-from src.dataset import list_test
+from src.dataset import list_for_inference
 from src.manifest import check_files, check_matches, describe, write_inputs
 from src.model_file import inspect_model
 from src.utils import LOGGER, make_output_folder, run_entry_point
@@ -25,7 +28,7 @@ def main(args: Namespace) -> int:
     if args.mindir_path:
         model = inspect_model(Path(args.mindir_path), category=args.category, image_size=args.image_size)
         image_size = model.image_size
-    samples = list_test(Path(args.data_dir), args.category)
+    samples = list_for_inference(Path(args.data_dir), args.category)
     manifest = describe(samples, category=args.category, image_size=image_size)
 
     # 2. What an earlier call wrote, or the work itself

@@ -188,7 +188,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "default": "MINDIR",
         "help": "format of the exported model; AIR needs an Ascend device",
     },
-    "data_dir": {"metavar": "DIR", "required": True, "help": "data set folder, which holds the category folders"},
+    "data_dir": {
+        "metavar": "DIR",
+        "required": True,
+        "help": "data set folder, which holds the category folders, or a folder of unlabelled images",
+    },
     "img_dir": {"metavar": "DIR", "required": True, "help": "folder for the network's inputs and their manifest.json"},
     "mindir_path": {
         "metavar": "FILE",

@@ -22,6 +22,7 @@ from src.store import allocate
 from src.utils import InputError, run_entry_point
 
 GOOD = "good"
+UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,17 @@ def list_images(path: Path) -> list[Path]:
     if not found:
         raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
     return found
+
+
+def list_for_inference(root: Path, category: str) -> list[Sample]:
+    """Return the test images of a category or, where ``root`` holds no such folder, the pictures of ``root`` itself.
+
+    Raises:
+        InputError: there are none, or the category's test images and masks are not as they must be.
+    """
+    if (root / category).is_dir() or not root.is_dir():
+        return list_test(root, category)
+    return [Sample(path, UNLABELLED) for path in list_images(root)]
 
 
 def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list[Sample], list[Sample]]:

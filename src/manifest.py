@@ -5,13 +5,15 @@ A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per 
 ``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, S, S), for each. Nothing is paired by list order. No mindspore here.
 """
 
+import csv
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.dataset import Sample, fingerprint_samples
+from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
 from src.sidecar import PREPROCESSING
 from src.utils import InputError, atomic_path, read_json, write_json
@@ -28,12 +30,16 @@ class Manifest:
     Attributes:
         samples_sha256: fingerprint of the test images that it was made of.
         names: stems of the ``.bin`` files, in the order of the test images.
+        sources: the pictures, below the category's folder or, without labels, the folder of pictures.
+        is_labelled: whether it is known which images are defective.
     """
 
     category: str
     image_size: int
     samples_sha256: str
     names: list[str]
+    sources: list[str]
+    is_labelled: bool
 
     @property
     def input_bytes(self) -> int:
@@ -47,9 +53,12 @@ class Manifest:
 
 
 def describe(samples: list[Sample], *, category: str, image_size: int) -> Manifest:
-    """Return the manifest that belongs to these test images."""
+    """Return the manifest that belongs to these images, of which there is at least one."""
     names = [f"{i:05}_{sample.defect}_{sample.path.stem}" for i, sample in enumerate(samples)]
-    return Manifest(category, image_size, fingerprint_samples(samples), names)
+    is_labelled = samples[0].defect != UNLABELLED
+    root = samples[0].path.parents[2 if is_labelled else 0]  # <root>/test/<defect>/<image>, or <root>/<image>
+    sources = [sample.path.relative_to(root).as_posix() for sample in samples]
+    return Manifest(category, image_size, fingerprint_samples(samples), names, sources, is_labelled)
 
 
 def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> None:
@@ -86,10 +95,9 @@ def _remove_earlier(folder: Path) -> None:
 
 def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
     size = manifest.image_size
-    root = samples[0].path.parents[2]  # <root>/<category>
 
-    def relative(path: Path | None) -> str | None:
-        return None if path is None else path.relative_to(root).as_posix()
+    def mask_of(sample: Sample) -> str | None:
+        return sample.mask_path and sample.mask_path.relative_to(sample.path.parents[2]).as_posix()
 
     return {
         "format": FORMAT,
@@ -102,12 +110,12 @@ def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
         "images": [
             {
                 "name": name,
-                "source": relative(sample.path),
-                "defect": sample.defect,
-                "label": int(sample.is_defective),
-                "mask": relative(sample.mask_path),
+                "source": source,
+                "defect": sample.defect if manifest.is_labelled else None,
+                "label": int(sample.is_defective) if manifest.is_labelled else None,
+                "mask": mask_of(sample),
             }
-            for sample, name in zip(samples, manifest.names, strict=True)
+            for sample, name, source in zip(samples, manifest.names, manifest.sources, strict=True)
         ],
     }
 
@@ -133,8 +141,16 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
     try:
-        names = [str(image["name"]) for image in content["images"]]
-        manifest = Manifest(str(content["category"]), int(content["image_size"]), content["samples_sha256"], names)
+        images = content["images"]
+        names = [str(image["name"]) for image in images]
+        manifest = Manifest(
+            category=str(content["category"]),
+            image_size=int(content["image_size"]),
+            samples_sha256=content["samples_sha256"],
+            names=names,
+            sources=[str(image["source"]) for image in images],
+            is_labelled=all(image["label"] is not None for image in images),
+        )
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({error!r}); empty the folder and run preprocess.py again") from error
@@ -186,11 +202,35 @@ def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:
     Raises:
         InputError: the files are not those of the manifest, or a map holds NaN or infinity.
     """
+    maps = np.empty((len(manifest.names), manifest.image_size, manifest.image_size), np.float32)
+    for i, one in enumerate(iterate_maps(folder, manifest)):
+        maps[i] = one
+    return maps
+
+
+def iterate_maps(folder: Path, manifest: Manifest) -> Iterator[np.ndarray]:
+    """Yield what ``read_maps`` returns one by one, float32 (S, S); all files are checked before the first."""
     names = [f"{name}_0" for name in manifest.names]
     check_files(folder, names, manifest.map_bytes, written_by="the inference program")
-    maps = np.empty((len(names), manifest.image_size, manifest.image_size), np.float32)
-    for i, name in enumerate(names):
-        maps[i] = np.fromfile(folder / f"{name}.bin", np.float32).reshape(maps.shape[1:])
-        if not np.isfinite(maps[i]).all():
+    for name in names:
+        one = np.fromfile(folder / f"{name}.bin", np.float32).reshape(manifest.image_size, manifest.image_size)
+        if not np.isfinite(one).all():
             raise InputError(f"{folder / name}.bin: the map holds NaN or infinity")
-    return maps
+        yield one
+
+
+def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
+    """Read how long the inference of each image took from the program's scores.csv.
+
+    Raises:
+        InputError: the file is missing, or is not of the manifest's images.
+    """
+    path = folder / "scores.csv"
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            found = {row["input"]: float(row["milliseconds"]) for row in csv.DictReader(file)}
+        return [found[f"{name}.bin"] for name in manifest.names]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; the inference program writes it last") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not match the manifest ({error!r})") from error

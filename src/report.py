@@ -265,7 +265,7 @@ def write_index(folder: Path) -> Path:
     rows = []
     for path in sorted(folder.glob(f"*/{REPORT_NAME}")):
         results = read_json(path.with_name("results.json"))
-        decision = results["decision"]
+        decision = results.get("decision")
         recall = _rate(decision["recall"]) if decision else ""
         alarms = _rate(decision["false_positive_rate"]) if decision else ""
         name = path.parent.name

@@ -139,6 +139,43 @@ def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree,
     assert sorted(row["verdict"] for row in rows) == ["defective"] * 3 + ["good"] * 3
 
 
+@needs_sdk
+def test_unlabelled_images_end_in_scores(program, exported, session_tree, trained, tmp_path):
+    """A folder of new pictures, scored as by the checkpoint; no acc.log, since there is nothing to compare with."""
+    new = tmp_path / "new images"
+    shutil.copytree(session_tree / "widget/test/hole", new)
+    arguments = (exported / "widget.mindir", new, "y", 0, "widget", "CPU")
+    done = run_script("run_310_infer.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 images, no threshold, no verdicts: " in done.stdout
+    assert not (tmp_path / "acc.log").exists()
+    rows = list(csv.DictReader((tmp_path / "widget/310_infer/scores.csv").open()))
+    assert [row["source"] for row in rows] == ["000.png", "001.png"]
+    assert all(float(row["milliseconds"]) > 0 and row["verdict"] == "" for row in rows)
+    predict = ("-m", "src.predict", "--image_path", new, "--out_dir", tmp_path / "p")
+    assert run_python(*predict, "--ckpt_path", trained[0] / "widget/widget_last.ckpt").returncode == 0
+    expected = [float(row["score"]) for row in csv.DictReader((tmp_path / "p/scores.csv").open())]
+    assert [float(row["score"]) for row in rows] == pytest.approx(expected, rel=1e-4)
+
+    folder = tmp_path / "widget/310_infer"
+    flags = (
+        "--data_dir",
+        new,
+        "--label_dir",
+        folder / "inputs",
+        "--result_dir",
+        folder / "maps",
+        "--category",
+        "widget",
+    )
+    done = run_python("postprocess.py", *flags, "--out_dir", tmp_path / "s", "--threshold", sum(expected) / 2)
+    assert "2 images, 1 good, 1 defective: " in done.stdout
+    (folder / "maps/scores.csv").unlink()
+    done = run_python("postprocess.py", *flags, "--out_dir", tmp_path / "t")
+    assert done.returncode == 1
+    assert "scores.csv: cannot be read" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

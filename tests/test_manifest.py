@@ -131,7 +131,10 @@ def rewrite(inputs, **changes):
         (lambda data, inputs: rewrite(inputs, category="nut"), "was made for category 'nut', not 'widget'"),
         (lambda data, inputs: rewrite(inputs, image_size=32), "was made for images of 32 pixels, not 64"),
         (lambda data, inputs: rewrite(inputs, images=[{}]), "manifest.json: is damaged"),
-        (lambda data, inputs: rewrite(inputs, images=[{"name": "../x"}]), "'../x' is not a plain file name"),
+        (
+            lambda data, inputs: rewrite(inputs, images=[{"name": "../x", "source": "x.png", "label": 0}]),
+            "'../x' is not a plain file name",
+        ),
         (lambda data, inputs: (inputs / "manifest.json").write_text("[]"), "expected a JSON object"),
     ],
 )
