@@ -142,6 +142,7 @@ def test_two_ranks_follow_a_process_that_normalises_each_half_by_itself(
 def test_rank_0_alone_writes_and_reports(two_ranks):
     out, stdout = two_ranks
     names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json", "train.log", "msrun"}
+    names.add(".train.lock")
     assert {path.name for path in (out / "widget").iterdir()} == names
     record = read(out / "widget/train.json")
     assert record["config"]["ranks"] == 2
