@@ -14,7 +14,7 @@ readonly BUILD=$SOURCE/build
 fetch_sdk() {
   [[ $(uname -sm) == "Linux x86_64" ]] ||
     die "$(uname -sm): set MS_LITE_HOME to the vendor's MindSpore Lite package; the one fetched is for Linux x86_64"
-  local partial=$SDK.$$.part
+  partial=$SDK.$$.part # not local: the trap runs outside this function
   trap 'rm -rf -- "$partial"' EXIT
   mkdir -p -- "$partial"
   echo "fetching MindSpore Lite 2.0.0 into $SDK ..."
