@@ -123,7 +123,10 @@ def start_ray(device_num: int) -> dict[str, float]:
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"RAY_ADDRESS {address}: cannot be joined: {error}") from error
+            raise InputError(
+                f"RAY_ADDRESS {address}: cannot be joined: {error}. Is the cluster up, and do RAY_AUTH_MODE=token and "
+                "the cluster's ~/.ray/auth_token stand here, too?"
+            ) from error
     else:
         # more trainings at a time than cores are the user's choice
         cores = max(len(os.sched_getaffinity(0)), device_num)
