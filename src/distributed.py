@@ -4,7 +4,6 @@ Every rank holds the whole model and computes its shard of each batch. MindSpore
 loss is a sum over the batch, so that the sum over shards is the gradient of the whole batch.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.dataset import EpochBatches
-from src.utils import LOGGER, InputError
+from src.utils import LOGGER, InputError, end_with_parent
 
 # What msrun tells the processes that it starts, and init() needs.
 _MSRUN_VARIABLES = ("MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def start() -> Ranks:
     from mindspore.communication import get_group_size, get_rank, init
 
     # msrun does not pass SIGTERM on: have it from the system when msrun ends
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     init()
     ranks = Ranks(get_rank(), get_group_size())
     _leave_reports_to_first(ranks.rank)

@@ -1,10 +1,9 @@
 """What a sweep runs on a worker: the command lines of one category, one after the other, each with its log.
 
-Only the standard library, since Ray imports this in every worker.
+No package but the standard library's, since Ray imports this in every worker.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from src.utils import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def run_commands(commands: list[Command], *, header: str, cores: int) -> Outcome
     with claim_cores(cores) as claimed:
 
         def prepare() -> None:
-            # the kernel kills the command when this worker ends, in whatever way
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent(signal.SIGKILL)
             os.sched_setaffinity(0, claimed)
 
         for command in commands:

@@ -1,6 +1,7 @@
 """Device set-up, seeding, logging and safe file writing: the one place that knows MindSpore version differences."""
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import TextIO
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOCKS: dict[Path, TextIO] = {}  # open for as long as the process lives
 _REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
 
@@ -223,6 +225,11 @@ def _take_lock(file: TextIO) -> bool:
     except OSError as error:  # a file system without locks
         LOGGER.warning("warning: %s: cannot be locked (%s): nothing else may write there", file.name, error.strerror)
     return True
+
+
+def end_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when the one that started it ends, in whatever way (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def file_sha256(path: Path) -> str:
