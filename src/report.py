@@ -22,7 +22,7 @@ from sklearn.metrics import roc_curve
 from src.dataset import Sample
 from src.images import binary_mask
 from src.metrics import PRO_MAX_FPR, bootstrap_auroc, image_scores, pro_curve, why_undefined
-from src.pictures import colour_map, defect_overlay, scale_legend
+from src.pictures import colour_map, defect_overlay, scale_legend, scale_unit
 from src.report_page import INDEX_PAGE, PAGE
 from src.results_table import PUBLISHED_PATH
 from src.utils import InputError, atomic_path, read_json, run_entry_point
@@ -53,7 +53,7 @@ def write_report(
     pixel_labels = binary_mask(masks[has_truth], results["mask_rule"])
     intervals = _intervals(scores, labels, maps[has_truth], pixel_labels)
     threshold = results["decision"]["threshold"] if results["decision"] else None
-    unit = threshold or float(scores[~labels].max() if (~labels).any() else scores.max())
+    unit = threshold or scale_unit(scores, ~labels)
     unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
     page = PAGE.substitute(
         title=escape(f"STPM: {results['category']}"),
