@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import csv
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -67,7 +68,7 @@ def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Pi
         except InputError as error:
             return Picture(path, error=str(error))
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # more would only get in the network's way
         window: deque[Future[Picture]] = deque()
         for path in paths:
             window.append(pool.submit(load, path))
