@@ -46,7 +46,7 @@ def main(args: Namespace) -> int:
     input_shape = (args.batch_size, 3, size, size)
 
     # 2. The network, batch norm folded
-    device = set_up_device(args.device_target, args.device_id)
+    device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
     from src.exporter import write_model

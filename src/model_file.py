@@ -89,7 +89,7 @@ def load_map_function(
         InputError: the device or the runtime is missing, or the runtime cannot read the file.
     """
     if model.path.suffix != ".onnx":
-        set_up_device(device_target, device_id)
+        set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
         return load_exported(model.path)
     from src.stpm import fold_batch_norm, load_stpm, map_function

@@ -10,6 +10,8 @@ Layout, names and constants are torchvision's ResNet-18 (``torchvision.models.re
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -44,32 +46,20 @@ class ChannelBias(nn.Cell):
         return ops.add(x, self.bias)
 
 
-class TrainingPool(nn.Cell):
-    """3x3, stride 2, padding 1 max pooling whose gradient is the fastest of MindSpore's on CPU."""
+class StemPool(nn.Cell):
+    """3x3, stride 2, padding 1 max pooling, and ReLU: after it, where a quarter of the values is left.
+
+    The order makes no difference: the maximum of what ReLU leaves is what ReLU leaves of the maximum.
+
+    Inputs: float32 (N, C, H, W). Outputs: float32 (N, C, H/2, W/2).
+    """
 
     def __init__(self):
         super().__init__()
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.pool(x)
-
-
-class InferencePool(nn.Cell):
-    """The same pooling, forward only: four times faster than ``TrainingPool`` on CPU.
-
-    After a ReLU a zero border changes no maximum, and with an even height and width (image sizes are multiples
-    of 16) the window never reaches the lower or right border, so only a zero row and column are put in front.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
-
-    def construct(self, x: Tensor) -> Tensor:
-        x = ops.concat((ops.zeros_like(x[:, :, :1, :]), x), 2)
-        x = ops.concat((ops.zeros_like(x[:, :, :, :1]), x), 3)
-        return self.pool(x)
+        return ops.relu(self.pool(x))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -89,9 +79,10 @@ _PORTABLE_STEM_PADDING = 5
 
 
 class PortablePool(nn.Cell):
-    """The same pooling once more, for export: behind a stem convolution with a padding of 5 instead of 3.
+    """What ``StemPool`` computes, for export: behind a stem convolution with a padding of 5 instead of 3.
 
-    That gives one row and column more on each side. The first of them is set to zero, and the last never read.
+    That gives one row and column more on each side. After ReLU, which Lite makes part of the convolution, zeros cannot
+    change a maximum: the first row and column are set to zero, and the last are never read, since the side is even.
 
     Args:
         size: side of the images, pixels.
@@ -107,7 +98,7 @@ class PortablePool(nn.Cell):
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.pool(channels_first(ops.mul(channels_last(x), self.mask)))
+        return self.pool(channels_first(ops.mul(channels_last(ops.relu(x)), self.mask)))
 
 
 class ResidualAdd(nn.Cell):
@@ -124,36 +115,73 @@ class PortableResidualAdd(nn.Cell):
         return channels_first(ops.relu(ops.add(channels_last(x), channels_last(shortcut))))
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> nn.Conv2d:
-    """Return a convolution without bias, He-normal initialised by its fan-out."""
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        pad_mode="pad",
-        padding=padding,
-        has_bias=False,
-        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
-    )
+@dataclass(frozen=True)
+class Operators:
+    """The operators of a trunk that have several forms, equal in value.
+
+    Attributes:
+        conv: ``nn.Conv2d`` or a subclass.
+        pool: makes the stem's pooling and ReLU.
+        add: makes what joins a block's branches.
+        stem_padding: of the first convolution; more than 3 where ``pool`` takes the surplus away.
+    """
+
+    conv: type[nn.Conv2d] = nn.Conv2d
+    pool: Callable[[], nn.Cell] = StemPool
+    add: Callable[[], nn.Cell] = ResidualAdd
+    stem_padding: int = 3
+
+
+MINDSPORE_OPERATORS = Operators()
+
+
+def portable_operators(image_size: int) -> Operators:
+    """Return the operators for export, for images of this size."""
+    pool = partial(PortablePool, image_size)
+    return Operators(pool=pool, add=PortableResidualAdd, stem_padding=_PORTABLE_STEM_PADDING)
+
+
+class _Builder:
+    """Makes convolutions and blocks with the operators and the normalisation of a trunk."""
+
+    def __init__(self, operators: Operators, norm: Callable[[int], nn.Cell]):
+        self.operators = operators
+        self.norm = norm
+
+    def conv(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int) -> nn.Conv2d:
+        """Return a convolution without bias, He-normal initialised by its fan-out."""
+        return self.operators.conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            pad_mode="pad",
+            padding=padding,
+            has_bias=False,
+            weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
+        )
+
+    def layer(self, in_channels: int, out_channels: int, stride: int) -> nn.SequentialCell:
+        """Return two blocks."""
+        first = BasicBlock(self, in_channels, out_channels, stride)
+        return nn.SequentialCell([first, BasicBlock(self, out_channels, out_channels, 1)])
 
 
 class BasicBlock(nn.Cell):
     """Two 3x3 convolutions and a shortcut (He et al. 2015, figure 2)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Callable[[int], nn.Cell], add: nn.Cell):
+    def __init__(self, make: _Builder, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.add = add
-        self.conv1 = _conv(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
-        self.bn1 = norm(out_channels)
-        self.conv2 = _conv(out_channels, out_channels, kernel_size=3, stride=1, padding=1)
-        self.bn2 = norm(out_channels)
+        self.add = make.operators.add()
+        self.conv1 = make.conv(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.bn1 = make.norm(out_channels)
+        self.conv2 = make.conv(out_channels, out_channels, 3, stride=1, padding=1)
+        self.bn2 = make.norm(out_channels)
         self.relu = nn.ReLU()
         self.has_projection = stride != 1 or in_channels != out_channels
         if self.has_projection:
-            self.down_sample_layer = nn.SequentialCell(
-                [_conv(in_channels, out_channels, kernel_size=1, stride=stride, padding=0), norm(out_channels)]
-            )
+            projection = make.conv(in_channels, out_channels, 1, stride=stride, padding=0)
+            self.down_sample_layer = nn.SequentialCell([projection, make.norm(out_channels)])
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -164,46 +192,28 @@ class BasicBlock(nn.Cell):
         return self.add(y, shortcut)
 
 
-def _layer(
-    in_channels: int, out_channels: int, stride: int, norm: Callable[[int], nn.Cell], add: nn.Cell
-) -> nn.SequentialCell:
-    return nn.SequentialCell(
-        [BasicBlock(in_channels, out_channels, stride, norm, add), BasicBlock(out_channels, out_channels, 1, norm, add)]
-    )
-
-
 class ResNet18Trunk(nn.Cell):
     """ResNet-18 up to layer3.
 
     Args:
         norm: makes the cell after each convolution from its channel count; ``batch_norm`` or ``ChannelBias``.
-        pool: the stem's pooling; ``TrainingPool`` or ``InferencePool``, equal in value, not in speed.
-        export_size: build the form for export, for images of this size; ``pool`` is not used then.
 
     Inputs: float32 (N, 3, S, S), normalised as in ``src.images``; S a multiple of 16.
     Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
     """
 
-    def __init__(
-        self,
-        *,
-        norm: Callable[[int], nn.Cell] = batch_norm,
-        pool: Callable[[], nn.Cell] = TrainingPool,
-        export_size: int | None = None,
-    ):
+    def __init__(self, *, norm: Callable[[int], nn.Cell] = batch_norm, operators: Operators = MINDSPORE_OPERATORS):
         super().__init__()
-        padding = _PORTABLE_STEM_PADDING if export_size else 3
-        add = PortableResidualAdd() if export_size else ResidualAdd()
-        self.conv1 = _conv(3, 64, kernel_size=7, stride=2, padding=padding)
+        make = _Builder(operators, norm)
+        self.conv1 = make.conv(3, 64, 7, stride=2, padding=operators.stem_padding)
         self.bn1 = norm(64)
-        self.relu = nn.ReLU()
-        self.pool = PortablePool(export_size) if export_size else pool()
-        self.layer1 = _layer(64, 64, 1, norm, add)
-        self.layer2 = _layer(64, 128, 2, norm, add)
-        self.layer3 = _layer(128, 256, 2, norm, add)
+        self.pool = operators.pool()
+        self.layer1 = make.layer(64, 64, 1)
+        self.layer2 = make.layer(64, 128, 2)
+        self.layer3 = make.layer(128, 256, 2)
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, 64, 128, 128)
+        x = self.bn1(self.conv1(x))  # (N, 64, 128, 128)
         x = self.pool(x)  # (N, 64, 64, 64)
         f1 = self.layer1(x)  # (N, 64, 64, 64)
         f2 = self.layer2(f1)  # (N, 128, 32, 32)

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from src.cpu_operators import device_operators
 from src.loss import normalise
 from src.resnet import (
     BN_EPS,
@@ -15,12 +16,11 @@ from src.resnet import (
     CHANNELS,
     STRIDES,
     ChannelBias,
-    InferencePool,
     ResNet18Trunk,
-    TrainingPool,
     batch_norm,
     channels_first,
     channels_last,
+    portable_operators,
 )
 from src.utils import LOGGER, InputError, check_checkpoint_file
 
@@ -52,12 +52,9 @@ class STPM(nn.Cell):
         student_norm: Callable[[int], nn.Cell] = batch_norm,
     ):
         super().__init__()
-        if folded:
-            self.model_t = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
-            self.model_s = ResNet18Trunk(norm=ChannelBias, pool=InferencePool, export_size=export_size)
-        else:
-            self.model_t = ResNet18Trunk(norm=frozen_batch_norm, pool=InferencePool)
-            self.model_s = ResNet18Trunk(norm=student_norm, pool=TrainingPool)
+        operators = portable_operators(export_size) if export_size else device_operators()
+        self.model_t = ResNet18Trunk(norm=ChannelBias if folded else frozen_batch_norm, operators=operators)
+        self.model_s = ResNet18Trunk(norm=ChannelBias if folded else student_norm, operators=operators)
         for parameter in self.model_t.get_parameters():
             parameter.requires_grad = False
 

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.cpu_operators import device_operators
 from src.images import to_network_input
 from src.loss import normalise
-from src.resnet import BN_EPS, CHANNELS, STRIDES, InferencePool, ResNet18Trunk
+from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
 from src.store import allocate
 from src.stpm import load_checked, load_teacher, named_arrays, named_parameters
 from src.utils import LOGGER, RANDOM_TEACHER
@@ -46,7 +48,8 @@ def calibrate_random_teacher(trunk: ResNet18Trunk, images: np.ndarray) -> None:
     """
     weights = {name: array for name, array in named_arrays(trunk).items() if name.endswith("weight")}
     # momentum 0: after a batch the stored statistics are that batch's own
-    probe = ResNet18Trunk(norm=lambda channels: nn.BatchNorm2d(channels, eps=BN_EPS, momentum=0.0), pool=InferencePool)
+    norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=0.0)
+    probe = ResNet18Trunk(norm=norm, operators=device_operators())
     load_checked(named_parameters(probe), named_arrays(probe) | weights, source="random teacher")
     probe.set_train(True)
     collected: dict[str, list[np.ndarray]] = {}

@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
+from src import onednn
+
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
@@ -41,28 +43,34 @@ def run_entry_point(main: Callable[..., int], args: object) -> int:
         return 128 + signal.SIGINT
 
 
-def prepare_environment() -> None:
+def prepare_environment(*, own_convolutions: bool = False) -> None:
     """Set what MindSpore reads from the environment; must run before its import. What the user has set stays.
 
-    The oneDNN 3.10.1 inside MindSpore 2.10 falls back to its reference convolution on processors with AVX-512
-    (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2 kernel.
     MindSpore's log level is set to errors, since looking for absent devices alone fills a screen with warnings.
+
+    Args:
+        own_convolutions: MindSpore's own convolutions will be used, not those of ``src.onednn``. The oneDNN 3.10.1
+            inside MindSpore 2.10 then falls back to its reference convolution on processors with AVX-512
+            (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2
+            kernel, to which it is therefore held.
     """
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    if own_convolutions or not onednn.is_available():
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("GLOG_v", "3")
 
 
-def set_up_device(device_target: str = "auto", device_id: int | None = 0) -> str:
+def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own_convolutions: bool = False) -> str:
     """Select the device and graph mode; return the device target in use.
 
     Args:
         device_target: "Ascend", "GPU", "CPU", or "auto" for the first of these that is present.
         device_id: number of the card; ignored on CPU. None: the one that msrun assigned to this process.
+        own_convolutions: see ``prepare_environment``.
 
     Raises:
         InputError: the device asked for is not present.
     """
-    prepare_environment()
+    prepare_environment(own_convolutions=own_convolutions)
     import mindspore as ms
 
     def is_present(target: str) -> bool:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.utils import prepare_environment, run_entry_point, set_up_device
 
-prepare_environment()
+prepare_environment(own_convolutions=True)  # some tests use them
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from mindspore import Tensor, nn
 
 from src.loss import StudentLoss, TeacherStudentLoss
 from src.pth2ckpt import mindspore_name
-from src.resnet import InferencePool, ResNet18Trunk, TrainingPool
+from src.resnet import ResNet18Trunk
 from src.stpm import STPM, AnomalyMap, bilinear_matrix, fold_batch_norm, load_checked, named_arrays, named_parameters
 from src.teacher import NormalisedTeacher
 from tests import torch_reference as reference
@@ -147,11 +147,6 @@ def test_bilinear_matrix_is_opencvs(size_in, size_out):
     matrix = bilinear_matrix(size_out, size_in).astype(np.float64)
     expected = cv2.resize(picture, (size_out, size_out), interpolation=cv2.INTER_LINEAR)
     assert np.allclose(matrix @ picture @ matrix.T, expected, atol=1e-6)
-
-
-def test_both_poolings_are_the_same():
-    x = np.maximum(np.random.default_rng(0).standard_normal((2, 4, 32, 32)), 0).astype(np.float32)
-    assert np.array_equal(TrainingPool()(Tensor(x)).asnumpy(), InferencePool()(Tensor(x)).asnumpy())
 
 
 def test_other_batch_and_image_sizes(device):

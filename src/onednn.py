@@ -1,0 +1,341 @@
+"""Convolution and max pooling with the oneDNN library inside MindSpore, on numpy arrays, over all cores.
+
+MindSpore's CPU operators hand oneDNN arrays in the order (N, C, H, W) and take what it has for that order. On AVX-512
+that is a reference convolution, a hundred times too slow; held to AVX2 it is a third of what the processor can do. Here
+oneDNN chooses the order that suits it, and the arrays are reordered on the way in and out. Max pooling's gradient in
+MindSpore takes twenty times as long as oneDNN's.
+
+The functions are oneDNN's C interface, version 3 (https://uxlfoundation.github.io/oneDNN). No mindspore import here.
+"""
+
+import ctypes
+import functools
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+# dnnl_types.h
+_CPU, _F32, _ANY_LAYOUT = 1, 3, 1
+_FORWARD_TRAINING, _CONVOLUTION_DIRECT, _POOLING_MAX = 64, 1, 0x1FF
+_SRC, _DST, _WEIGHTS, _WORKSPACE, _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 1, 17, 33, 64, 129, 145, 161
+_QUERY = {_SRC: 129, _DIFF_SRC: 130, _WEIGHTS: 131, _DIFF_WEIGHTS: 132, _DST: 133, _DIFF_DST: 134, _WORKSPACE: 135}
+_ALIGNMENT = 64  # bytes: a cache line, and an AVX-512 register
+
+_LOCK = threading.Lock()  # the work space below is one for all
+Shape = tuple[int, ...]
+
+
+class _Version(ctypes.Structure):
+    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
+
+
+class _Argument(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_int), ("memory", ctypes.c_void_p))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Return MindSpore's oneDNN, or None where there is none of a version whose interface is known here."""
+    mindspore = find_spec("mindspore")
+    if mindspore is None or sys.platform != "linux":
+        return None
+    try:
+        library = ctypes.CDLL(str(Path(mindspore.submodule_search_locations[0]) / "lib/libdnnl.so.3"))
+        library.dnnl_version.restype = ctypes.POINTER(_Version)
+        library.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
+        library.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
+        # a stream without a thread pool, which runs in the thread that calls it, is all that is needed
+        has_streams = hasattr(library, "dnnl_threadpool_interop_stream_create")
+        return library if has_streams and library.dnnl_version().contents.major == 3 else None
+    except (OSError, AttributeError):
+        return None
+
+
+def is_available() -> bool:
+    """Return whether the functions below can be used."""
+    return _library() is not None
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise RuntimeError(f"oneDNN failed with status {status}")
+
+
+def _new(function: Callable[..., int], *arguments: object) -> ctypes.c_void_p:
+    handle = ctypes.c_void_p()
+    _check(function(ctypes.byref(handle), *arguments))
+    return handle
+
+
+@functools.cache
+def _engine() -> ctypes.c_void_p:
+    return _new(_library().dnnl_engine_create, _CPU, ctypes.c_size_t(0))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(core_count(), thread_name_prefix="onednn")
+
+
+@functools.cache
+def core_count() -> int:
+    """Return how many cores this process may use: the parts that a batch is divided into."""
+    return len(os.sched_getaffinity(0))
+
+
+def _numbers(values: Shape) -> ctypes.Array:
+    return (ctypes.c_int64 * 12)(*values)  # dnnl_dims_t
+
+
+def _any_layout(shape: Shape) -> ctypes.c_void_p:
+    create = _library().dnnl_memory_desc_create_with_tag
+    return _new(create, len(shape), _numbers(shape), _F32, _ANY_LAYOUT)
+
+
+def _plain_layout(shape: Shape) -> ctypes.c_void_p:
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    create = _library().dnnl_memory_desc_create_with_strides
+    return _new(create, len(shape), _numbers(shape), _F32, _numbers(strides))
+
+
+class _WorkSpace:
+    """Memory that grows to what is asked of it and stays."""
+
+    def __init__(self):
+        self._memory = np.empty(0, np.uint8)
+
+    def address(self, size: int) -> int:
+        if len(self._memory) < size + _ALIGNMENT:
+            self._memory = np.empty(size + _ALIGNMENT, np.uint8)
+        return -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+
+
+class _Results:
+    """Arrays for results, used again once nobody holds them: fresh memory costs as much as the copying of it."""
+
+    def __init__(self):
+        self._arrays: dict[Shape, list[np.ndarray]] = {}
+
+    def take(self, shape: Shape) -> np.ndarray:
+        arrays = self._arrays.setdefault(shape, [])
+        for i in range(len(arrays)):
+            if sys.getrefcount(arrays[i]) == 2:  # the list and this call
+                return arrays[i]
+        arrays.append(np.empty(shape, np.float32))
+        return arrays[-1]
+
+
+_RESULTS = _Results()
+
+
+@functools.cache
+def _work_space(part: int, role: str) -> _WorkSpace:
+    return _WorkSpace()
+
+
+class _Operand:
+    """An array of a primitive: a plain one outside, one of the primitive's own layout inside."""
+
+    def __init__(self, shape: Shape, layout: ctypes.c_void_p, *, is_result: bool, space: _WorkSpace):
+        library = _library()
+        plain = _plain_layout(shape)
+        self._space = space
+        self._is_result = is_result
+        self._size = library.dnnl_memory_desc_get_size(layout)
+        self._outer = _new(library.dnnl_memory_create, plain, _engine(), None)
+        self.memory, self._reorder = self._outer, None
+        if not library.dnnl_memory_desc_equal(plain, layout):
+            self.memory = _new(library.dnnl_memory_create, layout, _engine(), None)
+            source, target = (layout, plain) if is_result else (plain, layout)
+            create = library.dnnl_reorder_primitive_desc_create
+            descriptor = _new(create, source, _engine(), target, _engine(), None)
+            self._reorder = _new(library.dnnl_primitive_create, descriptor)
+
+    def bind(self, array: np.ndarray) -> None:
+        """Let the outer array be this one."""
+        set_data = _library().dnnl_memory_set_data_handle
+        _check(set_data(self._outer, ctypes.c_void_p(array.ctypes.data)))
+        if self._reorder:
+            _check(set_data(self.memory, ctypes.c_void_p(self._space.address(self._size))))
+
+    def reorder(self, stream: ctypes.c_void_p) -> None:
+        """Move the content in, or out of a result."""
+        if self._reorder:
+            source, target = (self.memory, self._outer) if self._is_result else (self._outer, self.memory)
+            _execute(self._reorder, stream, {_SRC: source, _DST: target})
+
+
+def _execute(primitive: ctypes.c_void_p, stream: ctypes.c_void_p, memories: dict[int, ctypes.c_void_p]) -> None:
+    arguments = (_Argument * len(memories))(*(_Argument(kind, memory) for kind, memory in memories.items()))
+    _check(_library().dnnl_primitive_execute(primitive, stream, len(memories), arguments))
+
+
+class _Primitive:
+    """A computation on arrays of fixed shapes. The last operand is the result, and so is a workspace written forward.
+
+    Args:
+        descriptor: of the primitive.
+        shapes: shape of every operand by its kind.
+        part: number of the part of a batch that it computes; parts run at the same time.
+        opaque: bytes of the workspace that goes from forward to backward, in no layout of ours; 0: there is none.
+    """
+
+    def __init__(self, descriptor: ctypes.c_void_p, shapes: dict[int, Shape], part: int, *, opaque: int = 0):
+        library = _library()
+        self._stream = _new(library.dnnl_threadpool_interop_stream_create, _engine(), None)
+        self._primitive = _new(library.dnnl_primitive_create, descriptor)
+        *_, result = shapes
+        self._operands = {}
+        for kind, shape in shapes.items():
+            layout = ctypes.c_void_p(library.dnnl_primitive_desc_query_md(descriptor, _QUERY[kind], 0))
+            space = _work_space(part, f"operand {len(self._operands)}")
+            self._operands[kind] = _Operand(shape, layout, is_result=kind == result, space=space)
+        if opaque:
+            layout = ctypes.c_void_p(library.dnnl_primitive_desc_query_md(descriptor, _QUERY[_WORKSPACE], 0))
+            if library.dnnl_memory_desc_get_size(layout) != opaque:
+                raise RuntimeError("oneDNN: a workspace of another size than expected")
+            self._workspace = _new(library.dnnl_memory_create, layout, _engine(), None)
+
+    def __call__(self, *arrays: np.ndarray, workspace: np.ndarray | None = None) -> None:
+        *inputs, result = self._operands.values()
+        for operand, array in zip(self._operands.values(), arrays, strict=True):
+            operand.bind(array)
+        for operand in inputs:
+            operand.reorder(self._stream)
+        memories = {kind: operand.memory for kind, operand in self._operands.items()}
+        if workspace is not None:
+            handle = ctypes.c_void_p(workspace.ctypes.data)
+            _check(_library().dnnl_memory_set_data_handle(self._workspace, handle))
+            memories[_WORKSPACE] = self._workspace
+        _execute(self._primitive, self._stream, memories)
+        result.reorder(self._stream)
+
+
+@functools.cache
+def _convolution(result: int, images: Shape, weight: Shape, stride: int, padding: int, part: int) -> _Primitive:
+    """Return the convolution's primitive whose result is of kind ``result``: its output or one of its gradients."""
+    library = _library()
+    output = (images[0], weight[0], *((side + 2 * padding - weight[2]) // stride + 1 for side in images[2:]))
+    x, w, y = _any_layout(images), _any_layout(weight), _any_layout(output)
+    geometry = (_numbers((stride,) * 2), _numbers((0, 0)), _numbers((padding,) * 2), _numbers((padding,) * 2))
+    create = library.dnnl_convolution_forward_primitive_desc_create
+    forward = _new(create, _engine(), _FORWARD_TRAINING, _CONVOLUTION_DIRECT, x, w, None, y, *geometry, None)
+    if result == _DST:
+        return _Primitive(forward, {_SRC: images, _WEIGHTS: weight, _DST: output}, part)
+    if result == _DIFF_SRC:
+        create = library.dnnl_convolution_backward_data_primitive_desc_create
+        descriptor = _new(create, _engine(), _CONVOLUTION_DIRECT, x, w, y, *geometry, forward, None)
+        return _Primitive(descriptor, {_DIFF_DST: output, _WEIGHTS: weight, _DIFF_SRC: images}, part)
+    create = library.dnnl_convolution_backward_weights_primitive_desc_create
+    descriptor = _new(create, _engine(), _CONVOLUTION_DIRECT, x, w, None, y, *geometry, forward, None)
+    return _Primitive(descriptor, {_SRC: images, _DIFF_DST: output, _DIFF_WEIGHTS: weight}, part)
+
+
+@functools.cache
+def _max_pool(images: Shape, part: int) -> tuple[_Primitive, _Primitive]:
+    """Return 3x3, stride 2, padding 1 max pooling and its gradient."""
+    library = _library()
+    output = (*images[:2], images[2] // 2, images[3] // 2)
+    x, y = _plain_layout(images), _plain_layout(output)
+    geometry = [_numbers(pair) for pair in ((2, 2), (3, 3), (0, 0), (1, 1), (1, 1))]
+    create = library.dnnl_pooling_forward_primitive_desc_create
+    forward = _new(create, _engine(), _FORWARD_TRAINING, _POOLING_MAX, x, y, *geometry, None)
+    create = library.dnnl_pooling_backward_primitive_desc_create
+    backward = _new(create, _engine(), _POOLING_MAX, x, y, *geometry, forward, None)
+    opaque = int(np.prod(output))  # a byte says which of the nine was the maximum
+    return (
+        _Primitive(forward, {_SRC: images, _DST: output}, part, opaque=opaque),
+        _Primitive(backward, {_DIFF_DST: output, _DIFF_SRC: images}, part, opaque=opaque),
+    )
+
+
+def _parts(count: int) -> list[slice]:
+    """Divide a batch into a part for each core."""
+    bounds = [count * i // core_count() for i in range(core_count() + 1)]
+    return [slice(low, high) for low, high in itertools.pairwise(bounds) if low < high]
+
+
+def _in_parallel(compute: Callable[[int, slice], None], count: int) -> None:
+    """Call ``compute`` with the number and the rows of every part of a batch, at the same time."""
+    with _LOCK:
+        list(_threads().map(compute, *zip(*enumerate(_parts(count)), strict=True)))
+
+
+def convolution(images: np.ndarray, weight: np.ndarray, *, stride: int, padding: int) -> np.ndarray:
+    """Convolve float32 (N, C, H, W), contiguous, with float32 (K, C, k, k): float32 (N, K, H', W')."""
+    height, width = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in images.shape[2:])
+    output = _RESULTS.take((len(images), len(weight), height, width))
+
+    def compute(part: int, rows: slice) -> None:
+        primitive = _convolution(_DST, images[rows].shape, weight.shape, stride, padding, part)
+        primitive(images[rows], weight, output[rows])
+
+    _in_parallel(compute, len(images))
+    return output
+
+
+def convolution_input_gradient(
+    gradient: np.ndarray, weight: np.ndarray, image_shape: Shape, *, stride: int, padding: int
+) -> np.ndarray:
+    """Return the gradient by the images, float32 ``image_shape``, from that by the output, (N, K, H', W')."""
+    result = _RESULTS.take(image_shape)
+
+    def compute(part: int, rows: slice) -> None:
+        primitive = _convolution(_DIFF_SRC, result[rows].shape, weight.shape, stride, padding, part)
+        primitive(gradient[rows], weight, result[rows])
+
+    _in_parallel(compute, len(gradient))
+    return result
+
+
+def convolution_weight_gradient(
+    images: np.ndarray, gradient: np.ndarray, weight_shape: Shape, *, stride: int, padding: int
+) -> np.ndarray:
+    """Return the gradient by the weight, float32 ``weight_shape``, from that by the output, (N, K, H', W').
+
+    Every part of the batch gives a sum of its own; they are added in their order, so that the result is the same on
+    the same number of cores.
+    """
+    sums = np.empty((len(_parts(len(images))), *weight_shape), np.float32)
+
+    def compute(part: int, rows: slice) -> None:
+        primitive = _convolution(_DIFF_WEIGHTS, images[rows].shape, weight_shape, stride, padding, part)
+        primitive(images[rows], gradient[rows], sums[part])
+
+    _in_parallel(compute, len(images))
+    return sums.sum(axis=0)
+
+
+def max_pool(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pool 3x3 with stride 2 and padding 1: float32 (N, C, H, W), H and W even, to (N, C, H/2, W/2).
+
+    Returns:
+        The maxima, and for each of them, uint8 of the same shape, what ``max_pool_gradient`` needs to know.
+    """
+    shape = (*images.shape[:2], images.shape[2] // 2, images.shape[3] // 2)
+    output, places = _RESULTS.take(shape), np.empty(shape, np.uint8)
+
+    def compute(part: int, rows: slice) -> None:
+        _max_pool(images[rows].shape, part)[0](images[rows], output[rows], workspace=places[rows])
+
+    _in_parallel(compute, len(images))
+    return output, places
+
+
+def max_pool_gradient(gradient: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the gradient by the images, float32 (N, C, H, W), from that by the maxima, (N, C, H/2, W/2)."""
+    count, channels, height, width = gradient.shape
+    result = _RESULTS.take((count, channels, 2 * height, 2 * width))
+
+    def compute(part: int, rows: slice) -> None:
+        _max_pool(result[rows].shape, part)[1](gradient[rows], result[rows], workspace=places[rows])
+
+    _in_parallel(compute, count)
+    return result
