@@ -5,6 +5,8 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from src.cpu_operators import FusedDistance, is_on_cpu
+
 # Keeps the norm of an all-zero feature vector, and its gradient, finite. Against squared norms of 0.1 and more it
 # is below float32's resolution, so results equal torch.nn.functional.normalize's.
 _NORM_EPS = 1e-12
@@ -25,8 +27,20 @@ def normalise(features: Tensor, sum_channels: Callable[[Tensor], Tensor] = chann
     return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + _NORM_EPS))
 
 
+class Distance(nn.Cell):
+    """0.5 / (w*h) * sum over batch, channels and positions of (t_hat - s_hat)^2.
+
+    Inputs: normalised teacher and raw student features of one scale, (N, C, h, w). Outputs: float32 scalar.
+    """
+
+    def construct(self, teacher: Tensor, student: Tensor) -> Tensor:
+        difference = teacher - normalise(student)  # (N, C, h, w)
+        height, width = difference.shape[2:]
+        return 0.5 / (height * width) * ops.reduce_sum(difference * difference)
+
+
 class FeaturePyramidLoss(nn.Cell):
-    """Sum over scales of 0.5 / (w*h) * sum over batch, channels and positions of (t_hat - s_hat)^2.
+    """Sum of ``Distance`` over scales.
 
     A sum over the batch, as in the model zoo's code, to which the learning rate of 0.4 belongs.
 
@@ -34,12 +48,14 @@ class FeaturePyramidLoss(nn.Cell):
     Outputs: float32 scalar.
     """
 
+    def __init__(self):
+        super().__init__()
+        self.distance = FusedDistance(eps=_NORM_EPS) if is_on_cpu() else Distance()
+
     def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0
         for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode knows no strict
-            difference = teacher - normalise(student)  # (N, C, H, W)
-            height, width = difference.shape[2:]
-            loss = loss + 0.5 / (height * width) * ops.reduce_sum(difference * difference)
+            loss = loss + self.distance(teacher, student)
         return loss
 
 

@@ -10,16 +10,14 @@ The functions are oneDNN's C interface, version 3 (https://uxlfoundation.github.
 
 import ctypes
 import functools
-import itertools
-import os
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+from src.parallel import Shape, in_parallel, parts_of, take_array
 
 # dnnl_types.h
 _CPU, _F32, _ANY_LAYOUT = 1, 3, 1
@@ -27,9 +25,6 @@ _FORWARD_TRAINING, _CONVOLUTION_DIRECT, _POOLING_MAX = 64, 1, 0x1FF
 _SRC, _DST, _WEIGHTS, _WORKSPACE, _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 1, 17, 33, 64, 129, 145, 161
 _QUERY = {_SRC: 129, _DIFF_SRC: 130, _WEIGHTS: 131, _DIFF_WEIGHTS: 132, _DST: 133, _DIFF_DST: 134, _WORKSPACE: 135}
 _ALIGNMENT = 64  # bytes: a cache line, and an AVX-512 register
-
-_LOCK = threading.Lock()  # the work space below is one for all
-Shape = tuple[int, ...]
 
 
 class _Version(ctypes.Structure):
@@ -79,17 +74,6 @@ def _engine() -> ctypes.c_void_p:
     return _new(_library().dnnl_engine_create, _CPU, ctypes.c_size_t(0))
 
 
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(core_count(), thread_name_prefix="onednn")
-
-
-@functools.cache
-def core_count() -> int:
-    """Return how many cores this process may use: the parts that a batch is divided into."""
-    return len(os.sched_getaffinity(0))
-
-
 def _numbers(values: Shape) -> ctypes.Array:
     return (ctypes.c_int64 * 12)(*values)  # dnnl_dims_t
 
@@ -115,24 +99,6 @@ class _WorkSpace:
         if len(self._memory) < size + _ALIGNMENT:
             self._memory = np.empty(size + _ALIGNMENT, np.uint8)
         return -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
-
-
-class _Results:
-    """Arrays for results, used again once nobody holds them: fresh memory costs as much as the copying of it."""
-
-    def __init__(self):
-        self._arrays: dict[Shape, list[np.ndarray]] = {}
-
-    def take(self, shape: Shape) -> np.ndarray:
-        arrays = self._arrays.setdefault(shape, [])
-        for i in range(len(arrays)):
-            if sys.getrefcount(arrays[i]) == 2:  # the list and this call
-                return arrays[i]
-        arrays.append(np.empty(shape, np.float32))
-        return arrays[-1]
-
-
-_RESULTS = _Results()
 
 
 @functools.cache
@@ -256,28 +222,16 @@ def _max_pool(images: Shape, part: int) -> tuple[_Primitive, _Primitive]:
     )
 
 
-def _parts(count: int) -> list[slice]:
-    """Divide a batch into a part for each core."""
-    bounds = [count * i // core_count() for i in range(core_count() + 1)]
-    return [slice(low, high) for low, high in itertools.pairwise(bounds) if low < high]
-
-
-def _in_parallel(compute: Callable[[int, slice], None], count: int) -> None:
-    """Call ``compute`` with the number and the rows of every part of a batch, at the same time."""
-    with _LOCK:
-        list(_threads().map(compute, *zip(*enumerate(_parts(count)), strict=True)))
-
-
 def convolution(images: np.ndarray, weight: np.ndarray, *, stride: int, padding: int) -> np.ndarray:
     """Convolve float32 (N, C, H, W), contiguous, with float32 (K, C, k, k): float32 (N, K, H', W')."""
     height, width = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in images.shape[2:])
-    output = _RESULTS.take((len(images), len(weight), height, width))
+    output = take_array((len(images), len(weight), height, width))
 
     def compute(part: int, rows: slice) -> None:
         primitive = _convolution(_DST, images[rows].shape, weight.shape, stride, padding, part)
         primitive(images[rows], weight, output[rows])
 
-    _in_parallel(compute, len(images))
+    in_parallel(compute, len(images))
     return output
 
 
@@ -285,13 +239,13 @@ def convolution_input_gradient(
     gradient: np.ndarray, weight: np.ndarray, image_shape: Shape, *, stride: int, padding: int
 ) -> np.ndarray:
     """Return the gradient by the images, float32 ``image_shape``, from that by the output, (N, K, H', W')."""
-    result = _RESULTS.take(image_shape)
+    result = take_array(image_shape)
 
     def compute(part: int, rows: slice) -> None:
         primitive = _convolution(_DIFF_SRC, result[rows].shape, weight.shape, stride, padding, part)
         primitive(gradient[rows], weight, result[rows])
 
-    _in_parallel(compute, len(gradient))
+    in_parallel(compute, len(gradient))
     return result
 
 
@@ -303,13 +257,13 @@ def convolution_weight_gradient(
     Every part of the batch gives a sum of its own; they are added in their order, so that the result is the same on
     the same number of cores.
     """
-    sums = np.empty((len(_parts(len(images))), *weight_shape), np.float32)
+    sums = np.empty((len(parts_of(len(images))), *weight_shape), np.float32)
 
     def compute(part: int, rows: slice) -> None:
         primitive = _convolution(_DIFF_WEIGHTS, images[rows].shape, weight_shape, stride, padding, part)
         primitive(images[rows], gradient[rows], sums[part])
 
-    _in_parallel(compute, len(images))
+    in_parallel(compute, len(images))
     return sums.sum(axis=0)
 
 
@@ -320,22 +274,22 @@ def max_pool(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The maxima, and for each of them, uint8 of the same shape, what ``max_pool_gradient`` needs to know.
     """
     shape = (*images.shape[:2], images.shape[2] // 2, images.shape[3] // 2)
-    output, places = _RESULTS.take(shape), np.empty(shape, np.uint8)
+    output, places = take_array(shape), np.empty(shape, np.uint8)
 
     def compute(part: int, rows: slice) -> None:
         _max_pool(images[rows].shape, part)[0](images[rows], output[rows], workspace=places[rows])
 
-    _in_parallel(compute, len(images))
+    in_parallel(compute, len(images))
     return output, places
 
 
 def max_pool_gradient(gradient: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the gradient by the images, float32 (N, C, H, W), from that by the maxima, (N, C, H/2, W/2)."""
     count, channels, height, width = gradient.shape
-    result = _RESULTS.take((count, channels, 2 * height, 2 * width))
+    result = take_array((count, channels, 2 * height, 2 * width))
 
     def compute(part: int, rows: slice) -> None:
         _max_pool(result[rows].shape, part)[1](gradient[rows], result[rows], workspace=places[rows])
 
-    _in_parallel(compute, count)
+    in_parallel(compute, count)
     return result
