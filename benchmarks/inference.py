@@ -1,12 +1,13 @@
-"""Time one image's anomaly map in the C++ program, ONNX Runtime and OpenVINO: the same exported network, interleaved.
+"""Time anomaly maps in the C++ program, MindSpore, ONNX Runtime, OpenVINO and PyTorch, interleaved.
 
-    python -m benchmarks.inference --ckpt_file CKPT --category CATEGORY [--rounds 7] [--images 20] [--threads 2]
-                                   [--image_path PICTURE]
+    python -m benchmarks.inference --ckpt_file CKPT --category CATEGORY [--batch_size 1] [--rounds 7] [--calls 20]
+                                   [--threads 2] [--image_path PICTURE] [--readme README.md README_CN.md]
 
-Every round runs each of them once, by turns, over the same images, after a few uncounted calls; reported are the median
-of the rounds' medians, the least of all, and the median of the ratios round by round. Maps are compared with
-MindSpore's.
-OpenVINO runs twice: held to float32, as the others compute, and as it comes (bfloat16 where the processor has it).
+Every round runs each of them once, by turns, over the same inputs, after a few uncounted calls; reported are the median
+of the rounds' medians, the least of all, and the median of the ratios round by round, all per image; floating-point
+work per second, beside what a product of two large matrices reaches in PyTorch; the peak memory; and how far the maps
+are from the checkpoint's in MindSpore. OpenVINO runs twice: held to float32, as the others compute, and as it comes
+(bfloat16 where the processor has it). PyTorch computes eagerly, in channels_last, with the checkpoint's weights.
 Needs benchmarks/requirements.txt and what ascend_310_infer/build.sh needs.
 """
 
@@ -22,10 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.readme import put_into
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "ascend_310_infer/build/stpm_infer"
 CPP = "C++, MindSpore Lite"
-WORKERS = ("ONNX Runtime", "OpenVINO float32", "OpenVINO default")
+CKPT, MINDIR, TORCH = "MindSpore, .ckpt", "MindSpore, .mindir", "PyTorch, channels_last"
+WORKERS = ("ONNX Runtime", "OpenVINO float32", "OpenVINO default", TORCH, CKPT, MINDIR)
 WARMUP = 5
 ENVIRONMENT = dict(os.environ)  # before src.utils.prepare_environment limits MindSpore's, and others', instruction set
 
@@ -48,101 +52,196 @@ def make_openvino(model, threads, precision):
     return lambda image: next(iter(request.infer([image]).values()))
 
 
-def work(name, folder, threads):
-    """Be a worker: for each line on stdin, one round; its milliseconds per image to stdout. The last maps are kept."""
-    model = folder / "model.onnx"
+def make_torch(weights, threads):
+    import torch
+
+    from tests.torch_reference import ResNet18
+
+    torch.set_num_threads(threads)
+    weights = np.load(weights)
+    teacher, student = ResNet18(), ResNet18()
+    renamed = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    for network, prefix in ((teacher, "model_t."), (student, "model_s.")):
+        state = {}
+        for name in weights.files:
+            path, kind = name.removeprefix(prefix).replace("down_sample_layer", "downsample").rsplit(".", 1)
+            if name.startswith(prefix):
+                state[f"{path}.{renamed.get(kind, kind)}"] = torch.from_numpy(weights[name])
+        network.load_state_dict(state, strict=False)  # counters of batches are not in a checkpoint
+        network.eval().to(memory_format=torch.channels_last)
+
+    def infer(images):
+        with torch.inference_mode():
+            x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+            product = 1.0
+            for t, s in zip(teacher(x), student(x), strict=True):
+                t, s = torch.nn.functional.normalize(t), torch.nn.functional.normalize(s)
+                distance = 0.5 * ((t - s) ** 2).sum(1, keepdim=True)
+                product = product * torch.nn.functional.interpolate(distance, x.shape[2:], mode="bilinear")
+            return product.numpy()
+
+    return infer
+
+
+def make_mindspore(path):
+    from src.model_file import inspect_model, load_map_function
+
+    return load_map_function(inspect_model(path), device_target="CPU")
+
+
+def make(name, args):
+    exported = args.folder / f"{args.category}.onnx"
     if name == "ONNX Runtime":
-        infer = make_onnxruntime(model, threads)
-    else:
-        infer = make_openvino(model, threads, {"INFERENCE_PRECISION_HINT": "f32"} if "float32" in name else {})
-    images = [np.load(path) for path in sorted((folder / "npy").iterdir())]
+        return make_onnxruntime(exported, args.threads)
+    if name == TORCH:
+        return make_torch(args.folder / "weights.npz", args.threads)
+    if name in (CKPT, MINDIR):
+        return make_mindspore(args.ckpt_file if name == CKPT else exported.with_suffix(".mindir"))
+    return make_openvino(exported, args.threads, {"INFERENCE_PRECISION_HINT": "f32"} if "float32" in name else {})
+
+
+def work(name, args):
+    """Be a worker: for each line on stdin, one round; its milliseconds per image to stdout. The last maps are kept."""
+    folder = args.folder
+    infer = make(name, args)
+    inputs = [np.load(path) for path in sorted((folder / "npy").iterdir())]
     print("ready", flush=True)
     for _ in sys.stdin:
-        for image in images[:WARMUP]:
-            infer(image)
+        for images in inputs[:WARMUP]:
+            infer(images)
         milliseconds, maps = [], []
-        for image in images:
+        for images in inputs:
             started = time.perf_counter()
-            one = infer(image)
-            milliseconds.append((time.perf_counter() - started) * 1000)
+            one = infer(images)
+            milliseconds.append((time.perf_counter() - started) * 1000 / len(images))
             maps.append(np.array(one))
         np.save(folder / f"{name}.npy", np.concatenate(maps))
         print(json.dumps(milliseconds), flush=True)
 
 
-def prepare(args, folder):
-    """Export the checkpoint, write random inputs, compute MindSpore's maps of them; return those."""
+def prepare(args):
+    """Export the checkpoint, write random inputs and the weights for PyTorch; return the image size."""
+    from src.sidecar import read_sidecar
+
+    folder = args.folder
     (folder / "npy").mkdir()
     (folder / "in").mkdir()
     for file_format in ("MINDIR", "ONNX"):
         command = [sys.executable, "export.py", "--ckpt_file", args.ckpt_file, "--category", args.category]
-        subprocess.run([*command, "--file_format", file_format, "--out_dir", folder], cwd=ROOT, check=True)
-    (folder / f"{args.category}.onnx").rename(folder / "model.onnx")
-    (folder / f"{args.category}.mindir").rename(folder / "model.mindir")
-    size = json.loads((folder / f"{args.category}.json").read_text())["image_size"]
-    images = np.random.default_rng(0).standard_normal((args.images, 1, 3, size, size)).astype(np.float32)
-    for i, image in enumerate(images):
-        np.save(folder / f"npy/{i:05}.npy", image)
-        image.tofile(folder / f"in/{i:05}.bin")
+        command += ["--file_format", file_format, "--out_dir", folder, "--batch_size", str(args.batch_size)]
+        subprocess.run(command, cwd=ROOT, check=True)
+    size = read_sidecar(args.ckpt_file, category=args.category)["image_size"]
+    shape = (args.calls, args.batch_size, 3, size, size)
+    for i, images in enumerate(np.random.default_rng(0).standard_normal(shape).astype(np.float32)):
+        np.save(folder / f"npy/{i:05}.npy", images)
+        for j, image in enumerate(images):
+            image.tofile(folder / f"in/{i:05}_{j:02}.bin")
+    command = (
+        "import sys, numpy; from src.stpm import *; numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", command, args.ckpt_file, folder / "weights.npz"], cwd=ROOT, check=True)
+    return size
 
-    from src.model_file import inspect_model, load_map_function
 
-    anomaly_map = load_map_function(inspect_model(Path(args.ckpt_file), category=args.category, image_size=size))
-    return np.concatenate([anomaly_map(image) for image in images])
-
-
-def run_program(folder, threads):
-    """Run the C++ program once; return its milliseconds per image."""
-    command = [PROGRAM, "--mindir_path", folder / "model.mindir", "--input_path", folder / "in", "--device_type", "CPU"]
+def run_program(args):
+    """Run the C++ program once; return its milliseconds per image and its peak memory, MB."""
+    folder = args.folder
+    command = [
+        PROGRAM,
+        "--mindir_path",
+        folder / f"{args.category}.mindir",
+        "--input_path",
+        folder / "in",
+        "--device_type",
+        "CPU",
+    ]
     command += ["--result_path", folder / "out", "--time_path", folder, "--warmup", str(WARMUP)]
-    environment = {"GLOG_v": "3"} | ENVIRONMENT
-    subprocess.run([*command, "--threads", str(threads)], check=True, stdout=subprocess.DEVNULL, env=environment)
+    command += ["--threads", str(args.threads)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={"GLOG_v": "3"} | ENVIRONMENT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"error: {PROGRAM} failed with status {process.returncode}")
     rows = (folder / "out/scores.csv").read_text().splitlines()[1:]
-    return [float(row.split(",")[2]) for row in rows]
+    return [float(row.split(",")[2]) / args.batch_size for row in rows], usage.ru_maxrss / 1024
 
 
-def start_workers(folder, threads):
+def start_workers(args):
     workers = {}
     for name in WORKERS:
-        command = [sys.executable, "-m", "benchmarks.inference", "--worker", name, "--folder", folder]
+        command = [sys.executable, "-m", "benchmarks.inference", "--worker", name, "--folder", args.folder]
+        command += ["--ckpt_file", args.ckpt_file, "--category", args.category, "--threads", str(args.threads)]
         workers[name] = subprocess.Popen(
-            [*command, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=ENVIRONMENT,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
         )
-        if workers[name].stdout.readline().strip() != "ready":
+        line = "-"
+        while line and line.strip() != "ready":
+            line = workers[name].stdout.readline()
+        if not line:
             sys.exit(f"error: the worker {name!r} ended")
     return workers
 
 
-def measure(folder, args):
-    """Run all by turns; return milliseconds of every image by runtime and round."""
-    workers = start_workers(folder, args.threads)
+def measure(args):
+    """Run all by turns; return milliseconds per image by runtime and round, and peak memory by runtime."""
+    workers = start_workers(args)
     milliseconds = {name: [] for name in (CPP, *WORKERS)}
+    memory = {}
     for _ in range(args.rounds):
-        milliseconds[CPP].append(run_program(folder, args.threads))
+        own, memory[CPP] = run_program(args)
+        milliseconds[CPP].append(own)
         for name, worker in workers.items():
             worker.stdin.write("\n")
             worker.stdin.flush()
             milliseconds[name].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
+    for name, worker in workers.items():
         worker.stdin.close()
-        worker.wait()
-    return milliseconds
+        memory[name] = os.wait4(worker.pid, 0)[2].ru_maxrss / 1024
+    return milliseconds, memory
 
 
-def report(milliseconds, maps, expected):
-    print(f"{'':<22} median ms   least ms   C++/this   relative difference of the maps from MindSpore's")
+def trunk_flops(size):
+    """Multiplications and additions of the convolutions of one trunk for one image."""
+    sides = {"stem": size // 2, "layer1": size // 4, "layer2": size // 8, "layer3": size // 16}
+    work = 3 * 64 * 49 * sides["stem"] ** 2 + 4 * 64 * 64 * 9 * sides["layer1"] ** 2
+    for name, channels in (("layer2", 128), ("layer3", 256)):
+        into = channels // 2
+        work += (into * channels * (9 + 1) + 3 * channels * channels * 9) * sides[name] ** 2
+    return 2 * work
+
+
+def peak_flops(threads):
+    """What a product of two large float32 matrices reaches here, per second."""
+    import torch
+
+    torch.set_num_threads(threads)
+    matrix = torch.rand(2048, 2048)
+    seconds = []
+    for _ in range(9):
+        started = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return 2 * 2048**3 / statistics.median(seconds)
+
+
+def table(milliseconds, memory, maps, *, flops, peak):
+    lines = [
+        "| runtime | median ms | least ms | C++ / this | GFLOP/s | of the peak | memory, MB | maps differ by |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    expected = maps[CKPT]
     for name, rounds in milliseconds.items():
         medians = [statistics.median(one) for one in rounds]
         own = [statistics.median(one) for one in milliseconds[CPP]]
         ratio = statistics.median(a / b for a, b in zip(own, medians, strict=True))
         difference = np.abs(maps[name] - expected).max() / np.abs(expected).max()
-        least = min(min(one) for one in rounds)
-        print(f"{name:<22} {statistics.median(medians):9.1f} {least:10.1f} {ratio:10.2f}   {difference:.1e}")
+        median, least = statistics.median(medians), min(min(one) for one in rounds)
+        speed = flops / median * 1000
+        lines.append(
+            f"| {name} | {median:.1f} | {least:.1f} | {ratio:.2f} | {speed / 1e9:.0f} | {speed / peak:.2f} "
+            f"| {memory[name]:.0f} | {difference:.1e} |"
+        )
+    return "\n".join(lines)
 
 
 def time_preprocessing(path, size):
@@ -159,37 +258,38 @@ def time_preprocessing(path, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--ckpt_file", help="checkpoint that train.py wrote")
-    parser.add_argument("--category", help="its category")
+    parser.add_argument("--ckpt_file", type=Path, required=True, help="checkpoint that train.py wrote")
+    parser.add_argument("--category", required=True, help="its category")
+    parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=20, help="images per round")
+    parser.add_argument("--calls", type=int, default=20, help="of the network, a round")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--image_path", type=Path, help="picture whose decoding is timed, too")
+    parser.add_argument("--readme", type=Path, nargs="+", default=[], help="whose tables are to be renewed")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.worker, args.folder, args.threads)
+        work(args.worker, args)
         return
-    if not args.ckpt_file or not args.category:
-        parser.error("--ckpt_file and --category are required")
-    args.ckpt_file = str(Path(args.ckpt_file).resolve())
+    args.ckpt_file = args.ckpt_file.resolve()
     environment = os.environ | {"STPM_PYTHON": sys.executable}
     subprocess.run(["bash", ROOT / "ascend_310_infer/build.sh"], check=True, env=environment)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        expected = prepare(args, folder)
-        milliseconds = measure(folder, args)
-        maps = {worker: np.load(folder / f"{worker}.npy") for worker in WORKERS}
-        side = expected.shape[-1]
-        results = sorted((folder / "out").glob("*_0.bin"))
+        args.folder = Path(name)
+        side = prepare(args)
+        peak = peak_flops(args.threads)
+        milliseconds, memory = measure(args)
+        maps = {worker: np.load(args.folder / f"{worker}.npy") for worker in WORKERS}
+        results = sorted((args.folder / "out").glob("*_0.bin"))
         maps[CPP] = np.stack([np.fromfile(path, np.float32).reshape(1, side, side) for path in results])
-        print(
-            f"{side}x{side}, batch 1, {args.threads} threads, {args.rounds} interleaved rounds of {args.images} images"
-        )
-        report(milliseconds, maps, expected)
-        if args.image_path:
-            print(f"{args.image_path}: {time_preprocessing(args.image_path, side):.1f} ms from file to network input")
+    rows = table(milliseconds, memory, maps, flops=2 * trunk_flops(side), peak=peak)
+    print(f"{side}x{side}, batch {args.batch_size}, {args.threads} threads, {args.rounds} interleaved rounds of "
+          f"{args.calls} calls; peak {peak / 1e9:.0f} GFLOP/s\n\n{rows}")  # fmt: skip
+    for readme in args.readme:
+        put_into(readme, f"inference, batch {args.batch_size}", rows)
+    if args.image_path:
+        print(f"{args.image_path}: {time_preprocessing(args.image_path, side):.1f} ms from file to network input")
 
 
 if __name__ == "__main__":

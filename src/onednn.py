@@ -11,6 +11,7 @@ The functions are oneDNN's C interface, version 3 (https://uxlfoundation.github.
 import ctypes
 import functools
 import sys
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,8 @@ _SRC, _DST, _WEIGHTS, _WORKSPACE, _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 1, 17, 3
 _QUERY = {_SRC: 129, _DIFF_SRC: 130, _WEIGHTS: 131, _DIFF_WEIGHTS: 132, _DST: 133, _DIFF_DST: 134, _WORKSPACE: 135}
 _ALIGNMENT = 64  # bytes: a cache line, and an AVX-512 register
 
+_CREATION = threading.RLock()
+
 
 class _Version(ctypes.Structure):
     _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
@@ -35,7 +38,19 @@ class _Argument(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_int), ("memory", ctypes.c_void_p))
 
 
-@functools.cache
+def _created_once(create: Callable[..., object]) -> Callable[..., object]:
+    """Decorate a function to create one thing per arguments: several threads ask at once."""
+    cached = functools.cache(create)
+
+    @functools.wraps(create)
+    def locked(*arguments: object) -> object:
+        with _CREATION:
+            return cached(*arguments)
+
+    return locked
+
+
+@_created_once
 def _library() -> ctypes.CDLL | None:
     """Return MindSpore's oneDNN, or None where there is none of a version whose interface is known here."""
     mindspore = find_spec("mindspore")
@@ -69,7 +84,7 @@ def _new(function: Callable[..., int], *arguments: object) -> ctypes.c_void_p:
     return handle
 
 
-@functools.cache
+@_created_once
 def _engine() -> ctypes.c_void_p:
     return _new(_library().dnnl_engine_create, _CPU, ctypes.c_size_t(0))
 
@@ -101,7 +116,7 @@ class _WorkSpace:
         return -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
 
 
-@functools.cache
+@_created_once
 def _work_space(part: int, role: str) -> _WorkSpace:
     return _WorkSpace()
 
@@ -184,7 +199,7 @@ class _Primitive:
         result.reorder(self._stream)
 
 
-@functools.cache
+@_created_once
 def _convolution(result: int, images: Shape, weight: Shape, stride: int, padding: int, part: int) -> _Primitive:
     """Return the convolution's primitive whose result is of kind ``result``: its output or one of its gradients."""
     library = _library()
@@ -204,7 +219,7 @@ def _convolution(result: int, images: Shape, weight: Shape, stride: int, padding
     return _Primitive(descriptor, {_SRC: images, _DIFF_DST: output, _DIFF_WEIGHTS: weight}, part)
 
 
-@functools.cache
+@_created_once
 def _max_pool(images: Shape, part: int) -> tuple[_Primitive, _Primitive]:
     """Return 3x3, stride 2, padding 1 max pooling and its gradient."""
     library = _library()

@@ -12,7 +12,7 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-_LOCK = threading.Lock()
+_LOCK, _TAKING = threading.Lock(), threading.Lock()
 _ARRAYS: dict[Shape, list[np.ndarray]] = {}
 
 
@@ -44,9 +44,10 @@ def take_array(shape: Shape) -> np.ndarray:
 
     Fresh memory costs as much as what is written to it.
     """
-    arrays = _ARRAYS.setdefault(shape, [])
-    for i in range(len(arrays)):
-        if sys.getrefcount(arrays[i]) == 2:  # held by the list and by this very call
-            return arrays[i]
-    arrays.append(np.empty(shape, np.float32))
-    return arrays[-1]
+    with _TAKING:
+        arrays = _ARRAYS.setdefault(shape, [])
+        for i in range(len(arrays)):
+            if sys.getrefcount(arrays[i]) == 2:  # held by the list and by this very call
+                return arrays[i]
+        arrays.append(np.empty(shape, np.float32))
+        return arrays[-1]

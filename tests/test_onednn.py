@@ -1,5 +1,8 @@
 """Convolution and pooling by oneDNN against PyTorch, and as operators of MindSpore against MindSpore's own."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch.nn import functional
 from src import onednn
 from src.cpu_operators import OneDnnConv2d, OneDnnStemPool
 from src.resnet import MINDSPORE_OPERATORS, Operators, ResNet18Trunk, StemPool
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not onednn.is_available(), reason="MindSpore has no oneDNN here")
 
@@ -75,6 +79,20 @@ def test_calls_from_several_threads_do_not_mix():
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda images: onednn.convolution(images, weight, stride=1, padding=1), inputs))
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_first_calls_at_the_same_time_share_what_they_create():
+    # an engine each would have oneDNN refuse what belongs to the other's; switching threads at every chance shows it
+    program = """if True:
+        import sys
+        import numpy as np
+        from src import onednn
+        sys.setswitchinterval(1e-6)
+        images, weight = np.ones((4, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
+        onednn.convolution(images, weight, stride=1, padding=1)
+    """
+    for _ in range(10):
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 class SumOf(nn.Cell):

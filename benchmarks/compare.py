@@ -1,0 +1,137 @@
+"""Ours beside PyTorch, end to end: whole trainings and evaluations as a user runs them, by turns on one machine.
+
+    python -m benchmarks.compare [--data_url DIR --category NAME --pre_ckpt_path FILE] [--epochs 3] [--rounds 3]
+                                 [--readme README.md README_CN.md]
+
+Without data, on the demo's category and a random teacher. Every program runs once a round, each in a process of its
+own; reported are medians over the rounds, the median of the ratios round by round, and the largest peak memory.
+A training of 100 epochs is extrapolated: what was before the first epoch, plus 100 times the median epoch.
+Writes benchmarks/compare.json and, with --readme, the table between the markers there.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.readme import put_into
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks/compare.json"
+PUBLISHED_EPOCHS = 100
+OURS_TRAINING, OURS_EVALUATION = "train.py", "test.py"
+PEER_TRAININGS = {
+    "PyTorch channels_last": ["--layout", "channels_last"],
+    "PyTorch default layout": ["--layout", "default"],
+    "PyTorch channels_last, with our caches": ["--layout", "channels_last", "--cached"],
+}
+PEER_EVALUATION = "PyTorch, image by image"
+
+
+def run(command):
+    """Run a command; return its seconds, its peak memory in MB and its output."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"error: failed with status {process.returncode}: {' '.join(map(str, command))}")
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        return seconds, usage.ru_maxrss / 1024, output.read()
+
+
+def training(seconds, memory, epochs):
+    """Figures of one training from its wall time and its epochs' seconds."""
+    epoch = statistics.median(epochs[1:] or epochs)
+    return {"epoch": epoch, "whole": seconds - sum(epochs) + PUBLISHED_EPOCHS * epoch, "memory": memory}
+
+
+def one_round(args, teacher, folder):
+    """Run everything once; return figures by name."""
+    data = ["--data_url", args.data_url, "--category", args.category]
+    size = ["--image_size", args.image_size]
+    figures = {}
+    ours = [sys.executable, "train.py", *data, *size, "--pre_ckpt_path", teacher, "--train_url", folder]
+    seconds, memory, _ = run([*ours, "--epoch", args.epochs, "--batch_size", args.batch_size])
+    record = json.loads((folder / args.category / "train.json").read_text())
+    figures[OURS_TRAINING] = training(seconds, memory, [epoch["seconds"] for epoch in record["epochs"]])
+    peer = [sys.executable, "-m", "benchmarks.peer"]
+    for name, flags in PEER_TRAININGS.items():
+        command = [*peer, "train", *data, *size, "--epochs", args.epochs, "--batch_size", args.batch_size, *flags]
+        seconds, memory, output = run(command)
+        figures[name] = training(seconds, memory, json.loads(output))
+    checkpoint = folder / args.category / f"{args.category}_last.ckpt"
+    seconds, memory, _ = run([sys.executable, "test.py", *data, "--ckpt_path", checkpoint, "--out_dir", folder])
+    figures[OURS_EVALUATION] = {"whole": seconds, "memory": memory}
+    seconds, memory, _ = run([*peer, "evaluate", *data, *size])
+    figures[PEER_EVALUATION] = {"whole": seconds, "memory": memory}
+    return figures
+
+
+def summarise(rounds):
+    """Return rows: name, median epoch and whole seconds, ratio of ours to it, peak memory."""
+    rows = []
+    for name in rounds[0]:
+        own = OURS_TRAINING if "epoch" in rounds[0][name] else OURS_EVALUATION
+        row = {"name": name, "memory_mb": round(max(figures[name]["memory"] for figures in rounds))}
+        for key in ("epoch", "whole"):
+            if key in rounds[0][name]:
+                row[f"{key}_s"] = round(statistics.median(figures[name][key] for figures in rounds), 2)
+                ratios = [figures[own][key] / figures[name][key] for figures in rounds]
+                row[f"{key}_ratio"] = round(statistics.median(ratios), 2)
+        rows.append(row)
+    return rows
+
+
+def markdown(result):
+    lines = [
+        "| | epoch, s | whole, s | ours / this: epoch | ours / this: whole | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        cells = [row.get(key, "") for key in ("epoch_s", "whole_s", "epoch_ratio", "whole_ratio", "memory_mb")]
+        lines.append(f"| {row['name']} | " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data_url", type=Path, help="data set folder")
+    parser.add_argument("--category")
+    parser.add_argument("--pre_ckpt_path", type=Path, help="teacher's checkpoint")
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=3, help="of each training; the first is not counted")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--readme", type=Path, nargs="+", default=[])
+    args = parser.parse_args()
+    teacher = args.pre_ckpt_path.resolve() if args.pre_ckpt_path else "random"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.data_url is None:
+            args.data_url, args.category = folder / "data", "washer"
+            run([sys.executable, "-m", "src.demo_data", "--out_dir", args.data_url])
+        args.data_url = args.data_url.resolve()
+        rounds = []
+        for i in range(args.rounds):
+            rounds.append(one_round(args, teacher, folder / str(i)))
+            print(markdown({"rows": summarise(rounds)}), f"\n({i + 1} of {args.rounds} rounds)\n", flush=True)
+    names = ("category", "image_size", "batch_size", "epochs", "rounds")
+    settings = {name: getattr(args, name) for name in names}
+    result = {"settings": settings, "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+    result |= {"rows": summarise(rounds), "all_rounds": rounds}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    for readme in args.readme:
+        put_into(readme, "training and evaluation", markdown(result))
+
+
+if __name__ == "__main__":
+    main()
