@@ -3,6 +3,7 @@
 import sys
 import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from src import modelarts
@@ -39,15 +40,16 @@ def main(args: Namespace) -> int:
     samples = list_test(Path(args.eval_url), args.category)
     folder = make_output_folder(Path(args.out_dir) / args.category)
 
-    # 2. Images and network
+    # 2. Network and, while it loads, images
     clock = Clock()
-    images = decode_images(samples, image_size=model.image_size)
-    masks = decode_masks(samples, image_size=model.image_size)
-    clock.lap("decode_seconds")
-    anomaly_map = load_map_function(
-        model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
-    )
-    clock.lap("load_seconds")
+    with ThreadPoolExecutor(2) as pool:
+        images = pool.submit(decode_images, samples, image_size=model.image_size)
+        masks = pool.submit(decode_masks, samples, image_size=model.image_size)
+        anomaly_map = load_map_function(
+            model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
+        )
+        images, masks = images.result(), masks.result()
+    clock.lap("load_and_decode_seconds")
 
     # 3. Maps and metrics
     maps = predict_maps(anomaly_map, images, batch_size=model.batch_size)

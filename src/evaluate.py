@@ -7,7 +7,7 @@ import numpy as np
 from src.calibration import best_f1_threshold, confusion
 from src.dataset import GOOD, Sample
 from src.images import MASK_RULES, binary_mask, to_network_input
-from src.metrics import auroc, image_scores, per_region_overlap, why_undefined
+from src.metrics import PixelRanking, auroc, image_scores, why_undefined
 
 # Images in, float32 (N, 3, S, S); maps out, float32 (N, 1, S, S).
 MapFunction = Callable[[np.ndarray], np.ndarray]
@@ -44,11 +44,13 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
     Returns:
         JSON-serialisable metrics; an undefined one is None, with its reason under "undefined".
     """
-    labels = np.array([sample.is_defective for sample in samples])
+    defects = np.array([sample.defect for sample in samples])
+    labels = defects != GOOD
     scores = image_scores(maps)
     has_pixel_truth = np.array([not sample.is_defective or sample.mask_path is not None for sample in samples])
-    pixel_maps, grey = maps[has_pixel_truth], masks[has_pixel_truth]
+    grey = masks[has_pixel_truth]
     pixel_labels = binary_mask(grey, mask_rule)
+    ranking = PixelRanking(maps[has_pixel_truth])
     undefined: dict[str, str] = {}
 
     def defined(name: str, value: float, reason: str | None) -> float | None:
@@ -60,16 +62,16 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
     pixel_reason = why_undefined(pixel_labels)
     if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
         pixel_reason = "no defective image has a mask"
-    by_rule = {rule: auroc(pixel_maps, binary_mask(grey, rule)) for rule in MASK_RULES}
+    by_rule = {rule: ranking.auroc(binary_mask(grey, rule)) for rule in MASK_RULES}
     return {
         "pixel_auroc": defined("pixel_auroc", by_rule[mask_rule], pixel_reason),
         "image_auroc": defined("image_auroc", auroc(scores, labels), why_undefined(labels)),
-        "pro": defined("pro", per_region_overlap(pixel_maps, pixel_labels), pixel_reason),
+        "pro": defined("pro", ranking.per_region_overlap(pixel_labels), pixel_reason),
         "mask_rule": mask_rule,
         "pixel_auroc_by_mask_rule": {rule: None if np.isnan(value) else value for rule, value in by_rule.items()},
         "by_defect": {
-            defect: _score_defect(defect, samples, scores, maps, masks, mask_rule)
-            for defect in sorted({sample.defect for sample in samples if sample.is_defective})
+            defect: _score_defect(defect, defects, scores, ranking, pixel_labels, has_pixel_truth)
+            for defect in sorted(set(defects[labels].tolist()))
         },
         "images": {
             "test": len(samples),
@@ -82,17 +84,25 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
 
 
 def _score_defect(
-    defect: str, samples: list[Sample], scores: np.ndarray, maps: np.ndarray, masks: np.ndarray, mask_rule: str
+    defect: str,
+    defects: np.ndarray,
+    scores: np.ndarray,
+    ranking: PixelRanking,
+    pixel_labels: np.ndarray,
+    has_pixel_truth: np.ndarray,
 ) -> dict:
-    """AUROC of one defect type against all good images; None where it is undefined."""
-    rows = np.array([sample.defect in (defect, GOOD) for sample in samples])
-    labels = np.array([sample.defect == defect for sample in samples])
-    pixel_rows = rows & np.array([sample.defect == GOOD or sample.mask_path is not None for sample in samples])
-    pixel_labels = binary_mask(masks[pixel_rows], mask_rule)
+    """AUROC of one defect type against all good images; None where it is undefined.
+
+    Args:
+        defects: defect type of every image, (N,).
+        ranking, pixel_labels: of the images that ``has_pixel_truth``, bool (N,), selects.
+    """
+    labels, rows = defects == defect, np.isin(defects, (defect, GOOD))
+    pixel_auroc = ranking.auroc(pixel_labels, rows[has_pixel_truth])
     return {
         "images": int(labels.sum()),
         "image_auroc": None if why_undefined(labels[rows]) else auroc(scores[rows], labels[rows]),
-        "pixel_auroc": None if why_undefined(pixel_labels) else auroc(maps[pixel_rows], pixel_labels),
+        "pixel_auroc": None if np.isnan(pixel_auroc) else pixel_auroc,
     }
 
 

@@ -3,6 +3,8 @@
 An undefined metric is ``nan``; ``why_undefined`` tells the reason.
 """
 
+import math
+
 import numpy as np
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score
@@ -33,48 +35,76 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         ValueError: a score is not finite, or shapes differ.
     """
-    _check(scores, labels)
+    _check_shapes(scores, labels)
+    _check_finite(scores)
     if why_undefined(labels):
         return float("nan")
     return float(roc_auc_score(labels.ravel(), scores.ravel()))
 
 
-def per_region_overlap(maps: np.ndarray, masks: np.ndarray, max_fpr: float = PRO_MAX_FPR) -> float:
-    """Area under the PRO curve up to ``max_fpr``, divided by ``max_fpr`` (Bergmann et al. 2021, section 4.3.1).
-
-    At each threshold, PRO is the mean over ground-truth regions of the share of the region that is above it. The curve
-    over the false positive rate is exact: one sort of all pixels, no sampled thresholds.
+class PixelRanking:
+    """Anomaly maps whose pixels are sorted once, for all the metrics over them.
 
     Args:
         maps: float32 (N, H, W).
-        masks: bool (N, H, W).
 
     Raises:
-        ValueError: a map value is not finite, or shapes differ.
+        ValueError: a value is not finite.
     """
-    _check(maps, masks)
-    if why_undefined(masks):
-        return float("nan")
-    return _area_up_to(*pro_curve(maps, masks), max_fpr) / max_fpr
+
+    def __init__(self, maps: np.ndarray):
+        _check_finite(maps)
+        self.maps = maps
+        self._order = np.argsort(maps, axis=None)[::-1]
+
+    def auroc(self, labels: np.ndarray, rows: np.ndarray | None = None) -> float:
+        """Area under the ROC curve, as ``auroc``'s; of the images that ``rows``, bool (N,), selects, if given.
+
+        Args:
+            labels: bool (N, H, W).
+        """
+        _check_shapes(self.maps, labels)
+        order = self._order
+        if rows is not None:
+            order = order[rows[order // math.prod(labels.shape[1:])]]
+        sorted_labels = labels.ravel()[order]
+        if why_undefined(sorted_labels):
+            return float("nan")
+        is_last = _is_last_of_equals(self.maps.ravel()[order])
+        positives = np.cumsum(sorted_labels)[is_last]
+        negatives = np.flatnonzero(is_last) + 1 - positives
+        area = np.trapz(np.append(0, positives), np.append(0, negatives))
+        return float(area / (positives[-1] * negatives[-1]))
+
+    def pro_curve(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return false positive rate and PRO at every distinct score, from (0, 0) on; both classes must be present.
+
+        Args:
+            masks: bool (N, H, W).
+        """
+        is_last = _is_last_of_equals(self.maps.ravel()[self._order])
+        fpr = np.cumsum(~masks.ravel()[self._order])[is_last] / np.count_nonzero(~masks)
+        pro = np.cumsum(_overlap_gain(masks).ravel()[self._order], dtype=np.float64)[is_last]
+        return np.append(0.0, fpr), np.append(0.0, pro)
+
+    def per_region_overlap(self, masks: np.ndarray, max_fpr: float = PRO_MAX_FPR) -> float:
+        """Area under the PRO curve up to ``max_fpr``, divided by ``max_fpr`` (Bergmann et al. 2021, section 4.3.1).
+
+        At each threshold, PRO is the mean over ground-truth regions of the share of the region that is above it. The
+        curve over the false positive rate is exact: all scores, no sampled thresholds. ``nan`` without both classes.
+
+        Args:
+            masks: bool (N, H, W).
+        """
+        _check_shapes(self.maps, masks)
+        if why_undefined(masks):
+            return float("nan")
+        return _area_up_to(*self.pro_curve(masks), max_fpr) / max_fpr
 
 
-def pro_curve(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return false positive rate and PRO at every distinct score, from (0, 0) on; both classes must be present.
-
-    Args:
-        maps: float32 (N, H, W).
-        masks: bool (N, H, W).
-    """
-    overlap_gain = _overlap_gain(masks)
-    order = np.argsort(maps, axis=None, kind="stable")[::-1]
-    thresholds = maps.ravel()[order]
-    # the curve has one point per distinct score: the last of equal ones
-    is_last = np.append(thresholds[1:] != thresholds[:-1], True)
-    del thresholds
-    fpr = np.cumsum(~masks.ravel()[order])[is_last] / np.count_nonzero(~masks)
-    pro = np.cumsum(overlap_gain.ravel()[order], dtype=np.float64)[is_last]
-    del order, is_last
-    return np.append(0.0, fpr), np.append(0.0, pro)
+def _is_last_of_equals(descending: np.ndarray) -> np.ndarray:
+    """Return where a curve over sorted scores has a point: at the last of equal ones."""
+    return np.append(descending[1:] != descending[:-1], True)
 
 
 def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -127,9 +157,12 @@ def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
     return float(auc(x, y))
 
 
-def _check(scores: np.ndarray, labels: np.ndarray) -> None:
+def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
     if scores.shape != labels.shape:
         raise ValueError(f"scores have shape {scores.shape}, labels {labels.shape}")
+
+
+def _check_finite(scores: np.ndarray) -> None:
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity")
 

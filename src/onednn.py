@@ -105,46 +105,49 @@ def _plain_layout(shape: Shape) -> ctypes.c_void_p:
 
 
 class _WorkSpace:
-    """Memory that grows to what is asked of it and stays."""
+    """Memory for a part's operands in oneDNN's layouts; it grows to what the largest primitive needs, and stays."""
 
     def __init__(self):
         self._memory = np.empty(0, np.uint8)
 
-    def address(self, size: int) -> int:
-        if len(self._memory) < size + _ALIGNMENT:
-            self._memory = np.empty(size + _ALIGNMENT, np.uint8)
-        return -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+    def addresses(self, sizes: list[int]) -> list[int]:
+        """Return an aligned address for each of these numbers of bytes; earlier ones are no longer good."""
+        steps = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        if len(self._memory) < sum(steps) + _ALIGNMENT:
+            self._memory = np.empty(sum(steps) + _ALIGNMENT, np.uint8)
+        start = -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        return [start + sum(steps[:i]) for i in range(len(steps))]
 
 
 @_created_once
-def _work_space(part: int, role: str) -> _WorkSpace:
+def _work_space(part: int) -> _WorkSpace:
     return _WorkSpace()
 
 
 class _Operand:
     """An array of a primitive: a plain one outside, one of the primitive's own layout inside."""
 
-    def __init__(self, shape: Shape, layout: ctypes.c_void_p, *, is_result: bool, space: _WorkSpace):
+    def __init__(self, shape: Shape, layout: ctypes.c_void_p, *, is_result: bool):
         library = _library()
         plain = _plain_layout(shape)
-        self._space = space
         self._is_result = is_result
-        self._size = library.dnnl_memory_desc_get_size(layout)
+        self.inner_size = 0  # bytes
         self._outer = _new(library.dnnl_memory_create, plain, _engine(), None)
         self.memory, self._reorder = self._outer, None
         if not library.dnnl_memory_desc_equal(plain, layout):
+            self.inner_size = library.dnnl_memory_desc_get_size(layout)
             self.memory = _new(library.dnnl_memory_create, layout, _engine(), None)
             source, target = (layout, plain) if is_result else (plain, layout)
             create = library.dnnl_reorder_primitive_desc_create
             descriptor = _new(create, source, _engine(), target, _engine(), None)
             self._reorder = _new(library.dnnl_primitive_create, descriptor)
 
-    def bind(self, array: np.ndarray) -> None:
-        """Let the outer array be this one."""
+    def bind(self, array: np.ndarray, inner_address: int) -> None:
+        """Let the outer array be this one, and the inner one, if there is one, begin at this address."""
         set_data = _library().dnnl_memory_set_data_handle
         _check(set_data(self._outer, ctypes.c_void_p(array.ctypes.data)))
         if self._reorder:
-            _check(set_data(self.memory, ctypes.c_void_p(self._space.address(self._size))))
+            _check(set_data(self.memory, ctypes.c_void_p(inner_address)))
 
     def reorder(self, stream: ctypes.c_void_p) -> None:
         """Move the content in, or out of a result."""
@@ -176,8 +179,8 @@ class _Primitive:
         self._operands = {}
         for kind, shape in shapes.items():
             layout = ctypes.c_void_p(library.dnnl_primitive_desc_query_md(descriptor, _QUERY[kind], 0))
-            space = _work_space(part, f"operand {len(self._operands)}")
-            self._operands[kind] = _Operand(shape, layout, is_result=kind == result, space=space)
+            self._operands[kind] = _Operand(shape, layout, is_result=kind == result)
+        self._space = _work_space(part)
         if opaque:
             layout = ctypes.c_void_p(library.dnnl_primitive_desc_query_md(descriptor, _QUERY[_WORKSPACE], 0))
             if library.dnnl_memory_desc_get_size(layout) != opaque:
@@ -186,8 +189,9 @@ class _Primitive:
 
     def __call__(self, *arrays: np.ndarray, workspace: np.ndarray | None = None) -> None:
         *inputs, result = self._operands.values()
-        for operand, array in zip(self._operands.values(), arrays, strict=True):
-            operand.bind(array)
+        addresses = self._space.addresses([operand.inner_size for operand in self._operands.values()])
+        for operand, array, address in zip(self._operands.values(), arrays, addresses, strict=True):
+            operand.bind(array, address)
         for operand in inputs:
             operand.reorder(self._stream)
         memories = {kind: operand.memory for kind, operand in self._operands.items()}

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 Shape = tuple[int, ...]
 
 _LOCK, _TAKING = threading.Lock(), threading.Lock()
-_ARRAYS: dict[Shape, list[np.ndarray]] = {}
+_BUFFERS: list[np.ndarray] = []  # float32, flat
 
 
 @functools.cache
@@ -40,14 +41,15 @@ def in_parallel(compute: Callable[[int, slice], None], count: int) -> None:
 
 
 def take_array(shape: Shape) -> np.ndarray:
-    """Return a float32 array of any content: one that was taken before, once nobody holds it any more.
+    """Return a float32 array of any content, in memory that was taken before once nobody holds it any more.
 
     Fresh memory costs as much as what is written to it.
     """
+    size = math.prod(shape)
     with _TAKING:
-        arrays = _ARRAYS.setdefault(shape, [])
-        for i in range(len(arrays)):
-            if sys.getrefcount(arrays[i]) == 2:  # held by the list and by this very call
-                return arrays[i]
-        arrays.append(np.empty(shape, np.float32))
-        return arrays[-1]
+        # held by the list and by this very call; the smallest that will do
+        free = [i for i in range(len(_BUFFERS)) if sys.getrefcount(_BUFFERS[i]) == 2 and len(_BUFFERS[i]) >= size]
+        if not free:
+            _BUFFERS.append(np.empty(size, np.float32))
+            free = [len(_BUFFERS) - 1]
+        return _BUFFERS[min(free, key=lambda i: len(_BUFFERS[i]))][:size].reshape(shape)

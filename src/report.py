@@ -21,7 +21,7 @@ from sklearn.metrics import roc_curve
 
 from src.dataset import Sample
 from src.images import binary_mask
-from src.metrics import PRO_MAX_FPR, bootstrap_auroc, image_scores, pro_curve, why_undefined
+from src.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, why_undefined
 from src.pictures import colour_map, defect_overlay, scale_legend, scale_unit
 from src.report_page import INDEX_PAGE, PAGE
 from src.results_table import PUBLISHED_PATH
@@ -186,7 +186,7 @@ def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labe
     if not why_undefined(pixel_labels):
         fpr, tpr, _ = roc_curve(pixel_labels.ravel(), maps.ravel())
         plots.append(("ROC of pixels", fpr, tpr, "true positive rate", 1.0))
-        fpr, pro = pro_curve(maps, pixel_labels)
+        fpr, pro = PixelRanking(maps).pro_curve(pixel_labels)
         inside = fpr <= PRO_MAX_FPR
         plots.append(("PRO", fpr[inside], pro[inside], "per-region overlap", PRO_MAX_FPR))
     for title, x, y, label, limit in plots:

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from src.dataset import Sample
 from src.evaluate import predict_maps, score_maps, three_lines
-from src.metrics import auroc, image_scores, per_region_overlap, why_undefined
+from src.metrics import PixelRanking, auroc, image_scores, why_undefined
 
 MAPS = arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 MASKS = arrays(np.bool_, (2, 5, 6))
@@ -44,13 +44,17 @@ def brute_force_pro(maps, masks, limit=0.3):
 def test_metrics_agree_with_their_definitions(maps, masks):
     if why_undefined(masks):
         assert np.isnan(auroc(maps, masks))
-        assert np.isnan(per_region_overlap(maps, masks))
+        assert np.isnan(PixelRanking(maps).per_region_overlap(masks))
         return
     positive, negative = maps[masks][:, None].astype(float), maps[~masks][None].astype(float)
     by_pairs = ((positive > negative) + 0.5 * (positive == negative)).mean()
     assert auroc(maps, masks) == pytest.approx(by_pairs)
     assert auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
-    assert per_region_overlap(maps, masks) == pytest.approx(brute_force_pro(maps, masks))
+    ranking = PixelRanking(maps)
+    assert ranking.auroc(masks) == pytest.approx(by_pairs)
+    assert ranking.per_region_overlap(masks) == pytest.approx(brute_force_pro(maps, masks))
+    first = ranking.auroc(masks, np.array([True, False]))
+    assert first == pytest.approx(auroc(maps[:1], masks[:1]), nan_ok=True)
 
 
 def test_pro_counts_regions_not_pixels():
@@ -61,7 +65,7 @@ def test_pro_counts_regions_not_pixels():
     maps = np.zeros((1, 20, 20), np.float32)
     maps[0, 1, 1] = 1.0
     # from (0, 0.5) the curve rises to (1, 1) at the threshold 0; its mean height below 0.3 is 0.575
-    assert per_region_overlap(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
+    assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
 def test_regions_are_8_connected():
@@ -69,7 +73,8 @@ def test_regions_are_8_connected():
     masks[0, 0, 0] = masks[0, 1, 1] = True
     maps = np.zeros((1, 4, 4), np.float32)
     maps[0, 0, 0] = 1.0
-    assert per_region_overlap(maps, masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)  # one region, half of it found
+    # one region, half of it found
+    assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
 def test_constant_maps_are_chance():
@@ -77,14 +82,14 @@ def test_constant_maps_are_chance():
     masks[0, :2, :2] = True
     maps = np.full((1, 8, 8), 0.3, np.float32)
     assert auroc(maps, masks) == 0.5
-    assert per_region_overlap(maps, masks) == pytest.approx(0.15)
+    assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.15)
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         auroc(np.array([0.1, np.nan], np.float32), np.array([True, False]))
     with pytest.raises(ValueError, match="shape"):
-        per_region_overlap(np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 3), bool))
+        PixelRanking(np.zeros((1, 2, 2), np.float32)).per_region_overlap(np.zeros((1, 2, 3), bool))
 
 
 def test_reasons():
@@ -114,9 +119,11 @@ def test_score_maps(tmp_path):
     masks[2, 3, 4:8] = 100  # touched, but by less than half
     results = score_maps(maps, masks, samples)
     labels = np.array([0, 0, 1, 1, 1])
-    assert results["image_auroc"] == roc_auc_score(labels, maps.max((1, 2)))
-    assert results["pixel_auroc"] == roc_auc_score((masks >= 128).ravel(), maps.ravel())
-    assert results["pixel_auroc_by_mask_rule"]["dilate"] == roc_auc_score((masks > 0).ravel(), maps.ravel())
+    assert results["image_auroc"] == pytest.approx(roc_auc_score(labels, maps.max((1, 2))), rel=1e-12)
+    assert results["pixel_auroc"] == pytest.approx(roc_auc_score((masks >= 128).ravel(), maps.ravel()), rel=1e-12)
+    assert results["pixel_auroc_by_mask_rule"]["dilate"] == pytest.approx(
+        roc_auc_score((masks > 0).ravel(), maps.ravel()), rel=1e-12
+    )
     assert results["pro"] == pytest.approx(brute_force_pro(maps, masks >= 128))
     assert results["by_defect"]["hole"]["image_auroc"] == roc_auc_score(labels[:4], maps[:4].max((1, 2)))
     assert results["images"] == {"test": 5, "good": 2, "defective": 3, "in_pixel_metrics": 5}
@@ -129,7 +136,7 @@ def test_unlabelled_defects_count_for_images_only(tmp_path):
     masks[[0, 1, 3]] = 0
     results = score_maps(maps, masks, make_samples(tmp_path, ["good", "good", "hole-m", "stain"]))
     assert results["images"]["in_pixel_metrics"] == 3
-    assert results["pixel_auroc"] == roc_auc_score((masks[:3] > 0).ravel(), maps[:3].ravel())
+    assert results["pixel_auroc"] == pytest.approx(roc_auc_score((masks[:3] > 0).ravel(), maps[:3].ravel()), rel=1e-12)
     assert results["by_defect"]["stain"]["pixel_auroc"] is None
     assert results["by_defect"]["stain"]["image_auroc"] is not None
 

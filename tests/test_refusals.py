@@ -83,10 +83,10 @@ def copy(source, target):
         ),
     ],
 )
-def test_evaluation_refuses_a_damaged_category(refused, tree, random_backbone, tmp_path, damage, message):
+def test_evaluation_refuses_a_damaged_category(refused, tree, trained, tmp_path, damage, message):
     damage(tree / "widget")
-    flags = ("--eval_url", tree, "--ckpt_path", random_backbone, "--category", "widget", "--out_dir", tmp_path / "out")
-    assert message in refused(test_entry, *flags, "--image_size", "64")
+    flags = ("--eval_url", tree, "--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget")
+    assert message in refused(test_entry, *flags, "--out_dir", tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
