@@ -210,18 +210,25 @@ def trunk_flops(size):
     return 2 * work
 
 
-def peak_flops(threads):
-    """What a product of two large float32 matrices reaches here, per second."""
-    import torch
+PEAK = """
+import sys, time, statistics, torch
+torch.set_num_threads(int(sys.argv[1]))
+matrix, seconds = torch.rand(2048, 2048), []
+for _ in range(9):
+    started = time.perf_counter()
+    matrix @ matrix
+    seconds.append(time.perf_counter() - started)
+print(2 * 2048**3 / statistics.median(seconds))
+"""
 
-    torch.set_num_threads(threads)
-    matrix = torch.rand(2048, 2048)
-    seconds = []
-    for _ in range(9):
-        started = time.perf_counter()
-        matrix @ matrix
-        seconds.append(time.perf_counter() - started)
-    return 2 * 2048**3 / statistics.median(seconds)
+
+def peak_flops(threads):
+    """What a product of two large float32 matrices reaches here, per second.
+
+    In a process of its own: a child's peak memory is never below its parent's, which therefore stays small.
+    """
+    command = [sys.executable, "-c", PEAK, str(threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT).stdout)
 
 
 def table(milliseconds, memory, maps, *, flops, peak):
