@@ -6,7 +6,7 @@
 Without data, on the demo's category and a random teacher. Every program runs once a round, each in a process of its
 own; reported are medians over the rounds, the median of the ratios round by round, and the largest peak memory.
 A training of 100 epochs is extrapolated: what was before the first epoch, plus 100 times the median epoch.
-Writes benchmarks/compare.json and, with --readme, the table between the markers there.
+With --readme the table goes between the markers there, and all figures into benchmarks/compare.json.
 """
 
 import argparse
@@ -113,6 +113,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--readme", type=Path, nargs="+", default=[])
     args = parser.parse_args()
+    if args.epochs < 2:
+        parser.error(f"--epochs {args.epochs}: the first is not counted, expected 2 or more")
     teacher = args.pre_ckpt_path.resolve() if args.pre_ckpt_path else "random"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -128,7 +130,8 @@ def main():
     settings = {name: getattr(args, name) for name in names}
     result = {"settings": settings, "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
     result |= {"rows": summarise(rounds), "all_rounds": rounds}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    if args.readme:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for readme in args.readme:
         put_into(readme, "training and evaluation", markdown(result))
 
