@@ -16,8 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
-from src import onednn
-
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
@@ -54,6 +52,8 @@ def prepare_environment(*, own_convolutions: bool = False) -> None:
             (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2
             kernel, to which it is therefore held.
     """
+    from src import onednn  # brings numpy, which a sweep's workers have no use for
+
     if own_convolutions or not onednn.is_available():
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("GLOG_v", "3")

@@ -18,6 +18,7 @@ WITHOUT_MINDSPORE = (
     *("images", "metrics", "evaluate", "config", "sidecar", "store", "dataset_check", "manifest", "demo_data"),
     *("calibration", "calibrate", "predict", "regions", "pictures", "report", "report_page"),
     *("sweep", "sweep_state", "sweep_task", "sweep_view", "results_table"),
+    *("onednn", "parallel", "feature_distance"),
 )
 SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci/run", ROOT / "ascend_310_infer/build.sh"]
 
@@ -58,6 +59,10 @@ def test_bad_usage_is_told_without_the_slow_import():
     slow = "{'mindspore', 'torch', 'onnxruntime'}"
     code = f"import sys, {', '.join(ENTRY_POINTS)}; sys.exit(bool({slow} & sys.modules.keys()))"
     assert run_python("-c", code).returncode == 0
+
+
+def test_a_sweep_s_worker_imports_no_package():
+    assert run_python("-c", "import sys, src.sweep_task; sys.exit('numpy' in sys.modules)").returncode == 0
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
