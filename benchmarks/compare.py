@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.readme import put_into
+from src.results_table import replace_marked
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/compare.json"
@@ -133,7 +133,7 @@ def main():
     if args.readme:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for readme in args.readme:
-        put_into(readme, "training and evaluation", markdown(result))
+        replace_marked(readme, "training and evaluation", lambda _: markdown(result))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.readme import put_into
+from src.results_table import replace_marked
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "ascend_310_infer/build/stpm_infer"
@@ -294,7 +294,7 @@ def main():
     print(f"{side}x{side}, batch {args.batch_size}, {args.threads} threads, {args.rounds} interleaved rounds of "
           f"{args.calls} calls; peak {peak / 1e9:.0f} GFLOP/s\n\n{rows}")  # fmt: skip
     for readme in args.readme:
-        put_into(readme, f"inference, batch {args.batch_size}", rows)
+        replace_marked(readme, f"inference, batch {args.batch_size}", lambda _: rows)
     if args.image_path:
         print(f"{args.image_path}: {time_preprocessing(args.image_path, side):.1f} ms from file to network input")
 

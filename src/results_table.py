@@ -7,7 +7,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from src.utils import InputError, atomic_path, read_json, run_entry_point, write_json
@@ -15,8 +15,6 @@ from src.utils import InputError, atomic_path, read_json, run_entry_point, write
 METRICS = ("pixel_auroc", "image_auroc", "pro")
 PUBLISHED_PATH = Path(__file__).with_name("published.json")
 SOURCES = ("model_zoo", "paper_code")
-# What stands around the table in a README.
-_BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 _HEADING = (
     "| category | pixel AUROC | image AUROC | PRO "
     "| model zoo (pixel / image) | paper's code (pixel / image / PRO) |\n| --- | --- | --- | --- | --- | --- |\n"
@@ -121,19 +119,34 @@ def readme_table(results: dict, *, heading: str) -> str:
     return to_markdown(table, heading=heading)
 
 
-def update_readme(path: Path, results: dict) -> None:
-    """Replace the rows of the table that stands between the two marks in a README; its heading stays.
+def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None:
+    """Replace what stands in a README between the marks ``<!-- name: begin -->`` and ``<!-- name: end -->``.
+
+    Args:
+        replace: what stands there to what shall.
 
     Raises:
         InputError: the marks are not there.
     """
-    text = path.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(_BEGIN)
-    before, end, foot = rest.partition(_END)
+    marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, begin, rest = path.read_text(encoding="utf-8").partition(marks[0])
+    before, end, foot = rest.partition(marks[1])
     if not begin or not end:
-        raise InputError(f"{path}: has no lines {_BEGIN} and {_END}")
-    heading = "".join(line + "\n" for line in before.strip().splitlines()[:2])
-    _write_text(path, f"{head}{begin}\n\n{readme_table(results, heading=heading)}\n{end}{foot}")
+        raise InputError(f"{path}: has no lines {marks[0]} and {marks[1]}")
+    _write_text(path, f"{head}{begin}\n\n{replace(before.strip()).strip()}\n\n{end}{foot}")
+
+
+def update_readme(path: Path, results: dict) -> None:
+    """Replace the rows of the table of results in a README; its heading stays.
+
+    Raises:
+        InputError: its marks are not there.
+    """
+
+    def replace(before: str) -> str:
+        return readme_table(results, heading="".join(line + "\n" for line in before.splitlines()[:2]))
+
+    replace_marked(path, "results", replace)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
