@@ -162,11 +162,11 @@ def _execute(primitive: ctypes.c_void_p, stream: ctypes.c_void_p, memories: dict
 
 
 class _Primitive:
-    """A computation on arrays of fixed shapes. The last operand is the result, and so is a workspace written forward.
+    """A computation on arrays of fixed shapes.
 
     Args:
         descriptor: of the primitive.
-        shapes: shape of every operand by its kind.
+        shapes: shape of every operand by its kind, the result's last.
         part: number of the part of a batch that it computes; parts run at the same time.
         opaque: bytes of the workspace that goes from forward to backward, in no layout of ours; 0: there is none.
     """
@@ -203,11 +203,15 @@ class _Primitive:
         result.reorder(self._stream)
 
 
+def _output_shape(images: Shape, weight: Shape, stride: int, padding: int) -> Shape:
+    return images[0], weight[0], *((side + 2 * padding - weight[2]) // stride + 1 for side in images[2:])
+
+
 @_created_once
 def _convolution(result: int, images: Shape, weight: Shape, stride: int, padding: int, part: int) -> _Primitive:
     """Return the convolution's primitive whose result is of kind ``result``: its output or one of its gradients."""
     library = _library()
-    output = (images[0], weight[0], *((side + 2 * padding - weight[2]) // stride + 1 for side in images[2:]))
+    output = _output_shape(images, weight, stride, padding)
     x, w, y = _any_layout(images), _any_layout(weight), _any_layout(output)
     geometry = (_numbers((stride,) * 2), _numbers((0, 0)), _numbers((padding,) * 2), _numbers((padding,) * 2))
     create = library.dnnl_convolution_forward_primitive_desc_create
@@ -241,31 +245,31 @@ def _max_pool(images: Shape, part: int) -> tuple[_Primitive, _Primitive]:
     )
 
 
-def convolution(images: np.ndarray, weight: np.ndarray, *, stride: int, padding: int) -> np.ndarray:
-    """Convolve float32 (N, C, H, W), contiguous, with float32 (K, C, k, k): float32 (N, K, H', W')."""
-    height, width = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in images.shape[2:])
-    output = take_array((len(images), len(weight), height, width))
+def _apply(
+    result_kind: int, source: np.ndarray, weight: np.ndarray, result: np.ndarray, *, stride: int, padding: int
+) -> np.ndarray:
+    """Compute a convolution's output from its images, or the gradient by these from that by the output."""
+    images = source if result_kind == _DST else result
 
     def compute(part: int, rows: slice) -> None:
-        primitive = _convolution(_DST, images[rows].shape, weight.shape, stride, padding, part)
-        primitive(images[rows], weight, output[rows])
+        primitive = _convolution(result_kind, images[rows].shape, weight.shape, stride, padding, part)
+        primitive(source[rows], weight, result[rows])
 
-    in_parallel(compute, len(images))
-    return output
+    in_parallel(compute, len(source))
+    return result
+
+
+def convolution(images: np.ndarray, weight: np.ndarray, *, stride: int, padding: int) -> np.ndarray:
+    """Convolve float32 (N, C, H, W), contiguous, with float32 (K, C, k, k): float32 (N, K, H', W')."""
+    output = take_array(_output_shape(images.shape, weight.shape, stride, padding))
+    return _apply(_DST, images, weight, output, stride=stride, padding=padding)
 
 
 def convolution_input_gradient(
     gradient: np.ndarray, weight: np.ndarray, image_shape: Shape, *, stride: int, padding: int
 ) -> np.ndarray:
     """Return the gradient by the images, float32 ``image_shape``, from that by the output, (N, K, H', W')."""
-    result = take_array(image_shape)
-
-    def compute(part: int, rows: slice) -> None:
-        primitive = _convolution(_DIFF_SRC, result[rows].shape, weight.shape, stride, padding, part)
-        primitive(gradient[rows], weight, result[rows])
-
-    in_parallel(compute, len(gradient))
-    return result
+    return _apply(_DIFF_SRC, gradient, weight, take_array(image_shape), stride=stride, padding=padding)
 
 
 def convolution_weight_gradient(

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import csv
 import json
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ from src.dataset import list_images
 from src.evaluate import MapFunction, verdict
 from src.images import load_image_and_size, to_network_input
 from src.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
+from src.parallel import core_count
 from src.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from src.regions import Region, find_regions
 from src.utils import LOGGER, InputError, atomic_path, make_output_folder, run_entry_point
@@ -68,7 +68,7 @@ def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Pi
         except InputError as error:
             return Picture(path, error=str(error))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # more would only get in the network's way
+    with ThreadPoolExecutor(core_count()) as pool:  # more would only get in the network's way
         window: deque[Future[Picture]] = deque()
         for path in paths:
             window.append(pool.submit(load, path))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from src.config import FLAGS, build_parser
 from src.dataset import list_categories
+from src.parallel import core_count
 from src.report import REPORT_NAME, write_index
 from src.results_table import write_tables
 from src.sweep_state import Job, Programs
@@ -129,7 +130,7 @@ def start_ray(device_num: int) -> dict[str, float]:
             ) from error
     else:
         # more trainings at a time than cores are the user's choice
-        cores = max(len(os.sched_getaffinity(0)), device_num)
+        cores = max(core_count(), device_num)
         ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
     return ray.cluster_resources()
 
