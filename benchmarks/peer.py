@@ -46,18 +46,39 @@ class Pictures(Dataset):
         return ((torch.from_numpy(np.array(image)).float() / 255 - MEAN) / STD).permute(2, 0, 1)
 
 
+class Training:
+    """Teacher, student and optimiser in a memory layout, and a training step."""
+
+    def __init__(self, layout):
+        self.layout = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        self.teacher, self.student = (random_resnet(seed).to(memory_format=self.layout) for seed in (0, 1))
+        self.student.train()
+        options = {"weight_decay": WEIGHT_DECAY, "nesterov": True}
+        self.optimiser = torch.optim.SGD(self.student.parameters(), LR, MOMENTUM, **options)
+
+    def features(self, images):
+        """The teacher's features."""
+        with torch.no_grad():
+            return self.teacher(images.contiguous(memory_format=self.layout))
+
+    def step(self, images, features=None):
+        """Train on a batch; without ``features`` the teacher computes them now. Return the loss."""
+        images = images.contiguous(memory_format=self.layout)
+        value = loss(features or self.features(images), self.student(images))
+        self.optimiser.zero_grad()
+        value.backward()
+        self.optimiser.step()
+        return value.item()
+
+
 def train(args):
-    layout = torch.channels_last if args.layout == "channels_last" else torch.contiguous_format
-    teacher, student = (random_resnet(seed).to(memory_format=layout) for seed in (0, 1))
-    student.train()
-    optimiser = torch.optim.SGD(student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
+    training = Training(args.layout)
     paths = sorted((Path(args.data_url) / args.category / "train/good").iterdir())
     data = Pictures(paths, args.image_size)
     processes = DECODING_PROCESSES
     if args.cached:
         images = torch.stack(list(DataLoader(data, batch_size=None, num_workers=processes)))
-        with torch.no_grad():
-            features = [teacher(batch.contiguous(memory_format=layout)) for batch in images.split(8)]
+        features = [training.features(batch) for batch in images.split(8)]
         data, processes = TensorDataset(images, *(torch.cat(level) for level in zip(*features, strict=True))), 0
     loader = DataLoader(data, args.batch_size, shuffle=True, num_workers=processes)
     seconds = []
@@ -65,15 +86,7 @@ def train(args):
         started = time.perf_counter()
         for batch in loader:
             images, *features = batch if args.cached else [batch]
-            images = images.contiguous(memory_format=layout)
-            if not args.cached:
-                with torch.no_grad():
-                    features = teacher(images)
-            value = loss(features, student(images))
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            value.item()
+            training.step(images, features)
         seconds.append(time.perf_counter() - started)
     return seconds
 

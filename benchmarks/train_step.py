@@ -3,9 +3,9 @@
     python -m benchmarks.train_step [--steps 5] [--batch_size 32] [--image_size 256]
 
 Ours: the student's step with the teacher's features cached, as train.py runs it on CPU. PyTorch: the whole eager
-step, the teacher inside, as the paper's code does it, in channels_last and in the default layout, and held to AVX2 as
-ours is. Each runs in a process of its own, warmed up, and does one step at a time by turns; reported are medians and
-the median of the ratios step by step.
+step, the teacher inside, as the paper's code does it, in channels_last and in the default layout, and held to AVX2 to
+tell what AVX-512 gives. Each runs in a process of its own, warmed up, and does one step at a time by turns; reported
+are medians and the median of the ratios step by step.
 """
 
 import argparse
@@ -20,9 +20,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = ("ours", "torch channels_last", "torch default", "torch channels_last AVX2")
-# The instruction set that MindSpore's convolutions are held to (see src.utils.prepare_environment).
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-LR, MOMENTUM, WEIGHT_DECAY = 0.4, 0.9, 1e-4
 
 
 def make_ours(images):
@@ -31,6 +29,7 @@ def make_ours(images):
     set_up_device("CPU")
     from mindspore import Tensor, nn
 
+    from src.config import FLAGS
     from src.loss import StudentLoss
     from src.stpm import STPM
     from src.teacher import NormalisedTeacher
@@ -39,34 +38,21 @@ def make_ours(images):
     set_seed(1)
     stpm = STPM()
     features = NormalisedTeacher(stpm.model_t)(Tensor(images))
-    optimiser = build_optimiser(stpm, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimiser = build_optimiser(stpm, **{name: FLAGS[name]["default"] for name in ("lr", "momentum", "weight_decay")})
     network = nn.TrainOneStepCell(StudentLoss(stpm.model_s), optimiser)
     network.set_train()
     inputs = [Tensor(images), *features]
     return lambda: float(network(*inputs).asnumpy())
 
 
-def make_torch(images, memory_format):
+def make_torch(images, layout):
     import torch
 
-    from tests.torch_reference import ResNet18, loss
+    from benchmarks.peer import Training
 
-    torch.manual_seed(1)
-    teacher = ResNet18().eval().to(memory_format=memory_format)
-    student = ResNet18().train().to(memory_format=memory_format)
-    optimiser = torch.optim.SGD(student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
-    batch = torch.from_numpy(images).contiguous(memory_format=memory_format)
-
-    def step():
-        with torch.no_grad():
-            features = teacher(batch)
-        value = loss(features, student(batch))
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        return value.item()
-
-    return step
+    training = Training(layout)
+    batch = torch.from_numpy(images).contiguous(memory_format=training.layout)
+    return lambda: training.step(batch)
 
 
 def work(name, batch_size, image_size):
@@ -75,9 +61,7 @@ def work(name, batch_size, image_size):
     if name == "ours":
         step = make_ours(images)
     else:
-        import torch
-
-        step = make_torch(images, torch.channels_last if "channels_last" in name else torch.contiguous_format)
+        step = make_torch(images, "channels_last" if "channels_last" in name else "default")
     step()
     step()
     print("ready", flush=True)

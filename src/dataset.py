@@ -37,6 +37,11 @@ class Sample:
     def is_defective(self) -> bool:
         return self.defect != GOOD
 
+    @property
+    def has_pixel_truth(self) -> bool:
+        """Whether it is known of every pixel if it is defective: of good images it is, of others by their mask."""
+        return not self.is_defective or self.mask_path is not None
+
 
 def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))

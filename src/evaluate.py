@@ -47,7 +47,7 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
     defects = np.array([sample.defect for sample in samples])
     labels = defects != GOOD
     scores = image_scores(maps)
-    has_pixel_truth = np.array([not sample.is_defective or sample.mask_path is not None for sample in samples])
+    has_pixel_truth = np.array([sample.has_pixel_truth for sample in samples])
     grey = masks[has_pixel_truth]
     pixel_labels = binary_mask(grey, mask_rule)
     ranking = PixelRanking(maps[has_pixel_truth])

@@ -49,7 +49,7 @@ def write_report(
     """
     labels = np.array([sample.is_defective for sample in samples])
     scores = image_scores(maps)
-    has_truth = np.array([not sample.is_defective or sample.mask_path is not None for sample in samples])
+    has_truth = np.array([sample.has_pixel_truth for sample in samples])
     pixel_labels = binary_mask(masks[has_truth], results["mask_rule"])
     intervals = _intervals(scores, labels, maps[has_truth], pixel_labels)
     threshold = results["decision"]["threshold"] if results["decision"] else None

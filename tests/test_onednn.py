@@ -10,11 +10,12 @@ from mindspore import Tensor, nn, ops
 from torch.nn import functional
 
 from src import onednn
-from src.cpu_operators import OneDnnConv2d, OneDnnStemPool
+from src.cpu_operators import FusedDistance, OneDnnConv2d, OneDnnStemPool
+from src.loss import Distance, normalise
 from src.resnet import MINDSPORE_OPERATORS, Operators, ResNet18Trunk, StemPool
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(not onednn.is_available(), reason="MindSpore has no oneDNN here")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
 
 
 def random(*shape):
@@ -124,6 +125,16 @@ def test_a_trunk_of_these_operators_is_mindspores_own(device):
         results.append([array.asnumpy() for array in (*trunk(x), *gradient(x))])
     assert all(difference(a, b) < 1e-4 for a, b in zip(*results, strict=True))
     assert [p.name for p in trunks[0].trainable_params()] == [p.name for p in trunks[1].trainable_params()]
+
+
+def test_distances_and_their_gradients_are_the_same(device):
+    # the one that other devices compute, which no other test on CPU runs
+    teacher, student = normalise(Tensor(random(3, 8, 4, 4))), Tensor(random(3, 8, 4, 4) + 1)
+    results = []
+    for distance in (Distance(), FusedDistance(eps=1e-12)):
+        gradient = ops.GradOperation(get_all=True)(distance)(teacher, student)[1]
+        results.append((distance(teacher, student).asnumpy(), gradient.asnumpy()))
+    assert all(difference(a, b) < 1e-5 for a, b in zip(*results, strict=True))
 
 
 def test_stem_pools_are_the_same(device):
