@@ -50,7 +50,7 @@ def main(args: Namespace) -> int:
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
     from src.exporter import write_model
-    from src.stpm import AnomalyMap, fold_batch_norm, load_stpm, map_function
+    from src.stpm import AnomalyMap, AnomalyMaps, fold_batch_norm, load_stpm
 
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
     network = AnomalyMap(fold_batch_norm(stpm, export_size=size), image_size=size, for_export=True)
@@ -58,7 +58,7 @@ def main(args: Namespace) -> int:
     # 3. Write, verify, and only then give the file its name
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
-        reference = map_function(stpm, image_size=size)
+        reference = AnomalyMaps(stpm, image_size=size)
         difference = verify(temporary, reference, input_shape)
     LOGGER.info("exported: %s", path)
 

@@ -135,13 +135,14 @@ def warn_of_few_steps(steps: int) -> None:
 def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Callable[[], dict]:  # noqa: F821
     """Return a function that computes the metrics of the student as it is then."""
     from src.evaluate import predict_maps, score_maps
-    from src.stpm import map_function
+    from src.stpm import AnomalyMaps
 
     images = decode_images(samples, image_size=args.image_size)
     masks = decode_masks(samples, image_size=args.image_size)
-    anomaly_map = map_function(stpm, image_size=args.image_size)
+    anomaly_map = AnomalyMaps(stpm, image_size=args.image_size)
 
     def evaluate() -> dict:
+        anomaly_map.renew()
         maps = predict_maps(anomaly_map, images, batch_size=args.eval_batch_size)
         return score_maps(maps, masks, samples, mask_rule=args.mask_rule)
 
@@ -151,10 +152,10 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
 def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:  # noqa: F821
     """Set the decision threshold by the good images that were not trained on."""
     from src.calibrate import score_good, store_threshold
-    from src.stpm import fold_batch_norm, map_function
+    from src.stpm import AnomalyMaps
 
     image_size = run.config["image_size"]
-    anomaly_map = map_function(fold_batch_norm(run.stpm), image_size=image_size)
+    anomaly_map = AnomalyMaps(run.stpm, image_size=image_size)
     scores = score_good(anomaly_map, held_out, image_size=image_size, batch_size=batch_size)
     store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr)
 

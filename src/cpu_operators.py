@@ -1,135 +1,120 @@
-"""Operators for MindSpore on CPU that are faster than its own there: convolution, stem pooling, the loss of a scale."""
+"""The fast form of the network on CPU, ``src.cpu_trunk``, as cells of MindSpore."""
+
+from itertools import accumulate, pairwise
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from src import onednn
-from src.feature_distance import normalised_distance
+from src.cpu_trunk import SCALES, FrozenTrunk, Weights, frozen_features, student_step
 from src.parallel import Shape
-from src.resnet import MINDSPORE_OPERATORS, Operators
+from src.resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
 
 
-def is_on_cpu() -> bool:
-    """Return whether the device in use is the CPU."""
-    return ms.get_context("device_target") == "CPU"
+def is_fast_on_cpu() -> bool:
+    """Return whether the device in use is the CPU and the cells below can be used there."""
+    return ms.get_context("device_target") == "CPU" and onednn.is_available()
 
 
-def device_operators() -> Operators:
-    """Return the fastest operators for the device in use: those below on CPU, where MindSpore's oneDNN is found."""
-    if is_on_cpu() and onednn.is_available():
-        return Operators(conv=OneDnnConv2d, pool=OneDnnStemPool)
-    return MINDSPORE_OPERATORS
+def trunk_weights(trunk: ResNet18Trunk) -> Weights:
+    """Return copies of a trunk's parameters by their path inside it."""
+    return {name: parameter.asnumpy().copy() for name, parameter in trunk.parameters_and_names()}
 
 
-class OneDnnConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with padding and without bias, for even sides that the stride divides.
+class FrozenFeatures(nn.Cell):
+    """The features of trunks with the weights that they have now; in evaluation, without a gradient.
 
-    Inputs: float32 (N, C, H, W). Outputs: float32 (N, K, H / stride, W / stride).
+    Inputs: images, float32 (N, 3, S, S).
+    Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w), of the first trunk, of the second, ...
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int, **options):
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, **options)
-        self.operator = _convolution_operator(self.weight.shape, stride, padding)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.operator(x, self.weight)
-
-
-def _convolution_operator(weight_shape: tuple[int, ...], stride: int, padding: int) -> ops.Custom:
-    out_channels, in_channels = weight_shape[:2]
-    geometry = {"stride": stride, "padding": padding}
-
-    def forward(images: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return onednn.convolution(images, weight, **geometry)
-
-    def output_shape(images: Shape, weight: Shape) -> Shape:
-        return images[0], out_channels, images[2] // stride, images[3] // stride
-
-    def by_input(gradient: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return onednn.convolution_input_gradient(
-            gradient, weight, input_shape(gradient.shape, weight.shape), **geometry
-        )
-
-    def input_shape(gradient: Shape, weight: Shape) -> Shape:
-        return gradient[0], in_channels, gradient[2] * stride, gradient[3] * stride
-
-    def by_weight(images: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        return onednn.convolution_weight_gradient(images, gradient, weight_shape, **geometry)
-
-    def shape_of_weight(images: Shape, gradient: Shape) -> Shape:
-        return weight_shape
-
-    def first_dtype(first: ms.Type, second: ms.Type) -> ms.Type:
-        return first
-
-    input_gradient = ops.Custom(by_input, input_shape, first_dtype, func_type="pyfunc")
-    weight_gradient = ops.Custom(by_weight, shape_of_weight, first_dtype, func_type="pyfunc")
-
-    def gradients(images: Tensor, weight: Tensor, output: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return input_gradient(gradient, weight), weight_gradient(images, gradient)
-
-    return ops.Custom(forward, output_shape, first_dtype, func_type="pyfunc", bprop=gradients)
-
-
-class OneDnnStemPool(nn.Cell):
-    """What ``src.resnet.StemPool`` computes. Inputs: float32 (N, C, H, W), H and W even. Outputs: a quarter of it."""
-
-    def __init__(self):
+    def __init__(self, *trunks: ResNet18Trunk):
         super().__init__()
-        self.pool = _max_pool_operator()
+        self.frozen: list[FrozenTrunk] = []
+        self.freeze(*trunks)
+        self.features = _features_operator(self.frozen)
 
-    def construct(self, x: Tensor) -> Tensor:
-        return ops.relu(self.pool(x)[0])
+    def freeze(self, *trunks: ResNet18Trunk) -> None:
+        """Take over the weights that the trunks have now."""
+        self.frozen[:] = (FrozenTrunk(trunk_weights(trunk), eps=BN_EPS) for trunk in trunks)
 
-
-def _max_pool_operator() -> ops.Custom:
-    def shapes(images: Shape) -> tuple[Shape, Shape]:
-        pooled = images[0], images[1], images[2] // 2, images[3] // 2
-        return pooled, pooled
-
-    def dtypes(images: ms.Type) -> tuple[ms.Type, ms.Type]:
-        return images, ms.uint8
-
-    def input_shape(gradient: Shape, places: Shape) -> Shape:
-        return gradient[0], gradient[1], 2 * gradient[2], 2 * gradient[3]
-
-    def input_dtype(gradient: ms.Type, places: ms.Type) -> ms.Type:
-        return gradient
-
-    input_gradient = ops.Custom(onednn.max_pool_gradient, input_shape, input_dtype, func_type="pyfunc")
-
-    def gradients(images: Tensor, output: tuple[Tensor, Tensor], gradient: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        return (input_gradient(gradient[0], output[1]),)
-
-    return ops.Custom(onednn.max_pool, shapes, dtypes, func_type="pyfunc", bprop=gradients)
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.features(ops.stop_gradient(images))
 
 
-class FusedDistance(nn.Cell):
-    """What ``src.loss.Distance`` computes. Inputs: two float32 (N, C, h, w). Outputs: float32 scalar."""
+def _features_operator(trunks: list[FrozenTrunk]) -> ops.Custom:
+    def shapes(images: Shape) -> tuple[Shape, ...]:
+        sides = images[2:]
+        return tuple((images[0], c, *(side // stride for side in sides)) for c, stride in SCALES) * len(trunks)
 
-    def __init__(self, *, eps: float):
+    def dtypes(images: ms.Type) -> tuple[ms.Type, ...]:
+        return (images,) * len(SCALES) * len(trunks)
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return frozen_features(trunks, images)
+
+    return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
+
+
+class FastStudentLoss(nn.Cell):
+    """What ``src.loss.StudentLoss`` computes in training, and the update of the moving statistics.
+
+    The operator takes all weights, and gives all gradients, as one vector each: it cannot take a tuple.
+
+    Inputs: images, float32 (N, 3, S, S), and normalised teacher features at strides 4, 8 and 16. Outputs: scalar.
+    """
+
+    def __init__(self, student: ResNet18Trunk, *, norm_eps: float):
         super().__init__()
-        self.distances = _distance_operator(eps)
+        self.student = student
+        named = dict(student.parameters_and_names())
+        self.weights = ms.ParameterTuple([p for p in named.values() if p.requires_grad])
+        self.statistics = ms.ParameterTuple([p for p in named.values() if not p.requires_grad])
+        self.bounds = tuple(pairwise(accumulate((p.size for p in self.statistics), initial=0)))
+        self.step = _step_operator(named, norm_eps)
 
-    def construct(self, teacher: Tensor, student: Tensor) -> Tensor:
-        return ops.reduce_sum(self.distances(teacher, student)[0])
+    def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
+        losses, _, batch = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights))
+        for parameter, bounds in zip(self.statistics, self.bounds):  # noqa: B905 - graph mode knows no strict
+            moved = parameter * BN_MOMENTUM + batch[bounds[0] : bounds[1]] * (1 - BN_MOMENTUM)
+            ops.assign(parameter, moved)
+        return ops.reduce_sum(losses)
 
 
-def _distance_operator(eps: float) -> ops.Custom:
-    def forward(teacher: np.ndarray, student: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return normalised_distance(teacher, student, eps=eps)
+def flat(parameters: tuple[Tensor, ...]) -> Tensor:
+    """Return all values in one vector."""
+    parts = []
+    for parameter in parameters:
+        parts.append(ops.reshape(parameter, (-1,)))
+    return ops.concat(parts)
 
-    def shapes(teacher: Shape, student: Shape) -> tuple[Shape, Shape]:
-        return (student[0],), student
 
-    def dtypes(teacher: ms.Type, student: ms.Type) -> tuple[ms.Type, ms.Type]:
-        return student, student
+def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
+    shapes_of_weights = {name: p.shape for name, p in named.items() if p.requires_grad}
+    statistics = [name for name, p in named.items() if not p.requires_grad]
+    bounds = tuple(accumulate((int(np.prod(shape)) for shape in shapes_of_weights.values()), initial=0))
+    size_of_statistics = sum(named[name].size for name in statistics)
+
+    def forward(images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray, vector: np.ndarray):
+        pieces = (vector[low:high] for low, high in pairwise(bounds))
+        weights = {name: piece.reshape(s) for (name, s), piece in zip(shapes_of_weights.items(), pieces, strict=True)}
+        losses, gradients, batch = student_step(images, (t4, t8, t16), weights, eps=BN_EPS, norm_eps=norm_eps)
+        gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
+        return losses, gradient, np.concatenate([batch[name] for name in statistics])
+
+    def shapes(images: Shape, t4: Shape, t8: Shape, t16: Shape, vector: Shape) -> tuple[Shape, ...]:
+        return (images[0],), vector, (size_of_statistics,)
+
+    def dtypes(*inputs: ms.Type) -> tuple[ms.Type, ...]:
+        return (ms.float32,) * 3
 
     def gradients(
-        teacher: Tensor, student: Tensor, output: tuple[Tensor, Tensor], gradient: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        # the teacher is frozen: nobody asks for its gradient
-        return ops.zeros_like(teacher), output[1] * ops.reshape(gradient[0], (-1, 1, 1, 1))
+        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor,
+        output: tuple[Tensor, ...], gradient: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        # by the loss's sum: all images' gradients are the same number; nobody asks for those by images and teacher
+        zeros = ops.zeros_like(images), ops.zeros_like(t4), ops.zeros_like(t8), ops.zeros_like(t16)
+        return (*zeros, output[1] * gradient[0][0])
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc", bprop=gradients)

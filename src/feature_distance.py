@@ -22,7 +22,7 @@ def normalised_distance(teacher: np.ndarray, student: np.ndarray, *, eps: float)
     positions = height * width
     losses, gradients = np.empty(count, np.float32), take_array(student.shape)
 
-    def compute(_: int, rows: slice) -> None:
+    def compute(rows: slice) -> None:
         for i in range(rows.start, rows.stop):
             t, s, gradient = (array[i].reshape(channels, positions) for array in (teacher, student, gradients))
             inverse = 1 / np.sqrt(np.einsum("cp,cp->p", s, s) + np.float32(eps))  # (h*w,)

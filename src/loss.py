@@ -5,7 +5,8 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.cpu_operators import FusedDistance, is_on_cpu
+from src.cpu_operators import FastStudentLoss, is_fast_on_cpu
+from src.resnet import ResNet18Trunk
 
 # Keeps the norm of an all-zero feature vector, and its gradient, finite. Against squared norms of 0.1 and more it
 # is below float32's resolution, so results equal torch.nn.functional.normalize's.
@@ -50,7 +51,7 @@ class FeaturePyramidLoss(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.distance = FusedDistance(eps=_NORM_EPS) if is_on_cpu() else Distance()
+        self.distance = Distance()
 
     def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0
@@ -74,6 +75,11 @@ class StudentLoss(nn.Cell):
         return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
 
 
+def student_loss(student: ResNet18Trunk) -> nn.Cell:
+    """Return the loss of a student in training, by images and normalised teacher features, as the device likes it."""
+    return FastStudentLoss(student, norm_eps=_NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
+
+
 class WeightedLoss(nn.Cell):
     """A loss times a weight. Inputs: the weight, float32 (), and the loss's own inputs."""
 
@@ -88,11 +94,11 @@ class WeightedLoss(nn.Cell):
 class TeacherStudentLoss(nn.Cell):
     """Loss of a student against a teacher that sees the same images now. Inputs: images (N, 3, S, S)."""
 
-    def __init__(self, teacher: nn.Cell, student: nn.Cell):
+    def __init__(self, teacher: nn.Cell, loss: nn.Cell):
         super().__init__()
         self.teacher = teacher  # src.teacher.NormalisedTeacher
-        self.student = student
-        self.loss = FeaturePyramidLoss()
+        self.loss = loss  # student_loss(student)
 
     def construct(self, images: Tensor) -> Tensor:
-        return self.loss(self.teacher(images), self.student(images))
+        teacher_4, teacher_8, teacher_16 = self.teacher(images)
+        return self.loss(images, teacher_4, teacher_8, teacher_16)

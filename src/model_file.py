@@ -92,9 +92,9 @@ def load_map_function(
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
         return load_exported(model.path)
-    from src.stpm import fold_batch_norm, load_stpm, map_function
+    from src.stpm import AnomalyMaps, load_stpm
 
-    return map_function(fold_batch_norm(load_stpm(model.path, num_class=num_class)), image_size=model.image_size)
+    return AnomalyMaps(load_stpm(model.path, num_class=num_class), image_size=model.image_size)
 
 
 def load_exported(path: Path) -> MapFunction:

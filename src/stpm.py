@@ -8,12 +8,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.cpu_operators import device_operators
+from src.cpu_operators import FrozenFeatures, is_fast_on_cpu
+from src.cpu_trunk import fold
 from src.loss import normalise
 from src.resnet import (
     BN_EPS,
     BN_MOMENTUM,
     CHANNELS,
+    MINDSPORE_OPERATORS,
     STRIDES,
     ChannelBias,
     ResNet18Trunk,
@@ -52,7 +54,7 @@ class STPM(nn.Cell):
         student_norm: Callable[[int], nn.Cell] = batch_norm,
     ):
         super().__init__()
-        operators = portable_operators(export_size) if export_size else device_operators()
+        operators = portable_operators(export_size) if export_size else MINDSPORE_OPERATORS
         self.model_t = ResNet18Trunk(norm=ChannelBias if folded else frozen_batch_norm, operators=operators)
         self.model_s = ResNet18Trunk(norm=ChannelBias if folded else student_norm, operators=operators)
         for parameter in self.model_t.get_parameters():
@@ -60,6 +62,22 @@ class STPM(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         return self.model_t(images), self.model_s(images)
+
+
+class FrozenSTPM(nn.Cell):
+    """What an STPM computes in evaluation, fast on CPU, with the weights that it had when they were frozen."""
+
+    def __init__(self, stpm: STPM):
+        super().__init__()
+        self.features = FrozenFeatures(stpm.model_t, stpm.model_s)
+
+    def freeze(self, stpm: STPM) -> None:
+        """Take over the weights that the STPM has now."""
+        self.features.freeze(stpm.model_t, stpm.model_s)
+
+    def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        levels = self.features(images)
+        return levels[:3], levels[3:]
 
 
 class ChannelSum(nn.Cell):
@@ -124,14 +142,14 @@ class AnomalyMap(nn.Cell):
     Per scale 0.5 * sum over channels of (t_hat - s_hat)^2, upsampled to the image size; the product over scales.
 
     Args:
-        stpm: teacher and student, folded or not.
+        stpm: teacher and student in whatever form: an STPM, folded or not, or a FrozenSTPM.
         image_size: side of the square images, a multiple of 16.
         for_export: compare the features in (N, H, W, C), which saves MindSpore Lite transpositions.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
     """
 
-    def __init__(self, stpm: STPM, *, image_size: int, for_export: bool = False):
+    def __init__(self, stpm: nn.Cell, *, image_size: int, for_export: bool = False):
         super().__init__()
         self.stpm = stpm
         self.for_export = for_export
@@ -257,35 +275,30 @@ def load_stpm(path: Path, *, num_class: int | None = None) -> STPM:
     return stpm
 
 
-def _fold(arrays: dict[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight and (1, C, 1, 1) bias of a convolution with the batch norm after it folded in."""
-    scale = arrays[f"{norm}.gamma"].astype(np.float64) / np.sqrt(
-        arrays[f"{norm}.moving_variance"].astype(np.float64) + BN_EPS
-    )
-    weight = arrays[f"{conv}.weight"] * scale[:, None, None, None]
-    bias = arrays[f"{norm}.beta"] - arrays[f"{norm}.moving_mean"] * scale
-    return weight.astype(np.float32), bias.astype(np.float32).reshape(1, -1, 1, 1)
-
-
 def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
     """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it.
 
     Args:
         export_size: give the copy the form for export, for images of this size.
     """
-    arrays = named_arrays(stpm)
     folded = STPM(folded=True, export_size=export_size)
-    folded_arrays = {}
+    _load_folded(folded, stpm)
+    folded.set_train(False)
+    return folded
+
+
+def _load_folded(folded: STPM, stpm: STPM) -> None:
+    """Fill the form without batch norm."""
+    arrays, folded_arrays = named_arrays(stpm), {}
     for name, _ in folded.parameters_and_names():
         if not name.endswith(".bias"):
             continue
         norm = name.removesuffix(".bias")
         # "...bn1" follows "...conv1"; in a projection, ".1" follows ".0"
         conv = norm.removesuffix("1") + "0" if "down_sample_layer" in norm else norm.replace("bn", "conv")
-        folded_arrays[f"{conv}.weight"], folded_arrays[name] = _fold(arrays, conv, norm)
+        folded_arrays[f"{conv}.weight"], bias = fold(arrays, conv, norm, eps=BN_EPS)
+        folded_arrays[name] = bias.reshape(1, -1, 1, 1)
     load_checked(named_parameters(folded), folded_arrays, source="folded network")
-    folded.set_train(False)
-    return folded
 
 
 def checkpoint_entries(parameters: dict[str, Parameter]) -> list[dict[str, str | Tensor]]:
@@ -293,12 +306,24 @@ def checkpoint_entries(parameters: dict[str, Parameter]) -> list[dict[str, str |
     return [{"name": name, "data": Tensor(parameter.asnumpy())} for name, parameter in parameters.items()]
 
 
-def map_function(stpm: STPM, *, image_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from images to maps on numpy arrays: float32 (N, 3, S, S) -> (N, 1, S, S)."""
-    anomaly_map = AnomalyMap(stpm, image_size=image_size)
+class AnomalyMaps:
+    """An STPM as a function on numpy arrays: images, float32 (N, 3, S, S), to maps, float32 (N, 1, S, S).
 
-    def compute(images: np.ndarray) -> np.ndarray:
-        anomaly_map.set_train(False)
-        return anomaly_map(Tensor(images)).asnumpy()
+    It computes in the form that suits the device, with the weights that the STPM had when this was made or renewed.
+    """
 
-    return compute
+    def __init__(self, stpm: STPM, *, image_size: int):
+        self._stpm = stpm
+        self._form = FrozenSTPM(stpm) if is_fast_on_cpu() else fold_batch_norm(stpm)
+        self._network = AnomalyMap(self._form, image_size=image_size)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self._network.set_train(False)
+        return self._network(Tensor(images)).asnumpy()
+
+    def renew(self) -> None:
+        """Take over the weights that the STPM has now."""
+        if isinstance(self._form, FrozenSTPM):
+            self._form.freeze(self._stpm)
+        else:
+            _load_folded(self._form, self._stpm)

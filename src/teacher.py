@@ -1,14 +1,15 @@
 """Where a teacher comes from, and its features, computed once."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.cpu_operators import device_operators
+from src.cpu_operators import FrozenFeatures, is_fast_on_cpu
+from src.cpu_trunk import TrainingPass
 from src.images import to_network_input
 from src.loss import normalise
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
@@ -20,14 +21,17 @@ _BATCH_SIZE = 8  # as fast as larger ones on CPU, in less memory
 
 
 class NormalisedTeacher(nn.Cell):
-    """A teacher and the normalisation of its features: images (N, 3, S, S) -> three (N, C, h, w)."""
+    """A teacher with the weights that it has now, and the normalisation of its features.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: three float32 (N, C, h, w).
+    """
 
     def __init__(self, trunk: ResNet18Trunk):
         super().__init__()
-        self.trunk = trunk
+        self.features = FrozenFeatures(trunk) if is_fast_on_cpu() else trunk
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        f1, f2, f3 = self.trunk(images)
+        f1, f2, f3 = self.features(images)
         return normalise(f1), normalise(f2), normalise(f3)
 
 
@@ -46,20 +50,40 @@ def calibrate_random_teacher(trunk: ResNet18Trunk, images: np.ndarray) -> None:
     Args:
         images: uint8 (N, S, S, 3).
     """
-    weights = {name: array for name, array in named_arrays(trunk).items() if name.endswith("weight")}
-    # momentum 0: after a batch the stored statistics are that batch's own
-    norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=0.0)
-    probe = ResNet18Trunk(norm=norm, operators=device_operators())
-    load_checked(named_parameters(probe), named_arrays(probe) | weights, source="random teacher")
-    probe.set_train(True)
+    batch_statistics = _fast_batch_statistics(trunk) if is_fast_on_cpu() else _batch_statistics(trunk)
     collected: dict[str, list[np.ndarray]] = {}
     for rows, _ in _full_batches(len(images)):
-        probe(Tensor(to_network_input(images[rows])))
-        for name, array in named_arrays(probe).items():
-            if "moving_" in name:
-                collected.setdefault(name, []).append(array)
+        for name, array in batch_statistics(to_network_input(images[rows])).items():
+            collected.setdefault(name, []).append(array)
     statistics = {name: np.mean(arrays, axis=0) for name, arrays in collected.items()}
     load_checked(named_parameters(trunk), named_arrays(trunk) | statistics, source="random teacher")
+
+
+def _fast_batch_statistics(trunk: ResNet18Trunk) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return a function from images to the statistics of every batch norm, by the names of the moving ones."""
+    weights = named_arrays(trunk)
+
+    def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+        training = TrainingPass(weights, eps=BN_EPS)
+        training.forward(images)
+        return training.statistics
+
+    return compute
+
+
+def _batch_statistics(trunk: ResNet18Trunk) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return the same by MindSpore's operators."""
+    weights = {name: array for name, array in named_arrays(trunk).items() if name.endswith("weight")}
+    # momentum 0: after a batch the stored statistics are that batch's own
+    probe = ResNet18Trunk(norm=partial(nn.BatchNorm2d, eps=BN_EPS, momentum=0.0))
+    load_checked(named_parameters(probe), named_arrays(probe) | weights, source="random teacher")
+    probe.set_train(True)
+
+    def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+        probe(Tensor(images))
+        return {name: array for name, array in named_arrays(probe).items() if "moving_" in name}
+
+    return compute
 
 
 def prepare_teacher(trunk: ResNet18Trunk, source: str, images: np.ndarray, *, num_class: int | None = None) -> None:

@@ -11,7 +11,7 @@ from mindspore.train import Model
 from src.callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
 from src.dataset import EpochBatches, training_pipeline
 from src.distributed import ALONE, Ranks, ShardedBatches, broadcast_parameters, student_norm
-from src.loss import StudentLoss, TeacherStudentLoss, WeightedLoss
+from src.loss import TeacherStudentLoss, WeightedLoss, student_loss
 from src.run_state import TrainingRun
 from src.stpm import STPM
 from src.teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
@@ -86,10 +86,9 @@ def fit(
         LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
         return None
     stpm = run.stpm
-    if batches.features:
-        network = StudentLoss(stpm.model_s)
-    else:
-        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), stpm.model_s)
+    network = student_loss(stpm.model_s)
+    if not batches.features:
+        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), network)
     # a sink wants batches of one shape, which the smaller last batch of most categories is not
     even = len(batches.images) % batches.batch_size == 0 and batches.batch_size % ranks.count == 0
     use_sink = device_target != "CPU" and even

@@ -11,7 +11,7 @@ import test as test_entry
 from src import exporter, model_file
 from src.images import to_network_input
 from src.sidecar import read_export
-from src.stpm import load_stpm, map_function
+from src.stpm import AnomalyMaps, load_stpm
 from src.utils import InputError
 from tests.conftest import run_python
 
@@ -56,7 +56,7 @@ def test_mindir_is_version_1_of_portable_operators(exported):
 def test_exported_model_computes_the_maps_of_the_checkpoint(exported, trained, suffix):
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
     images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
-    expected = map_function(load_stpm(trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
+    expected = AnomalyMaps(load_stpm(trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 

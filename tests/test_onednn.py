@@ -1,18 +1,17 @@
-"""Convolution and pooling by oneDNN against PyTorch, and as operators of MindSpore against MindSpore's own."""
+"""oneDNN's primitives on numpy arrays against PyTorch."""
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from mindspore import Tensor, nn, ops
 from torch.nn import functional
 
 from src import onednn
-from src.cpu_operators import FusedDistance, OneDnnConv2d, OneDnnStemPool
-from src.loss import Distance, normalise
-from src.resnet import MINDSPORE_OPERATORS, Operators, ResNet18Trunk, StemPool
+from src.onednn import Geometry
+from src.parallel import take_array
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
@@ -26,59 +25,156 @@ def difference(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
-# images, channels in and out, side, kernel, stride: the trunk's kinds; 1 and 5 do not divide into equal parts
+def last(array):
+    """(N, C, H, W) -> (N, H, W, C)"""
+    return np.ascontiguousarray(np.moveaxis(array, 1, 3))
+
+
+def tensor(array):
+    """(N, H, W, C) -> PyTorch's (N, C, H, W), with a gradient."""
+    return torch.tensor(np.moveaxis(array, 3, 1), requires_grad=True)
+
+
+def numpy(tensor):
+    """PyTorch's (N, C, H, W) -> (N, H, W, C)"""
+    return last(tensor.detach().numpy())
+
+
+# images, channels in and out, side, kernel, stride: the trunk's kinds, and one of odd numbers
 @pytest.mark.parametrize(
     ("count", "channels", "filters", "side", "kernel", "stride"),
     [(4, 3, 64, 32, 7, 2), (5, 64, 64, 16, 3, 1), (1, 64, 128, 16, 3, 2), (3, 64, 128, 16, 1, 2), (2, 5, 7, 6, 3, 1)],
 )
-def test_convolution_and_gradients_are_pytorchs(count, channels, filters, side, kernel, stride):
-    images, weight = random(count, channels, side, side), random(filters, channels, kernel, kernel)
-    geometry = {"stride": stride, "padding": kernel // 2}
-    torch_images = torch.tensor(images, requires_grad=True)
-    torch_weight = torch.tensor(weight, requires_grad=True)
-    expected = functional.conv2d(torch_images, torch_weight, **geometry)
-    gradient = random(*expected.shape)
-    expected.backward(torch.tensor(gradient))
+def test_convolution_and_gradients(count, channels, filters, side, kernel, stride):
+    images, weight = random(count, side, side, channels), random(filters, channels, kernel, kernel)
+    geometry = Geometry(weight.shape, stride, kernel // 2)
+    torch_images, torch_weight = tensor(images), torch.tensor(weight, requires_grad=True)
+    expected = functional.conv2d(torch_images, torch_weight, stride=stride, padding=kernel // 2)
+    gradient = random(*numpy(expected).shape)
+    expected.backward(torch.tensor(np.moveaxis(gradient, 3, 1)))
 
-    assert difference(onednn.convolution(images, weight, **geometry), expected.detach().numpy()) < 1e-5
-    by_images = onednn.convolution_input_gradient(gradient, weight, images.shape, **geometry)
-    assert difference(by_images, torch_images.grad.numpy()) < 1e-5
-    by_weight = onednn.convolution_weight_gradient(images, gradient, weight.shape, **geometry)
+    given = np.ascontiguousarray(np.moveaxis(images, 3, 1)) if channels == 3 else images  # pictures come as planes
+    output = np.empty_like(gradient)
+    onednn.convolution(given, weight, output, geometry)
+    assert difference(output, numpy(expected)) < 1e-5
+    by_weight = np.empty_like(weight)
+    onednn.weight_gradient(given, gradient, by_weight, geometry)
     assert difference(by_weight, torch_weight.grad.numpy()) < 1e-5
+    if channels != 3:
+        by_images = np.empty_like(images)
+        onednn.input_gradient(gradient, weight, by_images, geometry)
+        assert difference(by_images, numpy(torch_images.grad)) < 1e-5
 
 
-def test_max_pool_and_gradient_are_pytorchs():
-    images = random(5, 3, 12, 8)
-    images[0, 0] = 1.0  # ties
-    torch_images = torch.tensor(images, requires_grad=True)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("has_shortcut", [False, True])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_convolution_with_what_follows_it(relu, has_shortcut, is_packed):
+    images, weight, bias = random(2, 8, 8, 64), random(32, 64, 3, 3), random(32)
+    shortcut = random(2, 8, 8, 32) if has_shortcut else None
+    geometry = Geometry(weight.shape, 1, 1)
+    expected = numpy(functional.conv2d(tensor(images), torch.tensor(weight), torch.tensor(bias), padding=1))
+    expected = expected + shortcut if has_shortcut else expected
+    expected = np.maximum(expected, 0) if relu else expected
+    if is_packed:
+        weight = onednn.pack_weight(weight, onednn.shape_of(images), geometry, shortcut=has_shortcut, relu=relu)
+    output = np.empty_like(expected)
+    onednn.convolution(images, weight, output, geometry, bias=bias, shortcut=shortcut, relu=relu)
+    assert difference(output, expected) < 1e-5
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("has_addition", [False, True])
+def test_affine(relu, has_addition):
+    x, scale, shift, addition = random(3, 4, 6, 5), random(5), random(5) + 1, random(3, 4, 6, 5) - 2
+    expected = x * scale + shift + (addition if has_addition else 0)
+    expected = np.maximum(expected, 0) if relu else expected
+    onednn.affine(x, scale, shift, addition, addition=addition if has_addition else None, relu=relu)  # in place
+    assert difference(addition, expected) < 1e-6
+
+
+def test_relu_gradient_of_zero_is_zero():
+    output, gradient = np.maximum(random(2, 4, 4, 3), 0), random(2, 4, 4, 3) + 3
+    expected = np.where(output > 0, gradient, 0)
+    onednn.relu_gradient(output, gradient)
+    assert np.array_equal(gradient, expected)
+    assert (gradient == 0).any()
+
+
+def test_norm_gradient():
+    x, gradient, mean, variance, gamma = (
+        random(3, 4, 4, 16),
+        random(3, 4, 4, 16) + 1,
+        random(16),
+        random(16) ** 2,
+        random(16),
+    )
+    torch_x = tensor(x)
+    torch_gamma, torch_beta = torch.tensor(gamma, requires_grad=True), torch.zeros(16, requires_grad=True)
+    statistics = torch.tensor(mean), torch.tensor(variance)
+    output = functional.batch_norm(torch_x, *statistics, torch_gamma, torch_beta, training=False, eps=1e-5)
+    output.backward(torch.tensor(np.moveaxis(gradient, 3, 1)))
+    result, sums = np.empty_like(x), np.empty((2, 16), np.float32)
+    onednn.norm_gradient(x, gradient, mean, variance, gamma, result, sums, eps=1e-5)
+    assert difference(result, numpy(torch_x.grad)) < 1e-5
+    assert difference(sums[0], torch_gamma.grad.numpy()) < 1e-5
+    assert difference(sums[1], torch_beta.grad.numpy()) < 1e-5
+
+
+def test_max_pool_and_gradient():
+    images = random(5, 12, 8, 3)
+    images[0, :, :, 0] = 1.0  # ties
+    torch_images = tensor(images)
     expected = functional.max_pool2d(torch_images, 3, 2, 1)
-    gradient = random(*expected.shape)
-    expected.backward(torch.tensor(gradient))
-    output, places = onednn.max_pool(images)
-    assert np.array_equal(output, expected.detach().numpy())
-    assert difference(onednn.max_pool_gradient(gradient, places), torch_images.grad.numpy()) < 1e-6
+    gradient = random(*numpy(expected).shape)
+    expected.backward(torch.tensor(np.moveaxis(gradient, 3, 1)))
+    output, places = np.empty_like(gradient), np.empty(gradient.shape, np.uint8)
+    onednn.max_pool(images, output, places)
+    assert np.array_equal(output, numpy(expected))
+    by_images = np.empty_like(images)
+    onednn.max_pool_gradient(gradient, places, by_images)
+    assert difference(by_images, numpy(torch_images.grad)) < 1e-6
 
 
-def test_a_result_is_not_written_over_while_somebody_holds_it():
-    images, weight = random(2, 3, 8, 8), random(4, 3, 3, 3)
-    first = onednn.convolution(images, weight, stride=1, padding=1)
-    kept = first.copy()
-    second = onednn.convolution(images + 1, weight, stride=1, padding=1)
-    assert np.array_equal(first, kept)
-    assert not np.array_equal(first, second)
-    address = second.ctypes.data
-    del second
-    assert onednn.convolution(images, weight, stride=1, padding=1).ctypes.data == address
+def test_a_thread_may_begin_with_any_call():
+    x, result = random(2, 3, 4, 5), np.empty((2, 3, 4, 5), np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(onednn.affine, x, np.ones(5, np.float32), np.zeros(5, np.float32), result).result()
+    assert np.array_equal(result, x)
+
+
+def test_planes_and_back():
+    x = random(2, 3, 4, 5)
+    planes, back = np.empty((2, 5, 3, 4), np.float32), np.empty_like(x)
+    onednn.to_planes(x, planes)
+    assert np.array_equal(planes, np.moveaxis(x, 3, 1))
+    onednn.from_planes(planes, back)
+    assert np.array_equal(back, x)
+
+
+def test_memory_is_used_again_but_not_while_somebody_holds_it():
+    first = take_array((3, 5))
+    address = first.ctypes.data
+    assert address % 64 == 0
+    part = first[1:]
+    del first
+    assert take_array((3, 5)).ctypes.data != address
+    del part
+    assert take_array((5, 3)).ctypes.data == address
+
+
+def convolve(images):
+    weight = np.ones((16, 8, 3, 3), np.float32)
+    output = np.empty((*images.shape[:3], 16), np.float32)
+    onednn.convolution(images, weight, output, Geometry(weight.shape, 1, 1))
+    return output
 
 
 def test_calls_from_several_threads_do_not_mix():
-    from concurrent.futures import ThreadPoolExecutor
-
-    weight = random(16, 8, 3, 3)
-    inputs = [random(3, 8, 16, 16) + i for i in range(16)]
-    alone = [onednn.convolution(images, weight, stride=1, padding=1).copy() for images in inputs]
+    inputs = [random(3, 16, 16, 8) + i for i in range(16)]
+    alone = [convolve(images) for images in inputs]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda images: onednn.convolution(images, weight, stride=1, padding=1), inputs))
+        together = list(pool.map(convolve, inputs))
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
@@ -86,68 +182,12 @@ def test_first_calls_at_the_same_time_share_what_they_create():
     # an engine each would have oneDNN refuse what belongs to the other's; switching threads at every chance shows it
     program = """if True:
         import sys
+        from concurrent.futures import ThreadPoolExecutor
         import numpy as np
-        from src import onednn
+        from tests.test_onednn import convolve
         sys.setswitchinterval(1e-6)
-        images, weight = np.ones((4, 3, 8, 8), np.float32), np.ones((4, 3, 3, 3), np.float32)
-        onednn.convolution(images, weight, stride=1, padding=1)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(convolve, [np.ones((4, 8, 8, 8), np.float32)] * 4))
     """
-    for _ in range(10):
+    for _ in range(3):
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-
-
-class SumOf(nn.Cell):
-    """A weighted sum of a trunk's features, to have a gradient by."""
-
-    def __init__(self, trunk):
-        super().__init__()
-        self.trunk = trunk
-
-    def construct(self, x: Tensor) -> Tensor:
-        total = 0.0
-        for level in self.trunk(x):
-            total = total + ops.reduce_sum(level * level)
-        return total
-
-
-def test_a_trunk_of_these_operators_is_mindspores_own(device):
-    trunks = [
-        ResNet18Trunk(operators=operators)
-        for operators in (Operators(OneDnnConv2d, OneDnnStemPool), MINDSPORE_OPERATORS)
-    ]
-    for parameter, twin in zip(trunks[0].get_parameters(), trunks[1].get_parameters(), strict=True):
-        twin.set_data(parameter)
-    x = Tensor(random(3, 3, 32, 32))
-    results = []
-    for trunk in trunks:
-        trunk.set_train(True)
-        gradient = ops.GradOperation(get_by_list=True)(SumOf(trunk), trunk.trainable_params())
-        results.append([array.asnumpy() for array in (*trunk(x), *gradient(x))])
-    assert all(difference(a, b) < 1e-4 for a, b in zip(*results, strict=True))
-    assert [p.name for p in trunks[0].trainable_params()] == [p.name for p in trunks[1].trainable_params()]
-
-
-def test_distances_and_their_gradients_are_the_same(device):
-    # the one that other devices compute, which no other test on CPU runs
-    teacher, student = normalise(Tensor(random(3, 8, 4, 4))), Tensor(random(3, 8, 4, 4) + 1)
-    results = []
-    for distance in (Distance(), FusedDistance(eps=1e-12)):
-        gradient = ops.GradOperation(get_all=True)(distance)(teacher, student)[1]
-        results.append((distance(teacher, student).asnumpy(), gradient.asnumpy()))
-    assert all(difference(a, b) < 1e-5 for a, b in zip(*results, strict=True))
-
-
-def test_stem_pools_are_the_same(device):
-    x = Tensor(random(2, 4, 32, 32))
-    assert np.array_equal(OneDnnStemPool()(x).asnumpy(), StemPool()(x).asnumpy())
-
-
-def test_the_gradient_by_the_images_is_not_computed_in_vain(device, monkeypatch):
-    calls = []
-    original = onednn.convolution_input_gradient
-    monkeypatch.setattr(onednn, "convolution_input_gradient", lambda *a, **b: calls.append(1) or original(*a, **b))
-    trunk = ResNet18Trunk(operators=Operators(OneDnnConv2d, OneDnnStemPool))
-    gradient = ops.GradOperation(get_by_list=True)(SumOf(trunk), trunk.trainable_params())
-    arrays = [array.asnumpy() for array in gradient(Tensor(random(2, 3, 32, 32)))]
-    convolutions = sum(array.ndim == 4 for array in arrays)
-    assert len(calls) == convolutions - 1

@@ -6,10 +6,19 @@ import pytest
 import torch
 from mindspore import Tensor, nn
 
-from src.loss import StudentLoss, TeacherStudentLoss
+from src.loss import StudentLoss, TeacherStudentLoss, student_loss
 from src.pth2ckpt import mindspore_name
 from src.resnet import ResNet18Trunk
-from src.stpm import STPM, AnomalyMap, bilinear_matrix, fold_batch_norm, load_checked, named_arrays, named_parameters
+from src.stpm import (
+    STPM,
+    AnomalyMap,
+    FrozenSTPM,
+    bilinear_matrix,
+    fold_batch_norm,
+    load_checked,
+    named_arrays,
+    named_parameters,
+)
 from src.teacher import NormalisedTeacher
 from tests import torch_reference as reference
 
@@ -59,7 +68,7 @@ def test_features(pair, images):
 
 def test_loss_and_gradients(pair, images):
     teacher, student, stpm = pair
-    network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), stpm.model_s)
+    network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), StudentLoss(stpm.model_s))
     network.set_train(False)  # stored statistics on both sides; those of a batch are tested by the training steps
     value, gradients = ms.value_and_grad(network, None, stpm.model_s.trainable_params())(Tensor(images))
     student.zero_grad()
@@ -73,7 +82,8 @@ def test_loss_and_gradients(pair, images):
         assert relative(gradient.asnumpy(), torch_gradients[name]) < 1e-3, name
 
 
-def test_training_steps_follow_torch(images):
+@pytest.mark.parametrize("make_loss", [student_loss, StudentLoss], ids=["fast on CPU", "MindSpore's operators"])
+def test_training_steps_follow_torch(images, make_loss):
     """Batch statistics, their running averages, SGD with Nesterov momentum and weight decay."""
     teacher, student = reference.random_resnet(1), reference.random_resnet(2).train()
     stpm = STPM()
@@ -81,7 +91,7 @@ def test_training_steps_follow_torch(images):
     copy_weights(student, stpm.model_s)
     start = named_arrays(stpm.model_s)
     ours = nn.TrainOneStepCell(
-        TeacherStudentLoss(NormalisedTeacher(stpm.model_t), stpm.model_s),
+        TeacherStudentLoss(NormalisedTeacher(stpm.model_t), make_loss(stpm.model_s)),
         nn.SGD(stpm.trainable_params(), 0.005, 0.9, weight_decay=1e-4, nesterov=True),
     )
     ours.set_train()
@@ -101,27 +111,29 @@ def test_training_steps_follow_torch(images):
     state = {mindspore_name(name): value.numpy() for name, value in student.state_dict().items()}
     for name, parameter in stpm.model_s.parameters_and_names():
         # compared is the update: it would be off by half without Nesterov's look-ahead, and weights hide that
-        assert relative(parameter.asnumpy() - start[name], state[name] - start[name]) < 2e-2, name
+        # its single values differ by more where a number next to ReLU's zero has the other sign
+        found, expected = parameter.asnumpy() - start[name], state[name] - start[name]
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-2, name
     for name, parameter in stpm.model_t.parameters_and_names():
         expected = {mindspore_name(n): v.numpy() for n, v in teacher.state_dict().items()}[name]
         assert np.array_equal(parameter.asnumpy(), expected), f"the frozen teacher's {name} moved"
 
 
-def test_cached_features_give_the_same_loss(pair, images):
-    _, _, stpm = pair
+def test_cached_features_give_the_same_loss(images):
+    stpm = STPM()
     teacher = NormalisedTeacher(stpm.model_t)
-    whole = TeacherStudentLoss(teacher, stpm.model_s)
-    student_only = StudentLoss(stpm.model_s)
+    student_only = student_loss(stpm.model_s)
+    whole = TeacherStudentLoss(teacher, student_only)
     for cell in (teacher, whole, student_only):
         cell.set_train(False)
     cached = student_only(Tensor(images), *teacher(Tensor(images)))
     assert relative(cached.asnumpy(), whole(Tensor(images)).asnumpy()) < 1e-6
 
 
-@pytest.mark.parametrize("folded", [False, True])
-def test_anomaly_map(pair, images, folded):
+@pytest.mark.parametrize("form", [lambda stpm: stpm, fold_batch_norm, FrozenSTPM], ids=["as it is", "folded", "frozen"])
+def test_anomaly_map(pair, images, form):
     teacher, student, stpm = pair
-    anomaly_map = AnomalyMap(fold_batch_norm(stpm) if folded else stpm, image_size=SIZE)
+    anomaly_map = AnomalyMap(form(stpm), image_size=SIZE)
     anomaly_map.set_train(False)
     maps = anomaly_map(Tensor(images)).asnumpy()
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)

@@ -1,0 +1,121 @@
+"""The trunk by oneDNN: evaluation and a training's gradients against PyTorch, and as cells of MindSpore."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor
+from torch.nn import functional
+
+from src import cpu_trunk, onednn
+from src.cpu_operators import FrozenFeatures
+from src.cpu_trunk import FrozenTrunk, TrainingPass, frozen_features, student_step
+from src.pth2ckpt import mindspore_name
+from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
+from src.stpm import STPM, AnomalyMaps, named_arrays, named_parameters
+from tests import torch_reference as reference
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
+
+
+def relative(a, b):
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def weights_of(net):
+    """Copies of a PyTorch network's weights by the names that they have here."""
+    state = {name: value.detach().numpy().copy() for name, value in net.state_dict().items()}
+    return {mindspore_name(name): array for name, array in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def pictures(count, size=64):
+    return np.random.default_rng(count).standard_normal((count, 3, size, size)).astype(np.float32)
+
+
+def test_it_has_the_trunks_weights(device):
+    names = {f"{unit.conv}.weight": unit.geometry.weight for unit in cpu_trunk.units()}
+    for unit in cpu_trunk.units():
+        ends = ("gamma", "beta", "moving_mean", "moving_variance")
+        names |= {f"{unit.norm}.{end}": unit.geometry.weight[:1] for end in ends}
+    assert names == {name: tuple(p.shape) for name, p in named_parameters(ResNet18Trunk()).items()}
+    assert tuple(zip(CHANNELS, STRIDES, strict=True)) == cpu_trunk.SCALES
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_features_in_evaluation(count):
+    nets, images = (reference.random_resnet(1), reference.random_resnet(2)), pictures(count)
+    frozen = [FrozenTrunk(weights_of(net), eps=BN_EPS) for net in nets]
+    with torch.no_grad():
+        expected = [level.numpy() for net in nets for level in net(torch.from_numpy(images))]
+    for level, other in zip(frozen_features(frozen, images), expected, strict=True):
+        assert level.shape == other.shape
+        assert relative(level, other) < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_step_in_training(count):
+    student, images = reference.random_resnet(2).double().train(), pictures(count)
+    exact = torch.from_numpy(images).double()
+    weights = {name: array.astype(np.float32) for name, array in weights_of(student).items()}
+    with torch.no_grad():
+        teacher = [functional.normalize(level) for level in reference.random_resnet(1).double()(exact)]
+    expected = reference.loss(teacher, student(exact))
+    expected.backward()
+    levels = tuple(level.float().numpy() for level in teacher)
+    losses, gradients, batch = student_step(images, levels, weights, eps=BN_EPS, norm_eps=1e-12)
+    assert losses.shape == (count,)
+    assert relative(losses.sum(), expected.item()) < 1e-5
+    torch_gradients = {mindspore_name(name): p.grad.numpy() for name, p in student.named_parameters()}
+    assert gradients.keys() == torch_gradients.keys()
+    for name, gradient in gradients.items():
+        # a number of either sign next to ReLU's zero moves single values by up to 0.07, PyTorch's in float32, too
+        error = np.linalg.norm(gradient - torch_gradients[name]) / np.linalg.norm(torch_gradients[name])
+        assert error < 1e-2, name
+    moved = weights_of(student)
+    assert batch.keys() | gradients.keys() == moved.keys()
+    for name, value in batch.items():
+        assert relative(weights[name] * 0.9 + value * 0.1, moved[name]) < 1e-5, name
+
+
+def test_statistics_of_values_far_from_zero():
+    # the sum of squares less the square of the sum, in float32, would leave nothing of the variance
+    x = np.random.default_rng(0).normal(1000, 0.1, (5, 40, 40, 64)).astype(np.float32)
+    mean, variance = cpu_trunk.statistics(x)
+    exact = x.astype(np.float64)
+    assert relative(mean, exact.mean(axis=(0, 1, 2))) < 1e-6
+    assert relative(variance, exact.var(axis=(0, 1, 2))) < 1e-3
+
+
+def test_a_step_is_the_same_every_time():
+    images, weights = pictures(5), weights_of(reference.random_resnet(2))
+    teacher = tuple(np.ones((5, c, 64 // stride, 64 // stride), np.float32) for c, stride in cpu_trunk.SCALES)
+    losses, gradients, batch = student_step(images, teacher, weights, eps=BN_EPS, norm_eps=1e-12)
+    again = student_step(images, teacher, weights, eps=BN_EPS, norm_eps=1e-12)
+    assert np.array_equal(losses, again[0])
+    assert all(np.array_equal(gradients[name], again[1][name]) for name in gradients)
+    assert all(np.array_equal(batch[name], again[2][name]) for name in batch)
+
+
+def test_the_gradient_by_the_images_is_not_computed_in_vain(monkeypatch):
+    calls = []
+    original = onednn.input_gradient
+    monkeypatch.setattr(onednn, "input_gradient", lambda *a: calls.append(a[3]) or original(*a))
+    training = TrainingPass(weights_of(reference.random_resnet(2)), eps=BN_EPS)
+    training.backward([np.ones_like(level) for level in training.forward(pictures(1))])
+    assert sorted(calls) == sorted(unit.geometry for unit in cpu_trunk.units() if unit is not cpu_trunk.STEM)
+
+
+def test_weights_are_taken_over_when_asked_for(device):
+    stpm, images = STPM(), pictures(2)
+    maps = AnomalyMaps(stpm, image_size=64)
+    features = FrozenFeatures(stpm.model_s)
+    before, level = maps(images), features(Tensor(images))[2].asnumpy()
+    gamma = named_parameters(stpm.model_s)["layer3.1.bn2.gamma"]
+    gamma.set_data(gamma * 2)
+    assert np.array_equal(maps(images), before)
+    maps.renew()
+    assert relative(maps(images), before) > 1e-3
+    features.freeze(stpm.model_s)
+    assert relative(features(Tensor(images))[2].asnumpy(), level) > 1e-3
+    assert named_arrays(stpm.model_s).keys() == weights_of(reference.random_resnet(1)).keys()
