@@ -38,10 +38,10 @@ from src.utils import (
 )
 
 FLAG_NAMES = (
-    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr", "momentum",
-    "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher", "cache_budget",
-    "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target",
-    "device_id", "distributed", "modelarts",
+    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr",
+    "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher",
+    "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume",
+    "device_target", "device_id", "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -98,7 +98,8 @@ def main(args: Namespace) -> int:
     set_seed(args.seed)
     stpm = trainer.build_stpm(args.pre_ckpt_path, images, num_class=args.num_class,
                               device_target=device_target, ranks=ranks)  # fmt: skip
-    optimiser = trainer.build_optimiser(stpm, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    rates = trainer.learning_rates(args.lr_schedule, lr=args.lr, steps=epochs * steps_per_epoch)
+    optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
     # 4. The run, new or resumed
@@ -107,6 +108,8 @@ def main(args: Namespace) -> int:
     config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
                "teacher_sha256": teacher.fingerprint(stpm.model_t), **ranks.config,
                **({"val_split": args.val_split} if held_out else {})}  # fmt: skip
+    if args.lr_schedule != "constant":  # the rate of a step depends on how many there will be
+        config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
     facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
              "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
     run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)

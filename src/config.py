@@ -126,6 +126,12 @@ FLAGS: dict[str, dict[str, Any]] = {
         "model, default 1",
     },
     "lr": {"type": _number(float, 0, strict=True), "default": 0.4, "help": "learning rate"},
+    "lr_schedule": {
+        "choices": ("constant", "cosine"),
+        "default": "constant",
+        "help": "constant, as published; or up to the learning rate in a twentieth of the steps, then down to 0 along "
+        "half a cosine",
+    },
     "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
     "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
     "seed": {"type": _COUNT, "default": 1, "help": "seed of the student's weights and of the order of images"},

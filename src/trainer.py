@@ -42,10 +42,25 @@ def build_stpm(
     return stpm
 
 
-def build_optimiser(stpm: STPM, *, lr: float, momentum: float, weight_decay: float) -> nn.Optimizer:
+def learning_rates(schedule: str, *, lr: float, steps: int) -> float | list[float]:
+    """Return the learning rate, or that of every step.
+
+    Args:
+        schedule: "constant", or "cosine": up to ``lr`` in a twentieth of the steps, then down to 0 along half a cosine
+            (Loshchilov & Hutter 2017, equation 5, without restarts).
+    """
+    if schedule == "constant":
+        return lr
+    rising = -(-steps // 20)
+    step = np.arange(steps)
+    falling = (1 + np.cos(np.pi * (step - rising + 1) / (steps - rising + 1))) / 2
+    return (lr * np.where(step < rising, (step + 1) / rising, falling)).tolist()
+
+
+def build_optimiser(stpm: STPM, *, lr: float | list[float], momentum: float, weight_decay: float) -> nn.Optimizer:
     """Return SGD with Nesterov momentum over the student's parameters, as in the model zoo's train.py.
 
-    As everywhere in MindSpore, weight decay leaves out batch norm's gamma and beta.
+    As everywhere in MindSpore, weight decay leaves out batch norm's gamma and beta. For ``lr`` see ``learning_rates``.
     """
     nesterov = momentum > 0  # without momentum there is nothing to look ahead along, and MindSpore refuses it
     return nn.SGD(stpm.trainable_params(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)

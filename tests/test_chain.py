@@ -1,7 +1,6 @@
 """Training and evaluation through the command lines, on a tiny category."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 import test as test_entry
 import train as train_entry
+from src.trainer import learning_rates
 from src.utils import InputError
 from tests.conftest import ROOT, run_python, train_arguments
 
@@ -109,21 +109,24 @@ def test_same_seed_same_weights_and_resumed_equals_uninterrupted(trained, sessio
     assert "nothing to do: 3 of 3 epochs are trained" in finished.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_and_loses_at_most_the_epoch_in_flight(number, session_tree, random_backbone, tmp_path):
-    arguments = [str(a) for a in train_arguments(session_tree, random_backbone, tmp_path, epoch=1000)]
-    command = [sys.executable, "-u", str(ROOT / "train.py"), *arguments]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+def train_until(line_start, arguments, *, number):
+    """Start a training, send it a signal after such a line; return its status, the rest of its stdout, its stderr."""
+    command = [sys.executable, "-u", str(ROOT / "train.py"), *(str(a) for a in arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if line.startswith("epoch 2/"):
+            if line.startswith(line_start):
                 break
         time.sleep(0.05)
         process.send_signal(number)
         rest, stderr = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, stderr
+    return process.returncode, rest, stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_and_loses_at_most_the_epoch_in_flight(number, session_tree, random_backbone, tmp_path):
+    arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=1000)
+    status, rest, stderr = train_until("epoch 2/", arguments, number=number)
+    assert status == 128 + number, stderr
     assert f"stopped by signal {int(number)}" in rest
     epochs = read(tmp_path / "widget/train.json")["epochs_trained"]
     assert epochs >= 2
@@ -177,6 +180,30 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(trained, session_tr
 
 
 @pytest.mark.usefixtures("device")
+def test_a_falling_learning_rate_goes_on_where_it_was(refused, session_tree, random_backbone, tmp_path):
+    def arguments(out, *, epoch=30):
+        return [*train_arguments(session_tree, random_backbone, tmp_path / out, epoch=epoch), "--lr_schedule", "cosine"]
+
+    whole = run_python("train.py", *arguments("whole"))
+    assert whole.returncode == 0, whole.stderr
+    status, _, stderr = train_until("epoch 1/", arguments("parts"), number=signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM, stderr
+    resumed = run_python("train.py", *arguments("parts"), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_weights(*(tmp_path / out / "widget/widget_last.ckpt" for out in ("whole", "parts")))
+    assert "epochs was 30, is 31" in refused(train_entry, *arguments("parts", epoch=31), "--resume")
+
+
+def test_learning_rates():
+    assert learning_rates("constant", lr=0.4, steps=100) == 0.4
+    rates = learning_rates("cosine", lr=0.4, steps=100)
+    assert len(rates) == 100
+    assert rates[:5] == pytest.approx([0.08, 0.16, 0.24, 0.32, 0.4])
+    assert np.all(np.diff(rates[4:]) < 0)
+    assert 0 < rates[-1] < 1e-3
+    assert learning_rates("cosine", lr=0.4, steps=1) == [0.4]
+
+
 def test_a_loss_that_is_not_finite_stops():
     from mindspore import Tensor
 
