@@ -3,8 +3,6 @@
 An undefined metric is ``nan``; ``why_undefined`` tells the reason.
 """
 
-import math
-
 import numpy as np
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score
@@ -55,43 +53,61 @@ class PixelRanking:
     def __init__(self, maps: np.ndarray):
         _check_finite(maps)
         self.maps = maps
-        self._order = np.argsort(maps, axis=None)[::-1]
+        self._sorted = np.sort(maps, axis=None)
 
     def auroc(self, labels: np.ndarray, rows: np.ndarray | None = None) -> float:
         """Area under the ROC curve, as ``auroc``'s; of the images that ``rows``, bool (N,), selects, if given.
+
+        It is the share of the pairs of a good and a defective pixel in which the defective one's score is the higher,
+        equal ones counted by half (Hanley & McNeil 1982).
 
         Args:
             labels: bool (N, H, W).
         """
         _check_shapes(self.maps, labels)
-        order = self._order
+        maps, ranked = self.maps, self._sorted
         if rows is not None:
-            order = order[rows[order // math.prod(labels.shape[1:])]]
-        sorted_labels = labels.ravel()[order]
-        if why_undefined(sorted_labels):
+            maps, labels = maps[rows], labels[rows]
+            ranked = np.sort(maps, axis=None)
+        if why_undefined(labels):
             return float("nan")
-        is_last = _is_last_of_equals(self.maps.ravel()[order])
-        positives = np.cumsum(sorted_labels)[is_last]
-        negatives = np.flatnonzero(is_last) + 1 - positives
-        area = np.trapz(np.append(0, positives), np.append(0, negatives))
-        return float(area / (positives[-1] * negatives[-1]))
+        positives = np.sort(maps[labels])
+        below, upto = (_count_negatives(positives, ranked, positives, side) for side in ("left", "right"))
+        pairs = len(positives) * (len(ranked) - len(positives))
+        return float((below.sum() + upto.sum()) / 2 / pairs)
 
-    def pro_curve(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return false positive rate and PRO at every distinct score, from (0, 0) on; both classes must be present.
+    def pro_curve(self, masks: np.ndarray, max_fpr: float = PRO_MAX_FPR) -> tuple[np.ndarray, np.ndarray]:
+        """Return false positive rate and PRO up to ``max_fpr``, where PRO changes; both classes must be present.
+
+        At each threshold, PRO is the mean over ground-truth regions of the share of the region that is above it. The
+        curve is exact: all scores, no sampled thresholds.
 
         Args:
             masks: bool (N, H, W).
         """
-        is_last = _is_last_of_equals(self.maps.ravel()[self._order])
-        fpr = np.cumsum(~masks.ravel()[self._order])[is_last] / np.count_nonzero(~masks)
-        pro = np.cumsum(_overlap_gain(masks).ravel()[self._order], dtype=np.float64)[is_last]
-        return np.append(0.0, fpr), np.append(0.0, pro)
+        positives, gains = self.maps[masks], _overlap_gains(masks)
+        order = np.argsort(positives)[::-1]
+        is_last = np.append(np.diff(positives[order]) != 0, True)  # a point stands at the last of equal scores
+        thresholds, pro = positives[order][is_last], np.cumsum(gains[order])[is_last]
+        positives = positives[order][::-1]
+        negatives = len(self._sorted) - len(positives)
+        above, from_it = (
+            1 - _count_negatives(thresholds, self._sorted, positives, side) / negatives for side in ("right", "left")
+        )
+        # up to a threshold the curve is flat; at it, good and defective pixels of the same score are a slope
+        fpr = np.concatenate([[0.0], np.stack([above, from_it], axis=1).ravel(), [1.0]])
+        before = np.append(0.0, pro[:-1])
+        pro = np.concatenate([[0.0], np.stack([before, pro], axis=1).ravel(), pro[-1:]])
+        inside = int(np.searchsorted(fpr, max_fpr, side="right"))
+        if inside == len(fpr):
+            return fpr, pro
+        end = np.interp(max_fpr, fpr[inside - 1 : inside + 1], pro[inside - 1 : inside + 1])
+        return np.append(fpr[:inside], max_fpr), np.append(pro[:inside], end)
 
     def per_region_overlap(self, masks: np.ndarray, max_fpr: float = PRO_MAX_FPR) -> float:
         """Area under the PRO curve up to ``max_fpr``, divided by ``max_fpr`` (Bergmann et al. 2021, section 4.3.1).
 
-        At each threshold, PRO is the mean over ground-truth regions of the share of the region that is above it. The
-        curve over the false positive rate is exact: all scores, no sampled thresholds. ``nan`` without both classes.
+        ``nan`` without both classes.
 
         Args:
             masks: bool (N, H, W).
@@ -99,12 +115,12 @@ class PixelRanking:
         _check_shapes(self.maps, masks)
         if why_undefined(masks):
             return float("nan")
-        return _area_up_to(*self.pro_curve(masks), max_fpr) / max_fpr
+        return float(auc(*self.pro_curve(masks, max_fpr))) / max_fpr
 
 
-def _is_last_of_equals(descending: np.ndarray) -> np.ndarray:
-    """Return where a curve over sorted scores has a point: at the last of equal ones."""
-    return np.append(descending[1:] != descending[:-1], True)
+def _count_negatives(scores: np.ndarray, ranked: np.ndarray, positives: np.ndarray, side: str) -> np.ndarray:
+    """Count the negatives below each score, or up to it with ``side`` "right", among all scores and the positives."""
+    return np.searchsorted(ranked, scores, side) - np.searchsorted(positives, scores, side)
 
 
 def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -135,26 +151,14 @@ def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000
     return float(low), float(high)
 
 
-def _overlap_gain(masks: np.ndarray) -> np.ndarray:
-    """Return what each pixel adds to the mean overlap once it is above the threshold: float64 (N, H, W)."""
-    gain = np.zeros(masks.shape)
-    regions = 0
-    for image_gain, mask in zip(gain, masks, strict=True):
+def _overlap_gains(masks: np.ndarray) -> np.ndarray:
+    """Return what each defective pixel adds to the mean overlap once it is above the threshold, in their order."""
+    gains, regions = [], 0
+    for mask in masks:
         labelled, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-        sizes = np.bincount(labelled.ravel(), minlength=count + 1).astype(float)
-        sizes[0] = np.inf  # the background gains nothing
-        image_gain[:] = 1 / sizes[labelled]
+        gains.append(1 / np.bincount(labelled.ravel())[labelled[mask]])
         regions += count
-    return gain / regions
-
-
-def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
-    """Integrate a curve with non-decreasing x by trapezoids from 0 to ``limit``, interpolating its last piece."""
-    inside = int(np.searchsorted(x, limit, side="right"))
-    if inside < len(x):
-        y_limit = np.interp(limit, x[inside - 1 : inside + 1], y[inside - 1 : inside + 1])
-        x, y = np.append(x[:inside], limit), np.append(y[:inside], y_limit)
-    return float(auc(x, y))
+    return np.concatenate(gains) / regions
 
 
 def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:

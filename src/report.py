@@ -186,9 +186,7 @@ def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labe
     if not why_undefined(pixel_labels):
         fpr, tpr, _ = roc_curve(pixel_labels.ravel(), maps.ravel())
         plots.append(("ROC of pixels", fpr, tpr, "true positive rate", 1.0))
-        fpr, pro = PixelRanking(maps).pro_curve(pixel_labels)
-        inside = fpr <= PRO_MAX_FPR
-        plots.append(("PRO", fpr[inside], pro[inside], "per-region overlap", PRO_MAX_FPR))
+        plots.append(("PRO", *PixelRanking(maps).pro_curve(pixel_labels), "per-region overlap", PRO_MAX_FPR))
     for title, x, y, label, limit in plots:
         figure = Figure(figsize=(3.2, 3), layout="constrained")
         axes = figure.subplots()
