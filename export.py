@@ -50,10 +50,10 @@ def main(args: Namespace) -> int:
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
     from src.exporter import write_model
-    from src.stpm import AnomalyMap, AnomalyMaps, fold_batch_norm, load_stpm
+    from src.stpm import AnomalyMap, AnomalyMaps, Distances, fold_batch_norm, load_stpm
 
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
-    network = AnomalyMap(fold_batch_norm(stpm, export_size=size), image_size=size, for_export=True)
+    network = AnomalyMap(Distances(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
 
     # 3. Write, verify, and only then give the file its name
     with atomic_path(path) as temporary:

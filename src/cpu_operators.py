@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import onednn
-from src.cpu_trunk import SCALES, FrozenTrunk, Weights, frozen_features, student_step
+from src.cpu_trunk import SCALES, FrozenTrunk, Weights, frozen_distances, frozen_features, student_step
 from src.parallel import Shape
 from src.resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
 
@@ -22,37 +22,66 @@ def trunk_weights(trunk: ResNet18Trunk) -> Weights:
     return {name: parameter.asnumpy().copy() for name, parameter in trunk.parameters_and_names()}
 
 
-class FrozenFeatures(nn.Cell):
-    """The features of trunks with the weights that they have now; in evaluation, without a gradient.
+def _freeze(trunk: ResNet18Trunk) -> FrozenTrunk:
+    return FrozenTrunk(trunk_weights(trunk), eps=BN_EPS)
 
-    Inputs: images, float32 (N, 3, S, S).
-    Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w), of the first trunk, of the second, ...
+
+class FrozenFeatures(nn.Cell):
+    """A trunk's features with the weights that it has now; in evaluation, without a gradient.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
     """
 
-    def __init__(self, *trunks: ResNet18Trunk):
+    def __init__(self, trunk: ResNet18Trunk):
         super().__init__()
-        self.frozen: list[FrozenTrunk] = []
-        self.freeze(*trunks)
-        self.features = _features_operator(self.frozen)
+        self.features = _features_operator(_freeze(trunk))
 
-    def freeze(self, *trunks: ResNet18Trunk) -> None:
-        """Take over the weights that the trunks have now."""
-        self.frozen[:] = (FrozenTrunk(trunk_weights(trunk), eps=BN_EPS) for trunk in trunks)
-
-    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.features(ops.stop_gradient(images))
 
 
-def _features_operator(trunks: list[FrozenTrunk]) -> ops.Custom:
+def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
     def shapes(images: Shape) -> tuple[Shape, ...]:
-        sides = images[2:]
-        return tuple((images[0], c, *(side // stride for side in sides)) for c, stride in SCALES) * len(trunks)
+        return tuple((images[0], channels, *(side // stride for side in images[2:])) for channels, stride in SCALES)
 
     def dtypes(images: ms.Type) -> tuple[ms.Type, ...]:
-        return (images,) * len(SCALES) * len(trunks)
+        return (images,) * len(SCALES)
 
     def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        return frozen_features(trunks, images)
+        return frozen_features(trunk, images)
+
+    return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
+
+
+class FrozenDistances(nn.Cell):
+    """What ``src.stpm.Distances`` computes, with the weights that the trunks had when they were frozen.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: distances at strides 4, 8 and 16, float32 (N, 1, h, w).
+    """
+
+    def __init__(self, teacher: ResNet18Trunk, student: ResNet18Trunk, *, norm_eps: float):
+        super().__init__()
+        self.frozen: list[FrozenTrunk] = []
+        self.freeze(teacher, student)
+        self.distances = _distances_operator(self.frozen, norm_eps)
+
+    def freeze(self, teacher: ResNet18Trunk, student: ResNet18Trunk) -> None:
+        """Take over the weights that the trunks have now."""
+        self.frozen[:] = _freeze(teacher), _freeze(student)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.distances(images)
+
+
+def _distances_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom:
+    def shapes(images: Shape) -> tuple[Shape, ...]:
+        return tuple((images[0], 1, *(side // stride for side in images[2:])) for _, stride in SCALES)
+
+    def dtypes(images: ms.Type) -> tuple[ms.Type, ...]:
+        return (images,) * len(SCALES)
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return frozen_distances(*pair, images, norm_eps=norm_eps)
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
 

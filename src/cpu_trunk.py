@@ -118,21 +118,63 @@ def fold(weights: Weights, conv: str, norm: str, *, eps: float) -> tuple[np.ndar
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def frozen_features(trunks: Sequence[FrozenTrunk], images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Compute every trunk's features of images, (N, 3, S, S), over all cores: (N, C, h, w) at each of its scales."""
-    count, _, *sides = images.shape
-    shapes = [(count, channels, *(side // stride for side in sides)) for channels, stride in SCALES]
-    results = [[take_array(shape) for shape in shapes] for _ in trunks]
+def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray) -> list[list[list[np.ndarray]]]:
+    """Compute the features of images, (N, 3, S, S), over all cores: by image, trunk and scale, (1, h, w, C)."""
+    found = [[[] for _ in trunks] for _ in images]
 
     def compute(part: slice) -> None:
         for i in range(part.start, part.stop):
             row, trunk = i // len(trunks), i % len(trunks)  # so that a single image keeps two cores busy, too
-            levels = trunks[trunk].features(images[row : row + 1])
-            for level, result in zip(levels, results[trunk], strict=True):
+            found[row][trunk] = trunks[trunk].features(images[row : row + 1])
+
+    in_parallel(compute, len(images) * len(trunks))
+    return found
+
+
+def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Compute a trunk's features of images, (N, 3, S, S): (N, C, h, w) at each scale."""
+    count, _, *sides = images.shape
+    results = tuple(take_array((count, channels, *(side // stride for side in sides))) for channels, stride in SCALES)
+    found = _frozen_levels([trunk], images)
+
+    def compute(part: slice) -> None:
+        for row in range(part.start, part.stop):
+            for level, result in zip(found[row][0], results, strict=True):
                 onednn.to_planes(level, result[row : row + 1])
 
-    in_parallel(compute, count * len(trunks))
-    return tuple(result for of_trunk in results for result in of_trunk)
+    in_parallel(compute, count)
+    return results
+
+
+def frozen_distances(
+    teacher: FrozenTrunk, student: FrozenTrunk, images: np.ndarray, *, norm_eps: float
+) -> tuple[np.ndarray, ...]:
+    """Compute 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4) of images, (N, 3, S, S), at each scale.
+
+    Args:
+        norm_eps: is added to the squared norm of a feature vector.
+
+    Returns:
+        (N, 1, h, w) at each scale.
+    """
+    count, _, *sides = images.shape
+    results = tuple(np.empty((count, 1, *(side // stride for side in sides)), np.float32) for _, stride in SCALES)
+    found = _frozen_levels([teacher, student], images)
+
+    def compute(part: slice) -> None:
+        for row in range(part.start, part.stop):
+            for t, s, result in zip(*found[row], results, strict=True):
+                difference = _unit_vectors(t, norm_eps)
+                difference -= _unit_vectors(s, norm_eps)
+                np.einsum("nhwc,nhwc->nhw", difference, difference, out=result[row])
+                result[row] *= 0.5
+
+    in_parallel(compute, count)
+    return results
+
+
+def _unit_vectors(x: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt(np.einsum("nhwc,nhwc->nhw", x, x) + np.float32(eps))[..., None]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from src.resnet import ResNet18Trunk
 
 # Keeps the norm of an all-zero feature vector, and its gradient, finite. Against squared norms of 0.1 and more it
 # is below float32's resolution, so results equal torch.nn.functional.normalize's.
-_NORM_EPS = 1e-12
+NORM_EPS = 1e-12
 
 
 def channel_sum(x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def normalise(features: Tensor, sum_channels: Callable[[Tensor], Tensor] = chann
     computes in, since a squared norm overflows float16.
     """
     features = ops.cast(features, ms.float32)
-    return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + _NORM_EPS))
+    return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + NORM_EPS))
 
 
 class Distance(nn.Cell):
@@ -77,7 +77,7 @@ class StudentLoss(nn.Cell):
 
 def student_loss(student: ResNet18Trunk) -> nn.Cell:
     """Return the loss of a student in training, by images and normalised teacher features, as the device likes it."""
-    return FastStudentLoss(student, norm_eps=_NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
+    return FastStudentLoss(student, norm_eps=NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
 
 
 class WeightedLoss(nn.Cell):

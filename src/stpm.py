@@ -8,9 +8,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.cpu_operators import FrozenFeatures, is_fast_on_cpu
+from src.cpu_operators import FrozenDistances, is_fast_on_cpu
 from src.cpu_trunk import fold
-from src.loss import normalise
+from src.loss import NORM_EPS, normalise
 from src.resnet import (
     BN_EPS,
     BN_MOMENTUM,
@@ -62,22 +62,6 @@ class STPM(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         return self.model_t(images), self.model_s(images)
-
-
-class FrozenSTPM(nn.Cell):
-    """What an STPM computes in evaluation, fast on CPU, with the weights that it had when they were frozen."""
-
-    def __init__(self, stpm: STPM):
-        super().__init__()
-        self.features = FrozenFeatures(stpm.model_t, stpm.model_s)
-
-    def freeze(self, stpm: STPM) -> None:
-        """Take over the weights that the STPM has now."""
-        self.features.freeze(stpm.model_t, stpm.model_s)
-
-    def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        levels = self.features(images)
-        return levels[:3], levels[3:]
 
 
 class ChannelSum(nn.Cell):
@@ -136,37 +120,61 @@ class BilinearUpsampling(nn.Cell):
         return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
 
 
-class AnomalyMap(nn.Cell):
-    """Images in, anomaly maps out (paper, equations 4 and 5): what is evaluated, exported and run on the line.
-
-    Per scale 0.5 * sum over channels of (t_hat - s_hat)^2, upsampled to the image size; the product over scales.
+class Distances(nn.Cell):
+    """Per scale 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4).
 
     Args:
-        stpm: teacher and student in whatever form: an STPM, folded or not, or a FrozenSTPM.
-        image_size: side of the square images, a multiple of 16.
+        stpm: teacher and student, folded or not.
         for_export: compare the features in (N, H, W, C), which saves MindSpore Lite transpositions.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
+    Inputs: images, float32 (N, 3, S, S). Outputs: at strides 4, 8 and 16, (N, 1, h, w); (N, h, w, 1) for export.
     """
 
-    def __init__(self, stpm: nn.Cell, *, image_size: int, for_export: bool = False):
+    def __init__(self, stpm: STPM, *, for_export: bool = False):
         super().__init__()
         self.stpm = stpm
         self.for_export = for_export
         self.sums = nn.CellList([ChannelSum(channels, last=for_export) for channels in CHANNELS])
-        self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
 
-    def construct(self, images: Tensor) -> Tensor:
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         teacher_features, student_features = self.stpm(images)
-        anomaly_map = 1.0
+        distances = ()
         for i in range(3):
             teacher, student = teacher_features[i], student_features[i]  # (N, C, h, w)
             if self.for_export:
                 teacher, student = channels_last(teacher), channels_last(student)  # (N, h, w, C)
             difference = ops.sub(normalise(teacher, self.sums[i]), normalise(student, self.sums[i]))
-            distance = ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5)  # one channel, first or last
-            anomaly_map = ops.mul(self.upsamplings[i](distance), anomaly_map)  # (N, 1, S, S)
+            distances += (ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5),)  # one channel, first or last
+        return distances
+
+
+class AnomalyMap(nn.Cell):
+    """Images in, anomaly maps out (paper, equation 5): what is evaluated, exported and run on the line.
+
+    The distances of teacher and student, upsampled to the image size; the product over scales.
+
+    Args:
+        distances: ``Distances`` or ``FrozenDistances``.
+        image_size: side of the square images, a multiple of 16.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
+    """
+
+    def __init__(self, distances: nn.Cell, *, image_size: int):
+        super().__init__()
+        self.distances = distances
+        self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
+
+    def construct(self, images: Tensor) -> Tensor:
+        anomaly_map = 1.0
+        for upsample, distance in zip(self.upsamplings, self.distances(images)):  # noqa: B905 - graph mode: no strict
+            anomaly_map = ops.mul(upsample(distance), anomaly_map)  # (N, 1, S, S)
         return anomaly_map
+
+
+def frozen_distances(stpm: STPM) -> FrozenDistances:
+    """Return an STPM's ``Distances`` in the form that is fast on CPU."""
+    return FrozenDistances(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -314,8 +322,9 @@ class AnomalyMaps:
 
     def __init__(self, stpm: STPM, *, image_size: int):
         self._stpm = stpm
-        self._form = FrozenSTPM(stpm) if is_fast_on_cpu() else fold_batch_norm(stpm)
-        self._network = AnomalyMap(self._form, image_size=image_size)
+        self._folded = None if is_fast_on_cpu() else fold_batch_norm(stpm)
+        self._distances = Distances(self._folded) if self._folded is not None else frozen_distances(stpm)
+        self._network = AnomalyMap(self._distances, image_size=image_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self._network.set_train(False)
@@ -323,7 +332,7 @@ class AnomalyMaps:
 
     def renew(self) -> None:
         """Take over the weights that the STPM has now."""
-        if isinstance(self._form, FrozenSTPM):
-            self._form.freeze(self._stpm)
+        if self._folded is not None:
+            _load_folded(self._folded, self._stpm)
         else:
-            _load_folded(self._form, self._stpm)
+            self._distances.freeze(self._stpm.model_t, self._stpm.model_s)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from src import cpu_trunk, onednn
 from src.cpu_operators import FrozenFeatures
-from src.cpu_trunk import FrozenTrunk, TrainingPass, frozen_features, student_step
+from src.cpu_trunk import FrozenTrunk, TrainingPass, frozen_distances, frozen_features, student_step
 from src.pth2ckpt import mindspore_name
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
 from src.stpm import STPM, AnomalyMaps, named_arrays, named_parameters
@@ -43,14 +43,19 @@ def test_it_has_the_trunks_weights(device):
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_features_in_evaluation(count):
+def test_evaluation(count):
     nets, images = (reference.random_resnet(1), reference.random_resnet(2)), pictures(count)
-    frozen = [FrozenTrunk(weights_of(net), eps=BN_EPS) for net in nets]
+    teacher, student = (FrozenTrunk(weights_of(net), eps=BN_EPS) for net in nets)
     with torch.no_grad():
-        expected = [level.numpy() for net in nets for level in net(torch.from_numpy(images))]
-    for level, other in zip(frozen_features(frozen, images), expected, strict=True):
-        assert level.shape == other.shape
-        assert relative(level, other) < 1e-5
+        levels = [[level.numpy() for level in net(torch.from_numpy(images))] for net in nets]
+    for level, expected in zip(frozen_features(student, images), levels[1], strict=True):
+        assert level.shape == expected.shape
+        assert relative(level, expected) < 1e-5
+    distances = frozen_distances(teacher, student, images, norm_eps=1e-12)
+    for distance, t, s in zip(distances, *levels, strict=True):
+        expected = 1 - functional.cosine_similarity(torch.tensor(t).double(), torch.tensor(s).double())
+        assert distance.shape == (count, 1, *t.shape[2:])
+        assert relative(distance[:, 0], expected.numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -116,6 +121,6 @@ def test_weights_are_taken_over_when_asked_for(device):
     assert np.array_equal(maps(images), before)
     maps.renew()
     assert relative(maps(images), before) > 1e-3
-    features.freeze(stpm.model_s)
-    assert relative(features(Tensor(images))[2].asnumpy(), level) > 1e-3
+    assert np.array_equal(features(Tensor(images))[2].asnumpy(), level)
+    assert relative(FrozenFeatures(stpm.model_s)(Tensor(images))[2].asnumpy(), level) > 1e-3
     assert named_arrays(stpm.model_s).keys() == weights_of(reference.random_resnet(1)).keys()

@@ -12,9 +12,10 @@ from src.resnet import ResNet18Trunk
 from src.stpm import (
     STPM,
     AnomalyMap,
-    FrozenSTPM,
+    Distances,
     bilinear_matrix,
     fold_batch_norm,
+    frozen_distances,
     load_checked,
     named_arrays,
     named_parameters,
@@ -130,7 +131,11 @@ def test_cached_features_give_the_same_loss(images):
     assert relative(cached.asnumpy(), whole(Tensor(images)).asnumpy()) < 1e-6
 
 
-@pytest.mark.parametrize("form", [lambda stpm: stpm, fold_batch_norm, FrozenSTPM], ids=["as it is", "folded", "frozen"])
+@pytest.mark.parametrize(
+    "form",
+    [Distances, lambda stpm: Distances(fold_batch_norm(stpm)), frozen_distances],
+    ids=["as it is", "folded", "frozen"],
+)
 def test_anomaly_map(pair, images, form):
     teacher, student, stpm = pair
     anomaly_map = AnomalyMap(form(stpm), image_size=SIZE)
@@ -146,7 +151,7 @@ def test_student_equal_to_its_teacher_sees_no_anomaly(pair, images):
     stpm = STPM()
     copy_weights(teacher, stpm.model_t)
     copy_weights(teacher, stpm.model_s)
-    anomaly_map = AnomalyMap(stpm, image_size=SIZE)
+    anomaly_map = AnomalyMap(Distances(stpm), image_size=SIZE)
     anomaly_map.set_train(False)
     assert anomaly_map(Tensor(images)).asnumpy().max() < 1e-12
 
