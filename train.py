@@ -121,8 +121,9 @@ def main(args: Namespace) -> int:
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
     evaluate = build_evaluation(args, test_samples, stpm) if test_samples else None
     LOGGER.info("ready after %.1f s; %d of %d epochs are trained", time.perf_counter() - started, run.epoch, epochs)
-    received = trainer.fit(run, batches, epochs=epochs, device_target=device_target, amp_level=args.amp_level,
-                           ranks=ranks, evaluate=evaluate, eval_interval=args.eval_interval)  # fmt: skip
+    received = trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target,
+                           amp_level=args.amp_level, ranks=ranks, evaluate=evaluate,
+                           eval_interval=args.eval_interval)  # fmt: skip
     if held_out and received is None and ranks.is_first:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
     # a status of another rank would have msrun kill the first one, which may still be writing

@@ -180,13 +180,23 @@ class SaveEveryEpoch(Callback):
 
 
 class StopOnBadLoss(Callback):
-    """Stops with an error where the loss is no longer finite, so that the last good checkpoint stays."""
+    """Stops with an error where the loss is no longer finite, so that the last good checkpoint stays.
+
+    Args:
+        lr: learning rate, or that of every step; for the message.
+    """
+
+    def __init__(self, lr: float | list[float]):
+        super().__init__()
+        self.lr = lr
 
     def on_train_step_end(self, run_context: RunContext) -> None:
         params = run_context.original_args()
         loss = step_loss(run_context)
         if not abs(loss) < float("inf"):
+            step = params.cur_step_num
+            rate = self.lr[step - 1] if isinstance(self.lr, list) else self.lr
             raise InputError(
-                f"loss is {loss} at step {params.cur_step_num} (epoch {params.cur_epoch_num}): training diverged; "
-                "try a smaller --lr. The checkpoint of the last whole epoch is kept"
+                f"loss is {loss} at step {step} (epoch {params.cur_epoch_num}) with learning rate {rate:g}: training "
+                "diverged; try a smaller --lr. The checkpoint of the last whole epoch is kept"
             )

@@ -61,8 +61,8 @@ class TrainingRun:
         for name, array in named_arrays(self.stpm).items():
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; try a smaller --lr. "
-                    "The checkpoint of the epoch before is kept"
+                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
+                    f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
         self._save_entries(checkpoint_entries(named_parameters(self.stpm)), self.checkpoint_path)
         write_json(

@@ -81,6 +81,7 @@ def fit(
     batches: EpochBatches,
     *,
     epochs: int,
+    lr: float | list[float],
     device_target: str,
     amp_level: str = "O0",
     ranks: Ranks = ALONE,
@@ -90,6 +91,7 @@ def fit(
     """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
 
     Args:
+        lr: the optimiser's, for a message.
         batches: images, and the teacher's features where they are cached; whole batches, also with several ranks.
         ranks: the processes that train together; the first one writes.
         evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
@@ -114,7 +116,7 @@ def fit(
 
     on_signal = StopOnSignal(ranks)
     recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks)
-    callbacks = [on_signal, StopOnBadLoss(), recorder, AverageStatistics(stpm.model_s, ranks)]
+    callbacks = [on_signal, StopOnBadLoss(lr), recorder, AverageStatistics(stpm.model_s, ranks)]
     if evaluate and eval_interval:
         callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
     if ranks.is_first:

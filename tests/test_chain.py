@@ -174,7 +174,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(trained, session_tr
     arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=20)
     done = run_python("train.py", *arguments, "--lr", "3e38")
     assert done.returncode == 1, done.stdout
-    assert "training diverged; try a smaller --lr" in done.stderr.strip().splitlines()[-1]
+    assert "training diverged; try a smaller --lr than 3e+38" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert (tmp_path / "widget/widget_last.ckpt").read_bytes() == before
 
@@ -209,10 +209,10 @@ def test_a_loss_that_is_not_finite_stops():
 
     from src.callbacks import StopOnBadLoss
 
-    for value in (np.nan, np.inf, -np.inf):
+    for value, lr in ((np.nan, 0.4), (np.inf, [0.1] * 6 + [0.4]), (-np.inf, 0.4)):
         params = SimpleNamespace(net_outputs=Tensor(np.float32(value)), cur_step_num=7, cur_epoch_num=3)
-        with pytest.raises(InputError, match=r"loss is -?(nan|inf) at step 7 \(epoch 3\)"):
-            StopOnBadLoss().on_train_step_end(SimpleNamespace(original_args=lambda params=params: params))
+        with pytest.raises(InputError, match=r"loss is -?(nan|inf) at step 7 \(epoch 3\) with learning rate 0.4"):
+            StopOnBadLoss(lr).on_train_step_end(SimpleNamespace(original_args=lambda params=params: params))
 
 
 def test_resume_refuses_another_configuration(trained, refused, session_tree, random_backbone, tmp_path):
