@@ -1,0 +1,91 @@
+"""A training that is killed at any moment goes on to the same weights, and what is on disk is whole at every moment."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from src.model_file import inspect_model
+from src.stpm import read_checkpoint
+from src.utils import read_json
+from tests.conftest import ROOT, run_python, train_arguments
+
+pytestmark = pytest.mark.usefixtures("device")
+RUNNING = 1.5  # seconds after the first step within which a training is killed
+
+
+class Killed:
+    """A training that a SIGKILL ends after ``seconds`` of its life, or by itself."""
+
+    def __init__(self, arguments, seconds):
+        command = [sys.executable, str(ROOT / "train.py"), *(str(a) for a in arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        killer = threading.Timer(seconds, self.process.kill)
+        killer.start()
+        self.output = self.process.communicate()[0]
+        killer.cancel()
+
+
+def check_files(folder):
+    """Whatever there is can be read and belongs together; return how many epochs a resumed training begins with."""
+    if (folder / "widget_last.ckpt").exists():
+        model = inspect_model(folder / "widget_last.ckpt", category="widget")
+        assert model.sidecar is not None
+        arrays = read_checkpoint(model.path)
+        assert len(arrays) == 2 * 75
+        assert all(np.isfinite(array).all() for array in arrays.values())
+    if (folder / "train.json").exists():
+        record = read_json(folder / "train.json")
+        assert [epoch["epoch"] for epoch in record["epochs"]] == list(range(1, record["epochs_trained"] + 1))
+    if not (folder / "widget_resume.ckpt").exists():
+        return 0
+    return len(
+        json.loads(read_checkpoint(folder / "widget_resume.ckpt")["run_state"].astype(np.uint8).tobytes())["epochs"]
+    )
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
+def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
+    arguments = train_arguments(session_tree, random_backbone, tmp_path / "killed", epoch=8 * kills)
+    started = time.perf_counter()
+    whole = run_python("train.py", *train_arguments(session_tree, random_backbone, tmp_path / "whole", epoch=8 * kills))
+    assert whole.returncode == 0, whole.stderr
+    life = time.perf_counter() - started
+    start = life - sum(epoch["seconds"] for epoch in read_json(tmp_path / "whole/widget/train.json")["epochs"])
+
+    rng, folder, reached = np.random.default_rng(kills), tmp_path / "killed/widget", [0]
+    for number in range(kills):
+        resume = ["--resume"] if (folder / "widget_resume.ckpt").exists() else []
+        # one in six while it starts, the others while it trains and writes
+        seconds = rng.uniform(0, start) if number % 6 == 0 else start + rng.uniform(0, RUNNING)
+        killed = Killed([*arguments, *resume], seconds)
+        assert killed.process.returncode in (0, -9), killed.output
+        reached.append(check_files(folder))
+    assert reached == sorted(reached)
+    print(f"{kills} kills; epochs after each: {reached[1:]} of {8 * kills}")
+    finished = run_python("train.py", *arguments, *(["--resume"] if reached[-1] else []))
+    assert finished.returncode == 0, finished.stderr
+    check_files(folder)
+
+    ours, theirs = (read_checkpoint(tmp_path / run / "widget/widget_last.ckpt") for run in ("killed", "whole"))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    losses = [
+        [e["loss"] for e in read_json(tmp_path / run / "widget/train.json")["epochs"]] for run in ("killed", "whole")
+    ]
+    assert losses[0] == losses[1]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [".train.lock", "train.json", "widget_last.ckpt", "widget_last.json", "widget_resume.ckpt"]
+
+
+def test_same_seed_same_results(trained, session_tree, tmp_path):
+    def evaluate(out):
+        flags = ("--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--threshold", "0.01")
+        done = run_python("test.py", "--eval_url", session_tree, *flags, "--out_dir", tmp_path / out)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / out / "widget/results.json").read_bytes()
+
+    assert evaluate("first") == evaluate("second")
