@@ -107,9 +107,8 @@ def main(args: Namespace) -> int:
                                                      "weight_decay", "seed", "amp_level")}  # fmt: skip
     config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
                "teacher_sha256": teacher.fingerprint(stpm.model_t), **ranks.config,
-               **({"val_split": args.val_split} if held_out else {})}  # fmt: skip
-    if args.lr_schedule != "constant":  # the rate of a step depends on how many there will be
-        config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
+               **({"val_split": args.val_split} if held_out else {}),
+               **({"lr_schedule": args.lr_schedule, "epochs": epochs} if isinstance(rates, list) else {})}  # fmt: skip
     facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
              "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
     run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
