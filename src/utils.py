@@ -29,16 +29,25 @@ class InputError(ValueError):
 
 
 def run_entry_point(main: Callable[..., int], args: object) -> int:
-    """Run ``main(args)`` and turn an ``InputError`` into one line on stderr and exit status 1."""
+    """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and exit status 1."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text, nor the terminal know all letters
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.raiseExceptions = False  # a full disk below a log must not fill the terminal with tracebacks
     try:
-        return main(args)
+        status = main(args)
+        sys.stdout.flush()  # here it is an error like others
+        return status
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    except MemoryError as error:
+        message = f"not enough memory: {error}"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    print(f"error: {message}", file=sys.stderr)
+    return 1
 
 
 def prepare_environment(*, own_convolutions: bool = False) -> None:
@@ -51,12 +60,17 @@ def prepare_environment(*, own_convolutions: bool = False) -> None:
             inside MindSpore 2.10 then falls back to its reference convolution on processors with AVX-512
             (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2
             kernel, to which it is therefore held.
+
+    Raises:
+        InputError: the user has set a log level that MindSpore fails to import with.
     """
     from src import onednn  # brings numpy, which a sweep's workers have no use for
 
     if own_convolutions or not onednn.is_available():
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-    os.environ.setdefault("GLOG_v", "3")
+    level = os.environ.setdefault("GLOG_v", "3")
+    if level not in ("", "0", "1", "2", "3", "4"):
+        raise InputError(f"GLOG_v {level!r}: expected MindSpore's log level, 0 (all) to 4 (critical errors)")
 
 
 def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own_convolutions: bool = False) -> str:
@@ -124,27 +138,40 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for left in (temporary, temporary.with_suffix(".tmp")):  # MindSpore writes a .ckpt under the second name first
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write ``content`` as strict JSON, atomically."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # a byte of a file name that is not UTF-8 becomes a JSON escape, such as \udcff
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object.
+    """Read a JSON object: strict JSON, without NaN, and with every key once.
 
     Raises:
         InputError: the file is missing, unreadable, or does not hold a JSON object.
     """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            raise ValueError(f"a key stands twice among {', '.join(key for key, _ in pairs)}")
+        return content
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, object_pairs_hook=unique)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
@@ -152,14 +179,19 @@ def read_json(path: Path) -> dict:
 
 
 def check_file(path: Path, noun: str) -> None:
-    """Check that a file is there and not empty.
+    """Check that a file is there, can be read and is not empty.
 
     Raises:
         InputError: it is not.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such {noun} file")
-    if path.stat().st_size == 0:
+    try:
+        with open(path, "rb") as file:
+            is_empty = not file.read(1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_empty:
         raise InputError(f"{path}: is empty, not a {noun}")
 
 
@@ -189,7 +221,7 @@ def make_output_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be created as output folder: {error.strerror}") from error
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK, effective_ids=True):
         raise InputError(f"{path}: output folder is not writable")
     return path
 
