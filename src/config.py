@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from src.images import MASK_RULES
+from src.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
 from src.utils import DEVICE_TARGETS
 
 
@@ -15,15 +15,18 @@ def parse_bool(text: str) -> bool:
 
 
 def _number(kind: type, minimum: float, *, strict: bool = False):
+    # beyond these nothing is meant, and not everything below can count or compute
+    maximum = 2**31 - 1 if kind is int else 3.4e38
+
     def parse(text: str):
         try:
             value = kind(text)
         except ValueError:
             value = None
-        # the comparison is False for nan, and inf has no use anywhere
-        valid = value is not None and (value > minimum if strict else value >= minimum) and value < float("inf")
-        if not valid:
-            bound = f"{'above' if strict else 'of at least'} {minimum}"
+        # the comparison is False for nan
+        valid = value is not None and (value > minimum if strict else value >= minimum)
+        if not valid or value > maximum:
+            bound = f"of at most {maximum}" if valid else f"{'above' if strict else 'of at least'} {minimum}"
             noun = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"expected {noun} {bound}, got {text!r}")
         return value
@@ -51,10 +54,17 @@ def _folder_name(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return text
+
+
 def _image_size(text: str) -> int:
-    size = _number(int, 32)(text)
-    if size % 16:
-        raise argparse.ArgumentTypeError(f"expected a multiple of 16 (pixels), got {text!r}")
+    size = _number(int, MIN_SIZE)(text)
+    if not is_image_size(size):
+        expected = f"at most {MAX_SIZE}" if size > MAX_SIZE else "a multiple of 16"
+        raise argparse.ArgumentTypeError(f"expected {expected} (pixels), got {text!r}")
     return size
 
 
@@ -226,5 +236,6 @@ def build_parser(description: str, names: tuple[str, ...]) -> argparse.ArgumentP
         description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for name in names:
-        parser.add_argument(f"--{name}", **FLAGS[name])
+        is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
+        parser.add_argument(f"--{name}", **({"type": _path} if is_path else {}), **FLAGS[name])
     return parser

@@ -43,8 +43,15 @@ class Sample:
         return not self.is_defective or self.mask_path is not None
 
 
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
 def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [entry for entry in _visible(path) if entry.is_dir()]
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
@@ -54,8 +61,8 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
         InputError: two pictures share a stem, so that a mask could belong to either.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+    for path in _visible(folder):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if path.stem in found:
             raise InputError(f"{path}: has the same stem as {found[path.stem].name}; rename one of them")
@@ -110,9 +117,7 @@ def list_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such image or folder of images")
-    found = sorted(
-        entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
-    )
+    found = [entry for entry in _visible(path) if entry.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
     return found
@@ -224,7 +229,7 @@ def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
     masks = np.zeros((len(samples), image_size, image_size), np.uint8)
     with ThreadPoolExecutor() as pool:
         with_mask = [i for i, sample in enumerate(samples) if sample.mask_path is not None]
-        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size), with_mask)
+        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size, picture=samples[i].path), with_mask)
         for i, mask in zip(with_mask, loaded, strict=True):
             masks[i] = mask
     return masks
@@ -284,10 +289,19 @@ def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[
 
 
 def fingerprint_samples(samples: list[Sample]) -> str:
-    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?"""
+    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?
+
+    Raises:
+        InputError: a file cannot be found any more, or never could: a link that leads nowhere.
+    """
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.defect}/{sample.path.name}:{sample.path.stat().st_size}\n".encode())
+        try:
+            size = sample.path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{sample.path}: cannot be read: {error.strerror}") from error
+        # surrogateescape: file names need not be text
+        digest.update(f"{sample.defect}/{sample.path.name}:{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

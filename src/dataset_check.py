@@ -79,7 +79,7 @@ def _unreadable(samples: list[Sample]) -> list[str]:
         try:
             load_image(sample.path, 32)
             if sample.mask_path is not None:
-                load_mask(sample.mask_path, 32)
+                load_mask(sample.mask_path, 32, picture=sample.path)
         except InputError as error:
             return str(error)
         return None

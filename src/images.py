@@ -1,6 +1,8 @@
 """A picture file -> RGB array -> network input; a mask file -> grey array -> binary mask. No mindspore here."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ from PIL import Image, ImageOps
 
 from src.utils import InputError
 
+MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # whatever a file is called: PIL would hand PostScript to another program
 # ImageNet statistics of torchvision's pretrained models, RGB.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -21,28 +25,41 @@ MASK_RULES = {
 }
 
 
-def _open(path: Path) -> Image.Image:
-    """Open and decode a picture, turned upright.
+def is_image_size(size: object) -> bool:
+    """Tell whether something is a side that the network's input may have."""
+    return isinstance(size, int) and MIN_SIZE <= size <= MAX_SIZE and size % 16 == 0
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; what is wrong with it while the block reads it becomes an ``InputError`` that names it.
 
     Raises:
         InputError: the file is missing, no picture, damaged, or too large to be one.
     """
+    # PIL warns of half of what it refuses; 10,000 x 10,000 pixels of a line-scan camera are no attack
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
         raise InputError(f"{path}: not a readable image: {error}") from error
+
+
+def _decode(path: Path, mode: str) -> Image.Image:
+    """Decode a picture, turned upright, as "RGB" or "L"."""
+    with _opened(path) as image:
+        return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale a 16-bit grey picture to 8 bits; PIL's own conversion would clip it."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of unknown range; expected 8 or 16 bits")
     return image
 
 
@@ -57,17 +74,27 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Do as ``load_image``; return the picture's own width and height, turned upright, besides."""
-    image = _to_8_bit(_open(path)).convert("RGB")
+    image = _decode(path, "RGB")
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS)), image.size
 
 
-def load_mask(path: Path, image_size: int) -> np.ndarray:
-    """Read a mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
+def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np.ndarray:
+    """Read a defect's mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
+
+    Args:
+        picture: what it is the mask of, and must be as large as.
 
     Raises:
-        InputError: the file is not a readable image.
+        InputError: the file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
     """
-    mask = _to_8_bit(_open(path)).convert("L")
+    mask = _decode(path, "L")
+    if picture is not None:
+        with _opened(picture) as image:
+            if sorted(image.size) != sorted(mask.size):  # sorted: as it lies in the file, or turned upright
+                raise InputError(f"{path}: has {mask.size} pixels, and its image {picture} has {image.size}")
+    brightest = mask.getextrema()[1]
+    if brightest < MASK_RULES["half"]:
+        raise InputError(f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect")
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
