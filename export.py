@@ -6,13 +6,12 @@ from pathlib import Path
 
 from src.config import build_parser
 from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
-from src.sidecar import record_export, sidecar_content
+from src.sidecar import describe_file, record_export, sidecar_content
 from src.utils import (
     LOGGER,
     InputError,
     atomic_path,
     check_checkpoint_file,
-    file_sha256,
     make_output_folder,
     run_entry_point,
     set_up_device,
@@ -55,19 +54,17 @@ def main(args: Namespace) -> int:
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
     network = AnomalyMap(Distances(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
 
-    # 3. Write, verify, and only then give the file its name
+    # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
+    about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
         reference = AnomalyMaps(stpm, image_size=size)
         difference = verify(temporary, reference, input_shape)
+        facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
+                  "largest_relative_difference": difference}  # fmt: skip
+        origin = describe_file(checkpoint.path)
+        record_export(path, temporary, about | {"image_size": size}, checkpoint=origin, facts=facts)
     LOGGER.info("exported: %s", path)
-
-    # 4. What it is, beside it
-    about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
-    facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
-              "largest_relative_difference": difference}  # fmt: skip
-    origin = {"file": checkpoint.path.name, "sha256": file_sha256(checkpoint.path)}
-    record_export(path, about | {"image_size": size}, checkpoint=origin, facts=facts)
     return 0
 
 

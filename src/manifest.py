@@ -15,7 +15,7 @@ import numpy as np
 
 from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
-from src.sidecar import PREPROCESSING
+from src.sidecar import PREPROCESSING, check_made_for_this_program
 from src.utils import InputError, atomic_path, read_json, write_json
 
 FORMAT = 1
@@ -138,14 +138,13 @@ def read_manifest(folder: Path) -> Manifest:
 def _parse(path: Path) -> tuple[Manifest, bool]:
     """Return a manifest and whether all that it names was written."""
     content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
+    check_made_for_this_program(path, content, expected_format=FORMAT)
     try:
         images = content["images"]
         names = [str(image["name"]) for image in images]
         manifest = Manifest(
             category=str(content["category"]),
-            image_size=int(content["image_size"]),
+            image_size=content["image_size"],
             samples_sha256=content["samples_sha256"],
             names=names,
             sources=[str(image["source"]) for image in images],
@@ -229,8 +228,11 @@ def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             found = {row["input"]: float(row["milliseconds"]) for row in csv.DictReader(file)}
-        return [found[f"{name}.bin"] for name in manifest.names]
+        milliseconds = [found[f"{name}.bin"] for name in manifest.names]
+        if not np.isfinite(milliseconds).all():
+            raise ValueError("a time is not finite")
+        return milliseconds
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; the inference program writes it last") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: does not match the manifest ({error!r})") from error

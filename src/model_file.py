@@ -7,7 +7,7 @@ import numpy as np
 
 from src.config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from src.evaluate import MapFunction
-from src.sidecar import read_export, read_sidecar
+from src.sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
 from src.utils import LOGGER, InputError, check_checkpoint_file, check_file, set_up_device
 
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
@@ -56,6 +56,10 @@ def inspect_model(
             raise InputError(f"{path}: AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx")
         check_checkpoint_file(path)
         sidecar = read_sidecar(path, category=category)
+        if sidecar:
+            check_checkpoint(path, sidecar)
+        elif not image_size:
+            LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
         trained = sidecar["image_size"] if sidecar else None
         if image_size and trained and image_size != trained:
             LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
@@ -91,10 +95,23 @@ def load_map_function(
     if model.path.suffix != ".onnx":
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
-        return load_exported(model.path)
+        return _finite(load_exported(model.path), model.path)
     from src.stpm import AnomalyMaps, load_stpm
 
-    return AnomalyMaps(load_stpm(model.path, num_class=num_class), image_size=model.image_size)
+    stpm = load_stpm(model.path, num_class=num_class)
+    return _finite(AnomalyMaps(stpm, image_size=model.image_size), model.path)
+
+
+def _finite(anomaly_map: MapFunction, path: Path) -> MapFunction:
+    """Return a function that refuses maps with NaN or infinity, which no comparison with a threshold would notice."""
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        maps = anomaly_map(images)
+        if not np.isfinite(maps).all():
+            raise InputError(f"{path}: computes maps that hold NaN or infinity; its weights are no good")
+        return maps
+
+    return compute
 
 
 def load_exported(path: Path) -> MapFunction:

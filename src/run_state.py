@@ -1,5 +1,6 @@
 """A training run on disk: its checkpoint, what it needs to go on, and its record."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -8,11 +9,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.sidecar import sidecar_content, sidecar_path
+from src.sidecar import describe_file, sidecar_content, sidecar_path
 from src.stpm import STPM, checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
 from src.utils import InputError, atomic_path, fingerprint, versions, write_json
 
+FORMAT = 1
 _META = "run_state"
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 class TrainingRun:
@@ -64,15 +74,19 @@ class TrainingRun:
                     f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
                     f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
-        self._save_entries(checkpoint_entries(named_parameters(self.stpm)), self.checkpoint_path)
-        write_json(
-            sidecar_path(self.checkpoint_path),
-            sidecar_content(category=self.category, image_size=self.config["image_size"], config=self.config),
-        )
+        about = sidecar_content(category=self.category, image_size=self.config["image_size"], config=self.config)
+        with atomic_path(self.checkpoint_path) as temporary:
+            ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
+            written = describe_file(temporary, name=self.checkpoint_path.name)
+            # before the checkpoint gets its name: where there is no room for it, the earlier pair stays
+            write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written})
         self.write_record()
-        meta = json.dumps({"config": self.config, "epochs": self.epochs, "evaluations": self.evaluations})
-        state = [{"name": _META, "data": Tensor(np.frombuffer(meta.encode(), np.uint8))}]
-        self._save_entries(checkpoint_entries(self._state()) + state, self.resume_path)
+        state = {name: parameter.asnumpy() for name, parameter in self._state().items()}
+        meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,
+                "sha256": _digest(state)}  # fmt: skip
+        state[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with atomic_path(self.resume_path) as temporary:
+            ms.save_checkpoint([{"name": n, "data": Tensor(array)} for n, array in state.items()], str(temporary))
 
     def write_record(self) -> None:
         """Write train.json."""
@@ -104,9 +118,12 @@ class TrainingRun:
             raise InputError(f"{self.resume_path}: not the resume state of a training (it has no entry {_META!r})")
         try:
             meta = json.loads(meta_bytes.astype(np.uint8).tobytes())
-            saved_config, epochs, evaluations = meta["config"], meta["epochs"], meta["evaluations"]
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{self.resume_path}: damaged resume state: {error}") from error
+            saved_format, saved_config = meta["format"], dict(meta["config"])
+            epochs, evaluations = list(meta["epochs"]), list(meta["evaluations"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.resume_path}: damaged resume state ({error!r}); start without --resume") from error
+        if saved_format != FORMAT:
+            raise InputError(f"{self.resume_path}: format {saved_format!r}, this program reads format {FORMAT}")
         differing = [
             f"{name} was {saved_config.get(name)!r}, is {self.config.get(name)!r}"
             for name in sorted(saved_config.keys() | self.config.keys())
@@ -114,6 +131,8 @@ class TrainingRun:
         ]
         if differing:
             raise InputError(f"--resume: {self.resume_path} belongs to another configuration: {'; '.join(differing)}")
+        if _digest(arrays) != meta.get("sha256"):
+            raise InputError(f"{self.resume_path}: damaged resume state: not the numbers that were written")
         load_checked(self._state(), arrays, source=str(self.resume_path))
         self.epochs, self.evaluations = epochs, evaluations
 
@@ -123,8 +142,3 @@ class TrainingRun:
         known = {id(parameter) for parameter in student.values()}
         own = {f"optimiser.{p.name}": p for p in self.optimiser.get_parameters() if id(p) not in known}
         return student | own
-
-    @staticmethod
-    def _save_entries(entries: list[dict], path: Path) -> None:
-        with atomic_path(path) as temporary:
-            ms.save_checkpoint(entries, str(temporary))

@@ -4,10 +4,12 @@ A model that was exported to several formats under one name has one such file, w
 """
 
 import argparse
+import math
+import os
 import sys
 from pathlib import Path
 
-from src.images import MEAN, STD
+from src.images import MEAN, STD, is_image_size
 from src.utils import InputError, file_sha256, fingerprint, read_json, run_entry_point, versions, write_json
 
 FORMAT = 1
@@ -41,6 +43,25 @@ def sidecar_content(*, category: str, image_size: int, config: dict | None) -> d
     }
 
 
+def describe_file(path: Path, *, name: str | None = None) -> dict:
+    """Return the name of a file, or the one that it is about to get, and its SHA-256."""
+    return {"file": name or path.name, "sha256": file_sha256(path)}
+
+
+def check_made_for_this_program(path: Path, content: dict, *, expected_format: int) -> None:
+    """Check format, image size and preprocessing of a JSON file.
+
+    Raises:
+        InputError: they are not those of this program.
+    """
+    if content.get("format") != expected_format:
+        raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {expected_format}")
+    if not is_image_size(content.get("image_size")):
+        raise InputError(f"{path}: image_size {content.get('image_size')!r}, expected a multiple of 16")
+    if content.get("preprocessing") != PREPROCESSING:
+        raise InputError(f"{path}: preprocessing {content.get('preprocessing')!r}, this program's is {PREPROCESSING}")
+
+
 def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     """Read the sidecar of a model, trained on ``category`` unless that is None; None where there is no sidecar.
 
@@ -48,19 +69,38 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
         InputError: it is damaged, of another format, or the model was trained on another category.
     """
     path = sidecar_path(model_path)
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is no absence
         return None
     content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
-    size = content.get("image_size")
-    if not isinstance(size, int) or size < 32 or size % 16:
-        raise InputError(f"{path}: image_size {size!r}, expected a multiple of 16")
+    check_made_for_this_program(path, content, expected_format=FORMAT)
+    threshold = content.get("threshold")
+    if threshold is not None and not (_is_number(threshold) and 0 < threshold < math.inf):
+        raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
+    if not isinstance(content.get("config_hash", 0), str | None):
+        raise InputError(f"{path}: config_hash {content.get('config_hash')!r}, expected null or a string")
     if category is not None and content.get("category") != category:
         raise InputError(
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"
         )
     return content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_checkpoint(path: Path, sidecar: dict) -> None:
+    """Check that a checkpoint is the one that its sidecar was written with, where that is known.
+
+    Raises:
+        InputError: it is not.
+    """
+    written = sidecar.get("checkpoint")
+    if written is not None and not (isinstance(written, dict) and written.get("sha256") == file_sha256(path)):
+        raise InputError(
+            f"{path}: is damaged, or is not the checkpoint that {sidecar_path(path).name} describes; "
+            "keep the two together, or train it again (--resume)"
+        )
 
 
 def record_calibration(model_path: Path, calibration: dict) -> None:
@@ -77,10 +117,11 @@ def record_calibration(model_path: Path, calibration: dict) -> None:
     write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
 
 
-def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
+def record_export(model_path: Path, written: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
     """Write the sidecar of an exported model, keeping what it says of the same checkpoint's other formats.
 
     Args:
+        written: where the model is until it gets its name.
         content: the checkpoint's sidecar.
         checkpoint: name and SHA-256 of the checkpoint's file.
         facts: what is true of this file alone: format, batch size, inputs, outputs, ...
@@ -90,9 +131,16 @@ def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: d
     if path.exists():
         before = read_json(path)
         if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:
-            exports = before.get("exports", {})
-    exports[model_path.name] = {"sha256": file_sha256(model_path)} | facts
+            exports = _exports(path, before)
+    exports[model_path.name] = {"sha256": file_sha256(written)} | facts
     write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
+
+
+def _exports(path: Path, content: dict) -> dict[str, dict]:
+    exports = content.get("exports", {})
+    if not isinstance(exports, dict) or not all(isinstance(facts, dict) for facts in exports.values()):
+        raise InputError(f"{path}: exports {exports!r}, expected an object for each exported file")
+    return exports
 
 
 def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
@@ -105,11 +153,14 @@ def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
     content = read_sidecar(model_path, category=category)
     if content is None:
         raise InputError(f"{path}: is missing; export.py writes it beside {model_path.name}, keep the two together")
-    facts = content.get("exports", {}).get(model_path.name)
+    facts = _exports(path, content).get(model_path.name)
     if facts is None:
         raise InputError(f"{path}: does not describe {model_path.name}; export it again")
     if facts.get("sha256") != file_sha256(model_path):
         raise InputError(f"{model_path}: is damaged, or is not the file that {path.name} describes; export it again")
+    batch_size = facts.get("batch_size")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"{path}: batch_size {batch_size!r}, expected a whole number of at least 1")
     return content, facts
 
 
