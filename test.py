@@ -39,6 +39,8 @@ def main(args: Namespace) -> int:
     )
     samples = list_test(Path(args.eval_url), args.category)
     folder = make_output_folder(Path(args.out_dir) / args.category)
+    sample_folder = make_output_folder(Path(args.save_sample_path or folder)) if args.save_sample else None
+    report_folder = make_output_folder(Path(args.report)) if args.report else None
 
     # 2. Network and, while it loads, images
     clock = Clock()
@@ -64,16 +66,16 @@ def main(args: Namespace) -> int:
     # 4. Results
     write_json(folder / "results.json", results)
     write_json(folder / "timing.json", clock.laps | {"test_images": len(samples)})
-    if args.save_sample:
+    if sample_folder:
         from src.pictures import save_sample_sheet
 
-        picture = make_output_folder(Path(args.save_sample_path or folder)) / "samples.png"
+        picture = sample_folder / "samples.png"
         save_sample_sheet(picture, samples, images, masks, maps, threshold=threshold)
         LOGGER.info("picture: %s", picture)
-    if args.report:
+    if report_folder:
         from src.report import write_report
 
-        report = write_report(make_output_folder(Path(args.report)), results, samples, images, masks, maps)
+        report = write_report(report_folder, results, samples, images, masks, maps)
         LOGGER.info("report: %s", report)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
     print(three_lines(args.category, results))

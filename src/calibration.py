@@ -50,7 +50,7 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
         scores: (N,), positive.
 
     Raises:
-        ValueError: fewer than ``MIN_IMAGES`` scores, or one that is not positive and finite.
+        ValueError: fewer than ``MIN_IMAGES`` scores, one that is not positive and finite, or too low a rate for them.
     """
     count = len(scores)
     if count < MIN_IMAGES:
@@ -67,6 +67,8 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     logarithms = np.log(scores.astype(np.float64))
     factor = float(stats.t.ppf(1 - target_fpr, count - 1)) * np.sqrt(1 + 1 / count)
     threshold = float(np.exp(logarithms.mean() + factor * logarithms.std(ddof=1)))
+    if not np.isfinite(threshold):
+        raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
     return Calibration(threshold, target_fpr, "log-normal", count, _normal_rate_interval(count, factor))
 
 

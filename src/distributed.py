@@ -55,13 +55,17 @@ def check_launcher() -> None:
     """Check that msrun started this process, and leave all reports but errors to the first rank.
 
     Raises:
-        InputError: msrun did not.
+        InputError: msrun did not, or a variable that it sets has been changed.
     """
     if any(name not in os.environ for name in _MSRUN_VARIABLES):
         raise InputError(
             "--distributed True: this process was not started by msrun; use scripts/run_distribute_train.sh"
         )
-    _leave_reports_to_first(int(os.environ.get("RANK_ID", 0)))
+    for name in ("MS_WORKER_NUM", "MS_SCHED_PORT", "RANK_ID"):
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise InputError(f"{name} {value!r}: expected a whole number; scripts/run_distribute_train.sh sets it")
+    _leave_reports_to_first(int(os.environ.get("RANK_ID", "0")))
 
 
 def start() -> Ranks:

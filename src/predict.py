@@ -132,7 +132,9 @@ class PredictionFiles:
         self._is_first = True
 
     def __enter__(self) -> "PredictionFiles":
-        scores, regions, self._json = (self._open(name) for name in ("scores.csv", "regions.csv", "predictions.json"))
+        files = [self._open(name) for name in ("scores.csv", "regions.csv", "predictions.json")]
+        self._stack.push(self._finish)  # runs first: what it raises keeps all three files from getting their names
+        scores, regions, self._json = self._files = files
         self._scores = csv.DictWriter(scores, _SCORE_FIELDS, lineterminator="\n")
         self._regions = csv.DictWriter(regions, _REGION_FIELDS, lineterminator="\n")
         self._scores.writeheader()
@@ -145,9 +147,13 @@ class PredictionFiles:
         # surrogateescape: file names need not be text
         return self._stack.enter_context(open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline=""))
 
-    def __exit__(self, *error: object) -> bool | None:
-        if error[0] is None:
+    def _finish(self, kind: type | None, *_: object) -> None:
+        if kind is None:
             self._json.write("\n]}\n")
+            for file in self._files:
+                file.flush()
+
+    def __exit__(self, *error: object) -> bool | None:
         return self._stack.__exit__(*error)
 
     def write(self, prediction: Prediction) -> None:

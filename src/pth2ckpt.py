@@ -4,7 +4,6 @@ python src/pth2ckpt.py --pth_path resnet18-f37072fd.pth --ckpt_path resnet18.ckp
 """
 
 import argparse
-import pickle
 import re
 import sys
 from pathlib import Path
@@ -14,7 +13,15 @@ if __package__ in (None, ""):  # run as a file, as the README shows it
 
 import numpy as np
 
-from src.utils import LOGGER, InputError, atomic_path, prepare_environment, run_entry_point
+from src.utils import (
+    LOGGER,
+    InputError,
+    atomic_path,
+    check_file,
+    make_output_folder,
+    prepare_environment,
+    run_entry_point,
+)
 
 # torch's batch norm entry -> MindSpore's
 _BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -41,11 +48,9 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise InputError("converting a .pth file needs PyTorch: pip install torch==2.13.0") from error
-    if not path.is_file():
-        raise InputError(f"--pth_path {path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # PyTorch raises whatever its readers do
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--pth_path {path}: not a readable file of PyTorch weights: {reason}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -55,7 +60,10 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     wrong = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
     if wrong is not None:
         raise InputError(f"--pth_path {path}: expected a state_dict of tensors, entry {wrong!r} is none")
-    return {str(name).removeprefix("module."): value.float().numpy() for name, value in content.items()}
+    try:
+        return {str(name).removeprefix("module."): value.float().numpy() for name, value in content.items()}
+    except (RuntimeError, TypeError) as error:  # sparse, quantised, ...
+        raise InputError(f"--pth_path {path}: holds a tensor that is no plain array: {error}") from error
 
 
 def convert(pth_path: Path, ckpt_path: Path) -> None:
@@ -66,6 +74,8 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     """
     if ckpt_path.suffix != ".ckpt":
         raise InputError(f"--ckpt_path {ckpt_path}: expected a name that ends in .ckpt")
+    check_file(pth_path, "PyTorch")
+    make_output_folder(ckpt_path.parent)
     state = read_state_dict(pth_path)
     prepare_environment()
     import mindspore as ms

@@ -24,7 +24,7 @@ from src.images import binary_mask
 from src.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, why_undefined
 from src.pictures import colour_map, defect_overlay, scale_legend, scale_unit
 from src.report_page import INDEX_PAGE, PAGE
-from src.results_table import PUBLISHED_PATH
+from src.results_table import PUBLISHED_PATH, read_results
 from src.utils import InputError, atomic_path, read_json, run_entry_point
 
 REPORT_NAME = "report.html"
@@ -262,13 +262,16 @@ def write_index(folder: Path) -> Path:
     """
     rows = []
     for path in sorted(folder.glob(f"*/{REPORT_NAME}")):
-        results = read_json(path.with_name("results.json"))
+        results = read_results(path.with_name("results.json"))
         decision = results.get("decision")
-        recall = _rate(decision["recall"]) if decision else ""
-        alarms = _rate(decision["false_positive_rate"]) if decision else ""
+        try:
+            recall = _rate(decision["recall"]) if decision else ""
+            alarms = _rate(decision["false_positive_rate"]) if decision else ""
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path.with_name('results.json')}: decision {decision!r} is damaged") from error
         name = path.parent.name
         cells = [_number(results[metric]) for metric in _NAMES] + [recall, alarms]
-        link = f'<a href="{quote(name)}/{REPORT_NAME}">{escape(name)}</a>'
+        link = f'<a href="{quote(name, errors="surrogateescape")}/{REPORT_NAME}">{escape(name)}</a>'
         rows.append(f"<tr><td>{link}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     if not rows:
         raise InputError(f"{folder}: holds no <category>/{REPORT_NAME}; test.py --report writes them")

@@ -21,6 +21,20 @@ _HEADING = (
 )
 
 
+def read_results(path: Path) -> dict:
+    """Read a category's results.json.
+
+    Raises:
+        InputError: it is missing or damaged, or a metric in it is neither a number from 0 to 1 nor null.
+    """
+    content = read_json(path)
+    for metric in METRICS:
+        value = content.get(metric, "nothing")
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise InputError(f"{path}: {metric} {value!r}, expected a number from 0 to 1, or null")
+    return content
+
+
 def collect(results: Iterable[tuple[str, dict]]) -> dict:
     """Return the rows of a table: each category's metrics (None where undefined or not run), then their mean.
 
@@ -106,7 +120,7 @@ def write_tables(folder: Path, results: Iterable[tuple[str, dict]]) -> dict:
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # file names need not be text
 
 
 def readme_table(results: dict, *, heading: str) -> str:
@@ -160,6 +174,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Update; return the exit status."""
     results = read_json(args.results)
+    if not isinstance(results.get("categories"), dict):
+        raise InputError(f"{args.results}: expected an object 'categories', of category to metrics")
     for path in args.readme:
         update_readme(path, results)
     return 0

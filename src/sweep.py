@@ -4,6 +4,7 @@ Ray places the command lines and watches them; nothing here knows how a student 
 """
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -60,10 +61,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Run the sweep; return 0, or 1 where a category failed."""
     # 1. What is to be done
-    out = make_output_folder(Path(args.train_url).resolve())
+    out = make_output_folder(Path(args.train_url).absolute())
     lock_folder(out, ".sweep.lock")
     jobs = make_jobs(
-        Path(args.data_url).resolve(), out, args.pre_ckpt_path, flags=args.training_flags, programs=Programs()
+        Path(args.data_url).absolute(), out, args.pre_ckpt_path, flags=args.training_flags, programs=Programs()
     )
 
     # 2. Where
@@ -98,9 +99,12 @@ def make_jobs(data: Path, out: Path, backbone: str, *, flags: list[str], program
     categories = list_categories(data)
     if not categories:
         raise InputError(f"{data}: holds no category (a folder with train/good)")
+    for name, twin in itertools.pairwise(sorted(categories, key=str.casefold)):
+        if name.casefold() == twin.casefold():  # not every file system keeps their results apart
+            raise InputError(f"{data}: categories {name!r} and {twin!r} differ only in case; rename one of them")
     sha256 = RANDOM_TEACHER
     if backbone != RANDOM_TEACHER:
-        path = Path(backbone).resolve()
+        path = Path(backbone).absolute()
         check_checkpoint_file(path)
         backbone, sha256 = str(path), file_sha256(path)
     return [
@@ -113,7 +117,7 @@ def start_ray(device_num: int) -> dict[str, float]:
     """Start Ray on this machine, or join the cluster at RAY_ADDRESS; return its resources.
 
     Raises:
-        InputError: the cluster cannot be reached.
+        InputError: Ray cannot be started, or the cluster cannot be reached.
     """
     import ray
 
@@ -131,7 +135,10 @@ def start_ray(device_num: int) -> dict[str, float]:
     else:
         # more trainings at a time than cores are the user's choice
         cores = max(core_count(), device_num)
-        ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        try:
+            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        except Exception as error:  # Ray's own, for a machine that is too busy or too small
+            raise InputError(f"Ray cannot be started on this machine: {error}") from error
     return ray.cluster_resources()
 
 

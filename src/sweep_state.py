@@ -1,6 +1,5 @@
 """What a sweep knows of one category: its command lines, whether it is finished, how far it is. No mindspore here."""
 
-import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from src.dataset import fingerprint_samples, list_test, list_train
+from src.results_table import read_results
 from src.sweep_task import Command, tail
 from src.utils import InputError, fingerprint, read_json, write_json
 
@@ -82,14 +82,13 @@ class Job:
     def is_finished(self) -> bool:
         """Tell whether a sweep with the same configuration trained and evaluated the category."""
         marker = self.marker()
-        outputs = [self.folder / f"{self.category}_last.ckpt"]
-        if self.has_test_images():
-            outputs.append(self.folder / "results.json")
+        checkpoint = self.folder / f"{self.category}_last.ckpt"
         return (
             self.configuration is not None
             and marker.get("state") == "finished"
             and marker.get("configuration") == self.configuration
-            and all(path.is_file() for path in outputs)
+            and checkpoint.is_file()
+            and (not self.has_test_images() or bool(self._results()))
         )
 
     def is_resumable(self) -> bool:
@@ -125,9 +124,10 @@ class Job:
 
     def metrics(self) -> dict:
         """Return the category's results; empty where there are none, or none of this configuration."""
-        if self.state not in ("finished", "skipped"):
-            return {}
+        return self._results() if self.state in ("finished", "skipped") else {}
+
+    def _results(self) -> dict:
         try:
-            return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_results(self.folder / "results.json")
+        except InputError:
             return {}

@@ -54,7 +54,8 @@ def claim_cores(count: int) -> Iterator[set[int]]:
     for start in range(0, len(everything) - count + 1 if count else 0, max(count, 1)):
         group = everything[start : start + count]
         name = f"stpm-cores-{os.getuid()}-{group[0]}-{count}.lock"
-        with open(Path(tempfile.gettempdir()) / name, "w", encoding="utf-8") as lock:
+        # "a": what somebody may have linked to that name is not emptied
+        with open(Path(tempfile.gettempdir()) / name, "a", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
