@@ -6,6 +6,9 @@ A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per 
 """
 
 import csv
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +19,12 @@ import numpy as np
 from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
 from src.sidecar import PREPROCESSING, check_made_for_this_program
-from src.utils import InputError, atomic_path, read_json, write_json
+from src.utils import InputError, read_json, write_json
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 _FLOAT_BYTES = 4
+_UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -62,35 +66,44 @@ def describe(samples: list[Sample], *, category: str, image_size: int) -> Manife
 
 
 def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> None:
-    """Write the network input of every sample and the manifest; those of an earlier call are replaced.
+    """Write the network input of every sample and the manifest; once all are made, those of an earlier call go.
 
     Raises:
         InputError: an image is unreadable, a file cannot be written, or the folder holds ``.bin`` files that no
-            earlier call wrote.
+            earlier call wrote. The earlier ones stay then.
     """
-    _remove_earlier(folder)
+    earlier = _find_earlier(folder)
     content = _to_json(samples, manifest)
-    # names what this call writes, so that the next one may remove it even if this one is interrupted
-    write_json(folder / MANIFEST_NAME, content | {"complete": False})
+    for stale in folder.glob(f".{_UNFINISHED}*"):  # of a call that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{_UNFINISHED}") as unfinished:
 
-    def write(sample: Sample, name: str) -> None:
-        array = to_network_input(load_image(sample.path, manifest.image_size)[None])  # (1, 3, S, S)
-        with atomic_path(folder / f"{name}.bin", durable=False) as temporary:
-            array.tofile(temporary)
+        def write(sample: Sample, name: str) -> None:
+            array = to_network_input(load_image(sample.path, manifest.image_size)[None])  # (1, 3, S, S)
+            try:
+                array.tofile(Path(unfinished, name))
+            except OSError as error:
+                raise InputError(f"{folder / name}.bin: cannot be written: {error.strerror or error}") from error
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(write, samples, manifest.names))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(write, samples, manifest.names))
+        for name in earlier:
+            (folder / name).unlink()
+        # names what this call writes, so that the next one may remove it even if this one is interrupted
+        write_json(folder / MANIFEST_NAME, content | {"complete": False})
+        for name in manifest.names:
+            Path(unfinished, name).replace(folder / f"{name}.bin")
     write_json(folder / MANIFEST_NAME, content | {"complete": True})
 
 
-def _remove_earlier(folder: Path) -> None:
+def _find_earlier(folder: Path) -> set[str]:
+    """Return the names of an earlier call's inputs."""
     path = folder / MANIFEST_NAME
-    known = {f"{name}.bin" for name in _parse(path)[0].names} if path.exists() else set()
+    known = {f"{name}.bin" for name in _parse(path)[0].names} if os.path.lexists(path) else set()
     found = {entry.name for entry in folder.glob("*.bin")}
     if found - known:
         raise InputError(f"{folder / min(found - known)}: was not written by preprocess.py; choose an empty folder")
-    for name in found:
-        (folder / name).unlink()
+    return found
 
 
 def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
@@ -127,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: it is missing, damaged, of another format, or of a call that did not finish.
     """
     path = folder / MANIFEST_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: is missing; preprocess.py writes it, run that first")
     manifest, is_complete = _parse(path)
     if not is_complete:

@@ -97,9 +97,15 @@ def test_a_call_that_failed_is_not_taken_for_a_whole_one_and_can_be_repeated(ref
     picture.write_bytes(b"no picture")
     flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget")
     assert "hole/001.png: not a readable image" in refused(preprocess, *flags)
-    assert "did not finish; run it again" in refused(preprocess, *flags, "--check")
+    assert not list((tmp_path / "in").iterdir())
     picture.write_bytes(content)
     assert prepare(tree, tmp_path / "in") == 0
+    manifest = tmp_path / "in/manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"complete": true', '"complete": false'))  # as a kill leaves it
+    assert "did not finish; run it again" in refused(preprocess, *flags, "--check")
+    assert prepare(tree, tmp_path / "in") == 0
+    assert manifest.read_text() == whole
     assert prepare(tree, tmp_path / "in", "--check") == 0
 
 
@@ -127,7 +133,6 @@ def rewrite(inputs, **changes):
         (lambda data, inputs: (inputs / "00002_hole_000.bin").unlink(), "00002_hole_000.bin: is missing"),
         (lambda data, inputs: (inputs / "x.bin").touch(), "x.bin: is not in the manifest"),
         (lambda data, inputs: (inputs / "00002_hole_000.bin").write_text("1"), "holds 1 bytes, expected 49152"),
-        (lambda data, inputs: rewrite(inputs, format=2), "format 2, this program reads format 1"),
         (lambda data, inputs: rewrite(inputs, category="nut"), "was made for category 'nut', not 'widget'"),
         (lambda data, inputs: rewrite(inputs, image_size=32), "was made for images of 32 pixels, not 64"),
         (lambda data, inputs: rewrite(inputs, images=[{}]), "manifest.json: is damaged"),
