@@ -5,16 +5,19 @@ set -euo pipefail
 
 STPM_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
-# The project's own environment where run_demo.sh or run_tests.sh made one, else the caller's python3.
-if [[ -z ${STPM_PYTHON:-} ]]; then
-  STPM_PYTHON=python3
-  [[ -x $STPM_ROOT/.venv/bin/python ]] && STPM_PYTHON=$STPM_ROOT/.venv/bin/python
-fi
-
 die() {
   echo "error: $*" >&2
   exit 1
 }
+
+# The project's own environment where run_demo.sh or run_tests.sh made one, else the caller's python3.
+if [[ -z ${STPM_PYTHON:-} ]]; then
+  STPM_PYTHON=python3
+  [[ -x $STPM_ROOT/.venv/bin/python ]] && STPM_PYTHON=$STPM_ROOT/.venv/bin/python
+elif ! command -v -- "$STPM_PYTHON" >/dev/null; then
+  die "STPM_PYTHON $STPM_PYTHON: no such program"
+fi
+[[ ${STPM_FOREGROUND:-0} == [01] ]] || die "STPM_FOREGROUND: expected 1, or 0 for the background, got '$STPM_FOREGROUND'"
 
 # usage_unless COUNT TEXT ARGS...: exit with the usage unless at least COUNT positional arguments stand before the flags.
 usage_unless() {
@@ -36,6 +39,13 @@ device_id() {
   [[ $argument == --* ]] && return
   [[ $argument =~ ^[0-9]+$ ]] || die "DEVICE_ID: expected a whole number, got '$argument'"
   echo "$argument"
+}
+
+# check_category CATEGORY: output goes to a folder of this name below the caller's, never beside or above it.
+check_category() {
+  case $1 in
+    "" | . | .. | */*) die "CATEGORY: expected the name of a folder, got '$1'" ;;
+  esac
 }
 
 # run_logged LOG COMMAND...: run in the background with all output in LOG; with STPM_FOREGROUND=1 stay, show the

@@ -36,6 +36,7 @@ main() {
   [[ $preprocess == [yn] ]] || die "NEED_PREPROCESS: expected y or n, got '$preprocess'"
   device=$(device_id "$4")
   [[ -n $device ]] || die "DEVICE_ID: expected a whole number, got '$4'"
+  check_category "$category"
   if [[ ! -d $dataset/$category ]] && [[ -z $(find "$dataset" -maxdepth 1 -type f -print -quit) ]]; then
     die "CATEGORY $category: no such folder in DATASET_PATH $dataset, and no unlabelled images either"
   fi

@@ -17,10 +17,13 @@ main() {
   shift 4
   [[ -d $dataset ]] || die "DATASET_PATH $dataset: no such folder"
   [[ -f $backbone || $backbone == random ]] || die "BACKBONE_PATH $backbone: no such file"
+  check_category "$category"
   [[ -d $dataset/$category ]] || die "CATEGORY $category: no such folder in $dataset"
   [[ $ranks =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: expected a whole number of at least 1, got '$ranks'"
   port=${MSRUN_PORT:-$(free_port)}
-  [[ $port =~ ^[0-9]+$ ]] || die "MSRUN_PORT: expected a whole number, got '$port'"
+  if [[ ! $port =~ ^[0-9]{1,5}$ ]] || ((10#$port < 1 || 10#$port > 65535)); then
+    die "MSRUN_PORT: expected a port, 1 to 65535, got '$port'"
+  fi
   read -ra more <<<"${STPM_MSRUN_OPTIONS:-}"
 
   PATH=$(dirname -- "$(command -v "$STPM_PYTHON")"):$PATH # msrun looks python3 up there

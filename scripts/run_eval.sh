@@ -11,6 +11,7 @@ main() {
   shift 3
   device=$(device_id "$@")
   if [[ -n $device ]]; then shift; fi
+  check_category "$category"
   [[ -d $dataset/$category ]] || die "CATEGORY $category: no such folder in DATASET_PATH $dataset"
   [[ -f $checkpoint ]] || die "CHECKPOINT_PATH $checkpoint: no such file"
 

@@ -13,6 +13,7 @@ main() {
   if [[ -n $device ]]; then shift; fi
   [[ -d $dataset ]] || die "DATASET_PATH $dataset: no such folder"
   [[ -f $backbone || $backbone == random ]] || die "BACKBONE_PATH $backbone: no such file"
+  check_category "$category"
   [[ -d $dataset/$category ]] || die "CATEGORY $category: no such folder in $dataset"
 
   run_logged "$PWD/$category/train.log" "$STPM_PYTHON" "$STPM_ROOT/train.py" --data_url "$dataset" \
