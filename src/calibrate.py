@@ -16,7 +16,7 @@ from src.evaluate import MapFunction, predict_maps
 from src.metrics import image_scores
 from src.model_file import inspect_model, load_map_function
 from src.sidecar import record_calibration
-from src.utils import LOGGER, InputError, run_entry_point
+from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
 
 FLAG_NAMES = (
     "ckpt_path", "category", "image_path", "target_fpr", "image_size", "eval_batch_size", "device_target", "device_id",
@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> int:
     )
     if model.sidecar is None:
         raise InputError(f"{model.path.with_suffix('.json')}: is missing; the threshold is kept in it")
+    make_output_folder(model.path.parent)  # for the threshold
     samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
     if len(samples) < MIN_IMAGES:
         raise InputError(f"{args.image_path}: holds {len(samples)} image, expected at least {MIN_IMAGES}")

@@ -18,6 +18,7 @@ from src.utils import (
     InputError,
     atomic_path,
     check_file,
+    file_sha256,
     make_output_folder,
     prepare_environment,
     run_entry_point,
@@ -42,12 +43,16 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """Read a torch state_dict, or the "state_dict" entry of a training checkpoint, as arrays; executes nothing.
 
     Raises:
-        InputError: the file is missing, damaged, or holds something else.
+        InputError: the file is damaged or holds something else.
     """
     try:
         import torch
     except ImportError as error:
         raise InputError("converting a .pth file needs PyTorch: pip install torch==2.13.0") from error
+    # torchvision's names end in the beginning of their SHA-256: has the download come through?
+    named = re.search(r"-([0-9a-f]{8})$", path.stem)
+    if named and not file_sha256(path).startswith(named[1]):
+        raise InputError(f"--pth_path {path}: its SHA-256 does not begin with {named[1]}; download it again")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises whatever its readers do

@@ -1,7 +1,6 @@
 """Teacher weights: the three ways of getting them, and what is refused."""
 
 import logging
-import pickle
 
 import mindspore as ms
 import numpy as np
@@ -10,10 +9,11 @@ import torch
 from mindspore import Tensor
 
 from src import pth2ckpt
+from src.pth2ckpt import read_state_dict
 from src.resnet import ResNet18Trunk
 from src.stpm import fold_batch_norm, load_stpm, load_teacher, named_arrays, read_checkpoint
 from src.teacher import calibrate_random_teacher
-from src.utils import InputError, run_entry_point
+from src.utils import InputError, file_sha256, run_entry_point
 from tests import torch_reference as reference
 from tests.conftest import run_python
 
@@ -100,19 +100,18 @@ def test_pth2ckpt_refuses_what_is_no_state_dict(refused, tmp_path):
     assert "entry 'lr' is none" in refused_conversion(refused, tmp_path, {"lr": 0.1})
 
 
-def test_pth2ckpt_refuses_missing_and_damaged_files(refused, tmp_path):
-    assert "no such file" in refused_conversion(refused, tmp_path)
-    (tmp_path / "in.pth").write_bytes(b"not a zip file")
-    assert "not a readable file of PyTorch weights" in refused_conversion(refused, tmp_path)
+def test_pth2ckpt_refuses_what_is_no_plain_array(refused, tmp_path, state):
+    state["conv1.weight"] = state["conv1.weight"].to_sparse()
+    assert "holds a tensor that is no plain array" in refused_conversion(refused, tmp_path, state)
 
 
-def test_pth2ckpt_executes_nothing(refused, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "owned"), "w"))
-
-    (tmp_path / "in.pth").write_bytes(pickle.dumps(Evil()))
-    assert "not a readable file of PyTorch weights" in refused_conversion(refused, tmp_path)
+def test_pth2ckpt_checks_the_sha_256_that_torchvision_names_its_files_by(refused, tmp_path, state):
+    torch.save(state, tmp_path / "resnet18-f37072fd.pth")
+    flags = ("--pth_path", tmp_path / "resnet18-f37072fd.pth", "--ckpt_path", tmp_path / "out.ckpt")
+    assert "its SHA-256 does not begin with f37072fd; download it again" in refused(pth2ckpt, *flags)
+    name = f"resnet18-{file_sha256(tmp_path / 'resnet18-f37072fd.pth')[:8]}.pth"
+    (tmp_path / "resnet18-f37072fd.pth").rename(tmp_path / name)
+    assert read_state_dict(tmp_path / name).keys() == state.keys()
 
 
 def test_pth2ckpt_wants_a_ckpt_name(refused, tmp_path):
