@@ -6,6 +6,7 @@ Ray places the command lines and watches them; nothing here knows how a student 
 import argparse
 import itertools
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -40,6 +41,7 @@ TRAINING_FLAGS = (
     "eval_batch_size", "mask_rule",
 )  # fmt: skip
 ATTEMPTS = 2
+_CONNECT_SECONDS = 10
 _RAY_RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}
 _OBJECT_STORE_BYTES = 100_000_000  # outcomes of a few hundred bytes go through it; Ray would take a third of the memory
 
@@ -126,8 +128,11 @@ def start_ray(device_num: int) -> dict[str, float]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
+            host, _, port = address.rpartition(":")
+            if "://" not in host and port.isdecimal():  # Ray itself would wait for minutes without a word
+                socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"RAY_ADDRESS {address}: cannot be joined: {error}. Is the cluster up, and do RAY_AUTH_MODE=token and "
                 "the cluster's ~/.ray/auth_token stand here, too?"

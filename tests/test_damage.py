@@ -73,7 +73,8 @@ COMMANDS = {
     "test.mindir": (evaluate, "--eval_url", DATA, "--ckpt_path", EXPORTED, "--out_dir", OUT, *WIDGET),
     "export": (export, "--ckpt_file", MODEL, "--out_dir", OUT, *WIDGET),
     "preprocess": (preprocess, "--data_dir", DATA, "--img_dir", INPUTS, *WIDGET, "--image_size", SIZE),
-    "preprocess --check": (preprocess, "--check", "--data_dir", DATA, "--img_dir", INPUTS, *WIDGET, "--image_size", SIZE),
+    "preprocess --check": (preprocess, "--data_dir", DATA, "--img_dir", INPUTS, *WIDGET, "--image_size", SIZE,
+                           "--check"),
     "postprocess": (postprocess, "--data_dir", DATA, "--label_dir", INPUTS, "--result_dir", MAPS, "--out_dir", OUT,
                     *WIDGET),
     "unlabelled": (postprocess, "--data_dir", "new", "--label_dir", "new_inputs", "--result_dir", "new_maps",
@@ -492,6 +493,12 @@ VARIABLES = [
     ("run_distribute_train.sh", {"MSRUN_PORT": "99999"}, "MSRUN_PORT: expected a port, 1 to 65535, got '99999'"),
     ("run_distribute_train.sh", {"STPM_MSRUN_OPTIONS": "--warp; touch x"}, "unrecognized arguments: --warp;"),
     ("sweep", {"RAY_ADDRESS": "rubbish"}, "RAY_ADDRESS rubbish: cannot be joined: Invalid address format"),
+    (
+        "sweep",
+        {"RAY_ADDRESS": "127.0.0.1:1"},
+        "RAY_ADDRESS 127.0.0.1:1: cannot be joined: [Errno 111] Connection refused",
+    ),
+    ("sweep", {"RAY_ADDRESS": "127.0.0.1:99999"}, "RAY_ADDRESS 127.0.0.1:99999: cannot be joined: "),
     ("sweep", {"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS host:port: cannot be joined: Unable to parse port"),
 ]
 

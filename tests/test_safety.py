@@ -1,0 +1,246 @@
+"""What a name or a file could try: run code, write elsewhere, or break what names it."""
+
+import ast
+import csv
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+import postprocess
+import preprocess
+import test as evaluate
+import train
+from src import predict, pth2ckpt
+from src.manifest import read_manifest
+from tests.conftest import ROOT, make_tree, run_python, train_arguments
+from tests.damage import contents, float_map, put
+from tests.test_scripts import run_script
+
+NAMES = (
+    "a b;touch x.png",
+    "$(touch x).png",
+    "`touch x`.jpg",
+    "<b onload='x'>\"&.png",
+    "caf\udce9.png",
+    "'.png",
+    "-x.png",
+)
+PYTHON = [*ROOT.glob("*.py"), *ROOT.glob("src/*.py")]
+SHELL = [*ROOT.glob("scripts/*.sh"), ROOT / "ascend_310_infer/build.sh"]
+
+
+class Evil:
+    """Creates a file where it is unpickled."""
+
+    def __reduce__(self):
+        return (open, ("owned", "w"))
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+@pytest.mark.parametrize("entry", ["train", "test", "predict", "pth2ckpt"])
+def test_no_pickle_is_executed(refused, tree, tmp_path, monkeypatch, form, entry):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / ("in.pth" if entry == "pth2ckpt" else "in.ckpt")
+    if form == "torch":
+        torch.save(Evil(), path)
+    else:
+        path.write_bytes(pickle.dumps(Evil()))
+    commands = {
+        "train": (train, *train_arguments(tree, path, "out", epoch=1)),
+        "test": (evaluate, "--eval_url", tree, "--ckpt_path", path, "--category", "widget", "--out_dir", "out"),
+        "predict": (predict, "--image_path", tree / "widget/test/hole", "--ckpt_path", path, "--out_dir", "out"),
+        "pth2ckpt": (pth2ckpt, "--pth_path", path, "--ckpt_path", "out.ckpt"),
+    }
+    assert f"{path}: not a readable" in refused(*commands[entry])
+    assert not (tmp_path / "owned").exists()
+    pickle.loads(pickle.dumps(Evil())).close()
+    assert (tmp_path / "owned").exists(), "else this test proves nothing"
+
+
+def test_no_code_is_made_of_data():
+    """No call that executes a text, starts a shell or unpickles, and weights_only wherever PyTorch reads."""
+    forbidden = {
+        "eval",
+        "exec",
+        "os.system",
+        "os.popen",
+        "pickle.load",
+        "pickle.loads",
+        "np.load",
+        "subprocess.getoutput",
+    }
+    for path in PYTHON:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            name, keywords = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert name not in forbidden, (path, name)
+            assert "shell" not in keywords, path
+            assert name != "torch.load" or keywords.get("weights_only") == "True", path
+    for path in SHELL:
+        assert not re.search(r"(^|[\s;&|(])(eval|sh -c|bash -c)\s", path.read_text()), path
+
+
+def test_every_dependency_is_pinned_and_what_is_downloaded_is_checked():
+    for path in (
+        *ROOT.glob("requirements*.txt"),
+        ROOT / "benchmarks/requirements.txt",
+        ROOT / "ascend_310_infer/sdk.txt",
+    ):
+        for line in path.read_text().splitlines():
+            assert re.match(r"(#|-r \S+$|[\w-]+==[\d.]+( |$))", line), (path, line)
+    assert "--hash=sha256:" in (ROOT / "ascend_310_infer/sdk.txt").read_text()
+    for path in (*SHELL, *PYTHON):
+        text = path.read_text()
+        assert "pip download" not in text or "--require-hashes" in text, path
+        assert not re.search(r"\b(curl|wget|urlretrieve|urlopen)\b", text), path
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """A data set whose images have such names."""
+    tree = make_tree(tmp_path / "data", good=len(NAMES), defects=("hole",), per_defect=2)
+    folder = tree / "widget/test/good"
+    for path, name in zip(sorted(folder.iterdir()), NAMES, strict=True):
+        path.rename(folder / name)
+    (tree / "widget/test/hole").rename(tree / "widget/test/<i>hole")
+    (tree / "widget/ground_truth/hole").rename(tree / "widget/ground_truth/<i>hole")
+    return tree
+
+
+def run(module, *words):
+    return module.main(module.parse_args([str(word) for word in words]))
+
+
+class Tags(HTMLParser):
+    """Names of the tags of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.texts = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.add(tag)
+        assert not [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_evaluation_report_and_prediction_take_any_name(odd_names, exported, tmp_path):
+    model = ("--ckpt_path", exported / "widget.onnx", "--threshold", 1e-9, "--out_dir", tmp_path / "out")
+    flags = ("--eval_url", odd_names, "--category", "widget", "--report", tmp_path / "out", "--save_sample", "True")
+    assert run(evaluate, *model, *flags) == 0
+    results = json.loads((tmp_path / "out/widget/results.json").read_text(encoding="utf-8"))
+    assert {f"good/{name}" for name in NAMES} < {entry["file"] for entry in results["scores"]}
+    page = Tags((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert not {"b", "i"} & page.found
+    for name in NAMES:
+        shown = f"good/{name}: score".replace("\udce9", "\ufffd")  # what a browser makes of a byte that is no text
+        assert any(shown in text for text in page.texts), name
+
+    folder = odd_names / "widget/test/good"
+    assert run(predict, *model, "--image_path", folder, "--save_sample", "True") == 0
+    content = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))
+    assert {entry["file"] for entry in content["images"]} == set(NAMES)
+    with open(tmp_path / "out/scores.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert {row["file"] for row in csv.DictReader(file)} == set(NAMES)
+    assert {path.name for path in (tmp_path / "out/pictures").iterdir()} == {f"{name}.png" for name in NAMES}
+
+
+def test_pre_and_postprocessing_take_any_name(odd_names, tmp_path):
+    common = ("--data_dir", odd_names, "--category", "widget")
+    assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64) == 0
+    assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64, "--check") == 0
+    for name in read_manifest(tmp_path / "in").names:
+        put(f"maps/{name}_0.bin", float_map(64, 2))(tmp_path)
+    flags = ("--label_dir", tmp_path / "in", "--result_dir", tmp_path / "maps", "--out_dir", tmp_path / "out")
+    assert run(postprocess, *common, *flags) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
+    assert {f"good/{name}" for name in NAMES} < {entry["file"] for entry in results["scores"]}
+
+
+def test_names_that_are_not_text_are_printed(odd_names, tmp_path):
+    """On a terminal that knows ASCII alone, too."""
+    put("data/widget/test/good/caf\udce9.png", "x")(tmp_path)
+    flags = ("--data_dir", odd_names, "--category", "widget", "--img_dir", tmp_path / "in\udce9")
+    environment = {"PYTHONIOENCODING": "ascii"}
+    done = run_python("preprocess.py", *flags, env=environment)
+    assert done.returncode == 1
+    assert "caf\\udce9.png: not a readable image" in done.stderr
+    (odd_names / "widget/test/good/caf\udce9.png").unlink()
+    done = run_python("preprocess.py", *flags, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "in\\udce9" in done.stdout
+
+
+def test_output_on_a_full_disk_is_an_error(tree):
+    command = [sys.executable, "-m", "src.dataset", "--check", tree]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert done.returncode != 0
+    assert "error: [Errno 28] No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+CATEGORIES = {
+    "run_standalone_train.sh": ("DATA", "MODEL", "CATEGORY"),
+    "run_distribute_train.sh": ("DATA", "MODEL", "CATEGORY", 1),
+    "run_eval.sh": ("DATA", "MODEL", "CATEGORY"),
+    "run_310_infer.sh": ("MODEL", "DATA", "y", 0, "CATEGORY", "CPU"),
+}
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """In place of python: notes what it is called with, a word a line, and fails."""
+    path = tmp_path / "python stub"
+    path.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >>"{tmp_path}/calls"\nexit 3\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("script", CATEGORIES)
+def test_scripts_write_below_the_callers_folder_only(script, stub, tmp_path):
+    for name in ("data/widget", "here", "data-x"):
+        (tmp_path / name).mkdir(parents=True)
+    put("model.ckpt", "x")(tmp_path)
+    real = {"DATA": tmp_path / "data", "MODEL": tmp_path / "model.ckpt"}
+    before = contents(tmp_path)
+    for category in ("", ".", "..", "../data-x", "/", "widget/"):
+        words = [category if word == "CATEGORY" else real.get(word, word) for word in CATEGORIES[script]]
+        done = run_script(script, *words, cwd=tmp_path / "here", STPM_PYTHON=str(stub), STPM_FOREGROUND="1")
+        assert done.returncode == 1
+        assert f"error: CATEGORY: expected the name of a folder, got '{category}'" in done.stderr
+    assert contents(tmp_path) == before
+
+
+SCRIPTS = CATEGORIES | {"run_predict.sh": ("DATA", "MODEL"), "run_all_mvtec.sh": ("DATA", "MODEL", 1)}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("name", ["a b;touch x", "$(touch x)", "`touch x`", "*", "caf\udce9", "a\nb"])
+def test_scripts_hand_names_on_as_they_are(script, name, stub, tmp_path):
+    here = tmp_path / "here"
+    (here / name / name).mkdir(parents=True)
+    (here / "model").mkdir()
+    put(f"model/{name}", "x")(here)
+    real = {"DATA": name, "MODEL": f"model/{name}", "CATEGORY": name}
+    environment = {"STPM_PYTHON": str(stub), "STPM_FOREGROUND": "1", "MSRUN_PORT": "8118"}
+    done = run_script(script, *(real.get(word, word) for word in SCRIPTS[script]), cwd=here, **environment)
+    assert done.returncode == 3, done.stderr
+    calls = os.fsdecode((tmp_path / "calls").read_bytes())
+    expected = (
+        ("MODEL", "CATEGORY") if script == "run_310_infer.sh" else ("DATA", "MODEL")
+    )  # what its first call is given
+    for given in (real[word] for word in expected):
+        assert f"\n{given}\n" in calls or f"\n{here / given}\n" in calls, calls
+    assert not list(tmp_path.rglob("x"))
