@@ -1,5 +1,7 @@
 """Write an anomaly-map network in a format for other runtimes, and see that it computes the same there."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import mindspore as ms
@@ -34,12 +36,15 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
 
     network.set_train(False)
     options = {"custom_func": stamp} if file_format == "MINDIR" else {}
-    try:
-        ms.export(network, Tensor(np.zeros(input_shape, np.float32)), file_name=str(path), file_format=file_format,
-                  **options)  # fmt: skip
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path.parent}: cannot export there: {error}") from error
-    path.chmod(0o644)  # MindSpore writes for the owner alone; the program on the line may run as another user
+    with tempfile.TemporaryDirectory(prefix="stpm-") as folder:
+        made = Path(folder, "model").with_suffix(path.suffix)  # MindSpore refuses paths with a space or accents in them
+        try:
+            ms.export(network, Tensor(np.zeros(input_shape, np.float32)), file_name=str(made), file_format=file_format,
+                      **options)  # fmt: skip
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(f"{made}: cannot be exported: {reason}") from error
+        shutil.copyfile(made, path)  # readable for all: the program on the line may run as another user
     batch, _, height, width = input_shape
     # MindSpore numbers the values of an ONNX file, so that its output has no lasting name
     output_name = None if file_format == "ONNX" else OUTPUT_NAME

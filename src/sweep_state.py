@@ -58,11 +58,10 @@ class Job:
             samples = list_train(self.data, self.category)
             if self.has_test_images():
                 samples += list_test(self.data, self.category)
+            found = fingerprint_samples(samples)
         except InputError:
             return None  # training or evaluation will say what is wrong
-        return fingerprint(
-            {"flags": self.flags, "backbone": self.backbone_sha256, "samples": fingerprint_samples(samples)}
-        )
+        return fingerprint({"flags": self.flags, "backbone": self.backbone_sha256, "samples": found})
 
     def has_test_images(self) -> bool:
         """Tell whether there is anything to evaluate on."""

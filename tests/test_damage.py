@@ -609,8 +609,8 @@ FULL_DISKS_LATER = [
         1_000_000,
         "widget_last.ckpt: cannot be written: File too large",
     ),
-    ("export", (), 1_000_000, "out: cannot export there"),
-    ("export", ("--file_format", "ONNX"), 1_000_000, "out: cannot export there"),
+    ("export", (), 1_000_000, "model.mindir: cannot be exported: "),
+    ("export", ("--file_format", "ONNX"), 1_000_000, "model.onnx: cannot be exported: "),
     ("test", (), 1000, "out/widget/results.json: cannot be written: File too large"),
     ("predict", (), 80, "out/scores.csv: cannot be written: File too large"),
 ]

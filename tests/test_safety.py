@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+import export
 import postprocess
 import preprocess
 import test as evaluate
@@ -154,6 +156,20 @@ def test_evaluation_report_and_prediction_take_any_name(odd_names, exported, tmp
     with open(tmp_path / "out/scores.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert {row["file"] for row in csv.DictReader(file)} == set(NAMES)
     assert {path.name for path in (tmp_path / "out/pictures").iterdir()} == {f"{name}.png" for name in NAMES}
+
+
+@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
+@pytest.mark.usefixtures("device")
+def test_export_takes_any_text_as_name(trained, tmp_path, file_format):
+    """MindSpore itself refuses a path with anything but unaccented letters, digits and a few signs."""
+    category = "caf\u00e9 <b>;$(touch x)"
+    shutil.copy(trained[0] / "widget/widget_last.ckpt", tmp_path / f"{category}.ckpt")
+    about = json.loads((trained[0] / "widget/widget_last.json").read_text())
+    (tmp_path / f"{category}.json").write_text(json.dumps(about | {"category": category}))
+    flags = ("--category", category, "--out_dir", tmp_path / "a b", "--file_format", file_format)
+    assert run(export, "--ckpt_file", tmp_path / f"{category}.ckpt", *flags) == 0
+    names = {f"{category}.{file_format.lower()}", f"{category}.json"}
+    assert {path.name for path in (tmp_path / "a b").iterdir()} == names
 
 
 def test_pre_and_postprocessing_take_any_name(odd_names, tmp_path):

@@ -123,6 +123,44 @@ def test_commands_are_what_a_user_would_type(tmp_path):
     assert train.log == str(tmp_path / "o/one/train.log")
 
 
+WHOLE = {"pixel_auroc": 0.9, "image_auroc": 1.0, "pro": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("sweep.json", b"{"),
+        ("sweep.json", b"[]"),
+        ("sweep.json", b'{"state": "finished", "configuration": 1}'),
+        ("results.json", b""),
+        ("results.json", b"[1]"),
+        ("results.json", json.dumps(WHOLE).encode()[:-9]),
+        ("results.json", json.dumps(WHOLE | {"pro": "0.9"}).encode()),
+        ("results.json", json.dumps(WHOLE).replace("0.9", "NaN").encode()),
+    ],
+)
+def test_a_category_whose_outputs_are_damaged_is_not_finished(tmp_path, name, content):
+    make_tree(tmp_path / "data", category="one")
+    job = Job("one", tmp_path / "data", tmp_path, "random", "random", flags=[], device_target="CPU")
+    job.folder.mkdir()
+    (job.folder / "one_last.ckpt").write_text("weights")
+    (job.folder / "results.json").write_text(json.dumps(WHOLE))
+    job.note("finished")
+    assert job.is_finished()
+    job.state = "skipped"
+    assert job.metrics() == WHOLE
+    (job.folder / name).write_bytes(content)
+    assert not job.is_finished()
+    assert job.metrics() == (WHOLE if name == "sweep.json" else {})
+
+
+def test_a_link_that_leads_nowhere_is_left_to_the_training_to_report(tmp_path):
+    make_tree(tmp_path, category="one")
+    (tmp_path / "one/train/good/loop.png").symlink_to("loop.png")
+    job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
+    assert job.configuration is None
+
+
 def test_progress_is_read_from_the_log(tmp_path):
     job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
     assert job.progress() == ("", "", "")
