@@ -63,6 +63,12 @@ def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
         load(tmp_path / "whole.png", 64)
 
 
+def test_the_picture_of_a_line_scan_camera_is_no_bomb(tmp_path, recwarn):
+    Image.new("L", (10_000, 10_000), 100).save(tmp_path / "a.png", compress_level=1)
+    assert (load_image(tmp_path / "a.png", 64) == 100).all()
+    assert not recwarn
+
+
 def test_mask_rules():
     grey = np.array([0, 1, 127, 128, 254, 255], np.uint8)
     assert binary_mask(grey).tolist() == [False, False, False, True, True, True]
