@@ -158,9 +158,11 @@ def read_json(path: Path) -> dict:
         raise ValueError(f"{constant} is no JSON")
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            raise ValueError(f"a key stands twice among {', '.join(key for key, _ in pairs)}")
+        content = {}
+        for key, value in pairs:
+            if key in content:
+                raise ValueError(f"{key!r} stands twice")
+            content[key] = value
         return content
 
     try:

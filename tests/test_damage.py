@@ -266,7 +266,7 @@ FILES = [
     ("model JSON", "infinity inside", "test", replace(MODEL_JSON, '"threshold": null', '"threshold": 1e999'),
      "threshold inf"),
     ("model JSON", "a key twice", "test", replace(MODEL_JSON, '"format": 1', '"format": 1, "format": 1'),
-     "stands twice"),
+     "'format' stands twice"),
     ("model JSON", "other version", "predict", edit(MODEL_JSON, format=2), "format 2, this program reads format 1"),
     ("model JSON", "another category", "test", edit(MODEL_JSON, category="nut"), "was trained on 'nut'"),
     ("model JSON", "another category", "sidecar", edit(EXPORTED_JSON, category="nut"), "was trained on 'nut'"),
@@ -599,6 +599,15 @@ def test_damaged_weights(refused, trained_place, what, wrong, entry, damage, wor
     else:
         damage(trained_place)
     check_refusal(refused, trained_place, "train", words, flags=flags)
+
+
+def test_weights_whose_maps_are_not_finite(refused, trained_place):
+    """Each of them is a number, and no comparison with a threshold would notice."""
+    weights(MODEL, **{"model_s.layer3.1.bn2.gamma": np.full(256, 3e38, np.float32)})(trained_place)
+    remove(MODEL_JSON)(trained_place)
+    words = "widget_last.ckpt: computes maps that hold NaN or infinity; its weights are no good"
+    for entry in ("test", "predict"):
+        check_refusal(refused, trained_place, entry, words, flags=("--image_size", SIZE))
 
 
 FULL_DISKS_LATER = [
