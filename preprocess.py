@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.config import DEFAULT_IMAGE_SIZE, build_parser
 from src.dataset import list_for_inference
-from src.manifest import check_files, check_matches, describe, write_inputs
+from src.manifest import check_inputs, check_matches, describe, write_inputs
 from src.model_file import inspect_model
 from src.utils import LOGGER, make_output_folder, run_entry_point
 
@@ -34,7 +34,7 @@ def main(args: Namespace) -> int:
     # 2. What an earlier call wrote, or the work itself
     if args.check:
         check_matches(Path(args.img_dir), manifest)
-        check_files(Path(args.img_dir), manifest.names, manifest.input_bytes, written_by="preprocess.py")
+        check_inputs(Path(args.img_dir))
         LOGGER.info("checked: %s holds the %d inputs of %s", args.img_dir, len(samples), args.category)
         return 0
     folder = make_output_folder(Path(args.img_dir))

@@ -6,12 +6,13 @@ A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per 
 """
 
 import csv
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
 from src.sidecar import PREPROCESSING, check_made_for_this_program
-from src.utils import InputError, read_json, write_json
+from src.utils import InputError, file_sha256, read_json, write_json
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -36,6 +37,7 @@ class Manifest:
         names: stems of the ``.bin`` files, in the order of the test images.
         sources: the pictures, below the category's folder or, without labels, the folder of pictures.
         is_labelled: whether it is known which images are defective.
+        sha256: of the ``.bin`` files, once they are written.
     """
 
     category: str
@@ -44,6 +46,7 @@ class Manifest:
     names: list[str]
     sources: list[str]
     is_labelled: bool
+    sha256: list[str] = field(default_factory=list, compare=False)
 
     @property
     def input_bytes(self) -> int:
@@ -78,15 +81,17 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{_UNFINISHED}") as unfinished:
 
-        def write(sample: Sample, name: str) -> None:
+        def write(sample: Sample, name: str) -> str:
             array = to_network_input(load_image(sample.path, manifest.image_size)[None])  # (1, 3, S, S)
             try:
                 array.tofile(Path(unfinished, name))
             except OSError as error:
                 raise InputError(f"{folder / name}.bin: cannot be written: {error.strerror or error}") from error
+            return hashlib.sha256(array).hexdigest()
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(write, samples, manifest.names))
+            for image, sha256 in zip(content["images"], pool.map(write, samples, manifest.names), strict=True):
+                image["sha256"] = sha256
         for name in earlier:
             (folder / name).unlink()
         # names what this call writes, so that the next one may remove it even if this one is interrupted
@@ -162,6 +167,7 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
             names=names,
             sources=[str(image["source"]) for image in images],
             is_labelled=all(image["label"] is not None for image in images),
+            sha256=[image["sha256"] for image in images],
         )
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
@@ -206,6 +212,19 @@ def check_files(folder: Path, names: list[str], size: int, *, written_by: str) -
         found_size = (folder / name).stat().st_size
         if found_size != size:
             raise InputError(f"{folder / name}: holds {found_size} bytes, expected {size} (float32)")
+
+
+def check_inputs(folder: Path) -> None:
+    """Check that a folder holds the inputs of its manifest as they were written, to the last bit, and no others.
+
+    Raises:
+        InputError: a file is missing, extra, of another size or content; the message names it.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest.names, manifest.input_bytes, written_by="preprocess.py")
+    for name, sha256 in zip(manifest.names, manifest.sha256, strict=True):
+        if file_sha256(folder / f"{name}.bin") != sha256:
+            raise InputError(f"{folder / name}.bin: is damaged, or preprocess.py did not write it; run that again")
 
 
 def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:

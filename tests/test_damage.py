@@ -324,6 +324,7 @@ FILES = [
     ("input .bin", "missing", "preprocess --check", remove(BIN), "00002_hole_000.bin: is missing"),
     ("input .bin", "truncated", "preprocess --check", cut(BIN),
      "00002_hole_000.bin: holds 24576 bytes, expected 49152"),
+    ("input .bin", "one bit flipped", "preprocess --check", flip(BIN), "000.bin: is damaged, or preprocess.py did"),
     ("input .bin", "foreign", "preprocess", put(f"{INPUTS}/mine.bin", "x"),
      "mine.bin: was not written by preprocess.py"),
     ("input .bin", "folder", "preprocess --check", folder(BIN), "00002_hole_000.bin: holds"),
@@ -619,7 +620,6 @@ FULL_DISKS_LATER = [
         "widget_last.ckpt: cannot be written: File too large",
     ),
     ("export", (), 1_000_000, "model.mindir: cannot be exported: "),
-    ("export", ("--file_format", "ONNX"), 1_000_000, "model.onnx: cannot be exported: "),
     ("test", (), 1000, "out/widget/results.json: cannot be written: File too large"),
     ("predict", (), 80, "out/scores.csv: cannot be written: File too large"),
 ]

@@ -1,5 +1,6 @@
 """preprocess.py and postprocess.py: what is which, and that nothing that does not belong together is scored."""
 
+import hashlib
 import json
 import shutil
 
@@ -52,12 +53,14 @@ def test_inputs_are_the_networks(tree, tmp_path):
     assert manifest["input"] == {"shape": [1, 3, SIZE, SIZE], "dtype": "float32"}
     assert manifest["output"] == {"shape": [1, 1, SIZE, SIZE], "dtype": "float32"}
     assert [image["name"] for image in manifest["images"]][:3] == ["00000_good_000", "00001_good_001", "00002_hole_000"]
+    sha256 = hashlib.sha256((tmp_path / "in/00002_hole_000.bin").read_bytes()).hexdigest()
     assert manifest["images"][2] == {
         "name": "00002_hole_000",
         "source": "test/hole/000.png",
         "defect": "hole",
         "label": 1,
         "mask": "ground_truth/hole/000_mask.png",
+        "sha256": sha256,
     }
     expected = to_network_input(decode_images(samples, image_size=SIZE))
     for image, array in zip(manifest["images"], expected, strict=True):
@@ -137,7 +140,7 @@ def rewrite(inputs, **changes):
         (lambda data, inputs: rewrite(inputs, image_size=32), "was made for images of 32 pixels, not 64"),
         (lambda data, inputs: rewrite(inputs, images=[{}]), "manifest.json: is damaged"),
         (
-            lambda data, inputs: rewrite(inputs, images=[{"name": "../x", "source": "x.png", "label": 0}]),
+            lambda data, inputs: rewrite(inputs, images=[{"name": "../x", "source": "", "label": 0, "sha256": ""}]),
             "'../x' is not a plain file name",
         ),
         (lambda data, inputs: (inputs / "manifest.json").write_text("[]"), "expected a JSON object"),
