@@ -14,9 +14,9 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
 
 
-def _number(kind: type, minimum: float, *, strict: bool = False):
+def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float | None = None):
     # beyond these nothing is meant, and not everything below can count or compute
-    maximum = 2**31 - 1 if kind is int else 3.4e38
+    maximum = maximum or (2**31 - 1 if kind is int else 3.4e38)
 
     def parse(text: str):
         try:
@@ -73,9 +73,11 @@ DEFAULT_EPOCHS = 100
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_EVAL_BATCH_SIZE = 8
 DEFAULT_IMAGE_SIZE = 256
+MAX_BATCH_SIZE = 4096  # a slip of the finger would take all memory, and other programs with it
 
 _POSITIVE_INT = _number(int, 1)
 _COUNT = _number(int, 0)
+_BATCH_SIZE = _number(int, 1, maximum=MAX_BATCH_SIZE)
 _SWITCH: dict[str, Any] = {"type": parse_bool, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -131,7 +133,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs",
     },
     "batch_size": {
-        "type": _POSITIVE_INT,
+        "type": _BATCH_SIZE,
         "help": "train.py: images per optimiser step, default 32; export.py: images per inference call of the exported "
         "model, default 1",
     },
@@ -185,7 +187,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "image_path": {"metavar": "PATH", "help": "an image, or a folder of images"},
     # evaluation
     "eval_batch_size": {
-        "type": _POSITIVE_INT,
+        "type": _BATCH_SIZE,
         "help": "images per inference call; default: 8, or what the exported model was made for",
     },
     "mask_rule": {

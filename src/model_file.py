@@ -95,18 +95,27 @@ def load_map_function(
     if model.path.suffix != ".onnx":
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
-        return _finite(load_exported(model.path), model.path)
+        return _checked(load_exported(model.path), model.path)
     from src.stpm import AnomalyMaps, load_stpm
 
     stpm = load_stpm(model.path, num_class=num_class)
-    return _finite(AnomalyMaps(stpm, image_size=model.image_size), model.path)
+    return _checked(AnomalyMaps(stpm, image_size=model.image_size), model.path)
 
 
-def _finite(anomaly_map: MapFunction, path: Path) -> MapFunction:
-    """Return a function that refuses maps with NaN or infinity, which no comparison with a threshold would notice."""
+
+def _checked(anomaly_map: MapFunction, path: Path) -> MapFunction:
+    """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
     def compute(images: np.ndarray) -> np.ndarray:
-        maps = anomaly_map(images)
+        try:
+            maps = anomaly_map(images)
+        except Exception as error:  # the runtimes' own, where model and JSON differ; they share no base class
+            if path.suffix not in EXPORTED_SUFFIXES:
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(f"{path}: cannot compute the maps of images {images.shape}: {reason}") from error
+        if maps.shape != (len(images), 1, *images.shape[2:]):
+            raise InputError(f"{path}: computes maps {maps.shape} of images {images.shape}; export it again")
         if not np.isfinite(maps).all():
             raise InputError(f"{path}: computes maps that hold NaN or infinity; its weights are no good")
         return maps

@@ -140,6 +140,10 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def swap(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
 def append_byte(path):
     path.write_bytes(path.read_bytes() + b"x")
 
@@ -156,6 +160,21 @@ def append_byte(path):
         ("widget.mindir", lambda d: (d / "widget.json").write_text("{"), "widget.json: not valid JSON"),
         ("widget.mindir", lambda d: (d / "widget.mindir").write_bytes(b""), "is empty, not a MINDIR"),
         ("widget.onnx", lambda d: (d / "widget.onnx").unlink(), "no such ONNX file"),
+        (
+            "widget.onnx",
+            lambda d: swap(d / "widget.json", 'batch_size": 1,', 'batch_size": 2,'),
+            "widget.onnx: cannot compute the maps of images (2, 3, 64, 64)",
+        ),
+        (
+            "widget.mindir",
+            lambda d: swap(d / "widget.json", 'image_size": 64,', 'image_size": 96,'),
+            "widget.mindir: cannot compute the maps of images (4, 3, 96, 96)",
+        ),
+        (
+            "widget.onnx",
+            lambda d: swap(d / "widget.json", 'image_size": 64,', 'image_size": 96,'),
+            "widget.onnx: cannot compute the maps of images (1, 3, 96, 96)",
+        ),
         ("widget.air", lambda d: None, "AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx"),
     ],
 )
