@@ -120,18 +120,19 @@ def make_scene(place):
 def sound_scene(tmp_path_factory):
     place = tmp_path_factory.mktemp("scene") / "scene"
     make_scene(place)
+    for path in [place, *place.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
     return place
 
 
 @pytest.fixture
 def place(sound_scene, monkeypatch):
     """A copy of the scene, and the working folder; not below pytest's own, which is closed to other users."""
-    outer = Path(tempfile.mkdtemp(prefix="stpm damage "))
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of copies: spare the disk
+    outer = Path(tempfile.mkdtemp(prefix="stpm damage ", dir=memory))
     try:
         outer.chmod(0o755)
         monkeypatch.chdir(shutil.copytree(sound_scene, outer / "scene"))
-        for path in [outer, *outer.rglob("*")]:
-            path.chmod(0o777 if path.is_dir() else 0o666)
         yield outer / "scene"
     finally:
         os.chdir("/")
