@@ -102,7 +102,6 @@ def load_map_function(
     return _checked(AnomalyMaps(stpm, image_size=model.image_size), model.path)
 
 
-
 def _checked(anomaly_map: MapFunction, path: Path) -> MapFunction:
     """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
