@@ -201,7 +201,7 @@ void CheckSize(const std::string &path, size_t expected_bytes) {
 
 void CheckModelFile(const std::string &path) {
   struct stat status = {};
-  const File file(path, O_RDONLY);
+  const File file(path, O_RDONLY | O_NONBLOCK);  // else a pipe is waited for
   if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read, expected a MINDIR file");
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file, expected a MINDIR file");
   if (status.st_size == 0) throw Error(path + ": is empty, expected a MINDIR file");

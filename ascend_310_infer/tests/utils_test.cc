@@ -102,6 +102,8 @@ void TestCheckModelFile() {
   CHECK(Contains(thrown(folder.path()), "is not a file"));
   Put(folder / "empty.mindir", "");
   CHECK(Contains(thrown(folder / "empty.mindir"), "is empty"));
+  ::mkfifo((folder / "pipe.mindir").c_str(), 0666);
+  CHECK(Contains(thrown(folder / "pipe.mindir"), "is not a file"));
   Put(folder / "full.mindir", "x");
   CheckModelFile(folder / "full.mindir");
 }
