@@ -104,7 +104,7 @@ Computes the anomaly map of every network input in a folder.
 }
 
 Options ParseOptions(int argc, char *const argv[]) {
-  enum Flag { kMindir = 1, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
+  enum Flag { kMindir = 256, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
   const option flags[] = {
       {"mindir_path", required_argument, nullptr, kMindir},
       {"input_path", required_argument, nullptr, kInput},
@@ -157,8 +157,10 @@ Options ParseOptions(int argc, char *const argv[]) {
         return options;
       case ':':
         throw UsageError(std::string(argv[optind - 1]) + ": a value is missing");
-      default:
-        throw UsageError(std::string(argv[optind - 1]) + ": no such flag, or not a unique one");
+      default:  // of letters, as in -xy, getopt tells the letter, and is not yet past the word
+        const bool is_letter = optopt != 0 && optopt < kMindir;
+        throw UsageError((is_letter ? std::string("-") + static_cast<char>(optopt) : argv[optind - 1]) +
+                         ": no such flag, or not a unique one");
     }
   }
   if (optind < argc) throw UsageError(std::string(argv[optind]) + ": unexpected argument");

@@ -55,6 +55,7 @@ void TestBadOptions() {
   }
   CHECK(Contains(thrown({"--device_type", "cpu"}), "expected Ascend, GPU or CPU, got 'cpu'"));
   CHECK(Contains(thrown({"--speed", "1"}), "no such flag"));
+  CHECK(Contains(thrown({"-xy"}), "-x: no such flag"));
   CHECK(Contains(thrown({"--threads"}), "--threads: a value is missing"));
   CHECK(Contains(thrown({"stray"}), "stray: unexpected argument"));
   CHECK(Contains(Thrown<UsageError>([] { Parse({}); }), "--mindir_path is required"));
