@@ -262,6 +262,12 @@ void MakeFolder(const std::string &path) {
   if (::access(path.c_str(), W_OK | X_OK) != 0) ThrowErrno(path, "cannot be written to");
 }
 
+bool IsSame(const std::string &path, const std::string &other) {
+  struct stat first = {}, second = {};
+  return ::stat(path.c_str(), &first) == 0 && ::stat(other.c_str(), &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
 std::string Join(const std::string &folder, const std::string &name) {
   return !folder.empty() && folder.back() == '/' ? folder + name : folder + "/" + name;
 }

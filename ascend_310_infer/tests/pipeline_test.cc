@@ -164,6 +164,17 @@ void TestResultThatCannotBeWritten() {
   CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, file.options); }), "is not a folder"));
 }
 
+void TestResultsBesideTheInputs() {
+  Fixture fixture(1);
+  const std::string second = fixture.folder / ("in/" + Fixture::Name(0) + "_0.bin");  // as the first one's map
+  PutFloats(second, Fixture::Image(7));
+  const std::string before = Get(second);
+  fixture.options.result_path = fixture.folder / "in/";
+  FakeEngine engine(1);
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), "in/: holds the inputs"));
+  CHECK(Get(second) == before && engine.calls == 0);
+}
+
 void TestReport() {
   RunSummary summary;
   summary.images = 10;
@@ -186,6 +197,7 @@ int main() {
   stpm::TestInputThatVanishes();
   stpm::TestMapThatIsNotFinite();
   stpm::TestResultThatCannotBeWritten();
+  stpm::TestResultsBesideTheInputs();
   stpm::TestReport();
   return stpm::failures == 0 ? 0 : 1;
 }
