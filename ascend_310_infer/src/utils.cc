@@ -31,6 +31,7 @@ constexpr size_t kSuffixLength = sizeof(kSuffix) - 1;
 // An open file, closed at the end.
 class File {
  public:
+  // O_NONBLOCK: opening a pipe does not wait for its other end; it changes nothing for files.
   File(const std::string &path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
   ~File() {
     if (fd_ >= 0) ::close(fd_);
@@ -78,6 +79,15 @@ DeviceType ParseDeviceType(const std::string &text) {
   if (text == "GPU") return DeviceType::kGpu;
   if (text == "CPU") return DeviceType::kCpu;
   throw UsageError("--device_type: expected Ascend, GPU or CPU, got '" + text + "'");
+}
+
+// Throws Error unless the status is that of a file of exactly this many bytes.
+void CheckStatus(const std::string &path, const struct stat &status, size_t expected_bytes) {
+  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
+  if (static_cast<uint64_t>(status.st_size) != expected_bytes) {
+    throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
+                std::to_string(expected_bytes) + " (float32)");
+  }
 }
 
 void RequirePath(const char *flag, const std::string &value) {
@@ -194,16 +204,12 @@ std::vector<std::string> ListInputs(const std::string &folder) {
 void CheckSize(const std::string &path, size_t expected_bytes) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be read");
-  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
-  if (static_cast<uint64_t>(status.st_size) != expected_bytes) {
-    throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
-                std::to_string(expected_bytes) + " (float32)");
-  }
+  CheckStatus(path, status, expected_bytes);
 }
 
 void CheckModelFile(const std::string &path) {
   struct stat status = {};
-  const File file(path, O_RDONLY | O_NONBLOCK);  // else a pipe is waited for
+  const File file(path, O_RDONLY | O_NONBLOCK);
   if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read, expected a MINDIR file");
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file, expected a MINDIR file");
   if (status.st_size == 0) throw Error(path + ": is empty, expected a MINDIR file");
@@ -211,9 +217,10 @@ void CheckModelFile(const std::string &path) {
 
 void ReadFloats(const std::string &path, float *values, size_t count) {
   const size_t bytes = count * sizeof(float);
-  CheckSize(path, bytes);
-  const File file(path, O_RDONLY);
-  if (!file.ok()) ThrowErrno(path, "cannot be read");
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  struct stat status = {};  // of what was opened: by name, another file could take its place in between
+  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read");
+  CheckStatus(path, status, bytes);
   char *const start = reinterpret_cast<char *>(values);
   for (size_t done = 0; done < bytes;) {
     const ssize_t got = ::read(file.fd(), start + done, bytes - done);
