@@ -47,7 +47,7 @@ def test_unit_tests(tmp_path, sanitizers):
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "100% tests passed, 0 tests failed out of 2" in done.stdout
+    assert "100% tests passed, 0 tests failed out of 3" in done.stdout
 
 
 @pytest.fixture(scope="session")
