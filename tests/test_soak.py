@@ -81,7 +81,7 @@ def soak(command, folder, has_begun, count):
     seconds = samples[-1][0] - samples[0][0]
     late = [sample[1:] for sample in samples if sample[0] - samples[0][0] >= 0.1 * seconds]
     memory, descriptors = zip(*late, strict=True)
-    at = {share: late[min(round((share - 0.1) / 0.9 * len(late)), len(late) - 1)] for share in (0.1, 0.5, 1.0)}
+    at = {share: late[min(round((share - 0.1) / 0.9 * len(late)), len(late) - 1)] for share in (0.1, 0.5, 0.95)}
     figures = ", ".join(f"at {share:.0%} {mb:.1f} MB and {files} files" for share, (mb, files) in at.items())
     print(
         f"{count} images, {count / seconds:.1f} images/s; {figures}; at most {max(memory):.1f} MB, {max(descriptors)}"
