@@ -131,7 +131,8 @@ def write_json(path: Path, content: dict) -> None:
     """Write ``content`` as strict JSON, atomically."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # file names need not be text: a byte that is none becomes \udcXX, which is an escape of JSON, too
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> dict:
