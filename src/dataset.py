@@ -9,6 +9,7 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -284,10 +285,18 @@ def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[
 
 
 def fingerprint_samples(samples: list[Sample]) -> str:
-    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?"""
+    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?
+
+    Raises:
+        InputError: a file cannot be read.
+    """
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.defect}/{sample.path.name}:{sample.path.stat().st_size}\n".encode())
+        try:
+            size = sample.path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{sample.path}: cannot be read: {error.strerror}") from error
+        digest.update(os.fsencode(f"{sample.defect}/{sample.path.name}:{size}\n"))
     return digest.hexdigest()
 
 

@@ -3,14 +3,20 @@
 More: STPM_FUZZ_EXAMPLES=20000 bash scripts/run_tests.sh tests/test_any_files.py
 """
 
+import contextlib
+import io
 import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from src.utils import read_json, write_json
+from src.dataset import GOOD, list_categories, list_images, list_test, list_train
+from src.manifest import describe, read_manifest, write_inputs
+from src.utils import InputError, read_json, write_json
 from tests.conftest import examples, result_or_error
 
 
@@ -28,6 +34,78 @@ def test_any_bytes_as_json(content):
 NAMES = st.sampled_from(["0", "1", "1_mask", "0_mask", "ä", "a b", "\udcff", "a\n", ".h"]) | st.binary(
     min_size=1, max_size=6
 ).map(lambda name: os.fsdecode(name.replace(b"/", b"+").replace(b"\0", b"0")))
+
+
+FILES = st.lists(
+    st.tuples(NAMES, st.sampled_from([".png", ".png", ".png", ".PNG", ".jpg", ".txt"])),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda file: file[0],
+)
+CONTENT = st.tuples(FILES, st.sampled_from(["file"] * 12 + ["folder", "dangling", "link"]), st.booleans())
+ANY_FOLDERS = (f"test/{GOOD}", "test/hole", "test/\udc80x", "ground_truth/hole", "ground_truth/good")
+FOLDERS = dict.fromkeys(ANY_FOLDERS, CONTENT)
+TREES = st.fixed_dictionaries({f"train/{GOOD}": CONTENT}, optional=FOLDERS) | st.dictionaries(
+    st.sampled_from(ANY_FOLDERS), CONTENT, min_size=1
+)
+
+
+def grow(root, tree, picture):
+    for name, (files, kind, is_paired) in tree.items():
+        if is_paired and name == "ground_truth/hole" and "test/hole" in tree:
+            files = [(f"{stem}_mask", ".png") for stem, _ in tree["test/hole"][0]]
+        folder = root / "widget" / name
+        folder.mkdir(parents=True)
+        for i, (stem, suffix) in enumerate(files):
+            path = folder / f"{stem}{suffix}"
+            if path.name in (".", "..") or path.exists():
+                continue
+            if i or kind == "file":
+                path.write_bytes(picture)
+            elif kind == "folder":
+                path.mkdir()
+            else:
+                path.symlink_to("nowhere" if kind == "dangling" else root)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+@examples(250)
+@given(TREES)
+def test_any_folders_are_listed_in_order_or_refused(picture, tree):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        grow(root, tree, picture)
+        assert list_categories(root) == (["widget"] if f"train/{GOOD}" in tree else [])
+        for listing in (list_train, list_test):
+            with contextlib.suppress(InputError):
+                samples = listing(root, "widget")
+                places = [(sample.defect, sample.path.name) for sample in samples]
+                assert samples
+                assert places == sorted(set(places))
+                assert all(sample.defect == sample.path.parent.name for sample in samples)
+                assert not any(sample.path.name.startswith(".") for sample in samples)
+                for sample in samples:
+                    if sample.mask_path:
+                        assert sample.mask_path.parent == root / "widget/ground_truth" / sample.defect
+                        assert sample.mask_path.stem in (sample.path.stem, f"{sample.path.stem}_mask")
+                labelled = {sample.defect for sample in samples if sample.mask_path}
+                assert all(sample.mask_path for sample in samples if sample.defect in labelled)
+                manifest = describe(samples, category="widget", image_size=32)
+                assert len(set(manifest.names)) == len(samples)
+                if listing is list_test:
+                    write_inputs(root, samples, manifest)
+                    assert read_manifest(root) == manifest
+        for name in tree:
+            with contextlib.suppress(InputError):
+                found = list_images(root / "widget" / name)
+                assert found
+                assert found == sorted(found)
 
 
 @examples(100)
