@@ -15,7 +15,7 @@ import numpy as np
 
 from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
-from src.sidecar import PREPROCESSING
+from src.sidecar import PREPROCESSING, check_image_size
 from src.utils import InputError, atomic_path, read_json, write_json
 
 FORMAT = 1
@@ -145,8 +145,8 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
         names = [str(image["name"]) for image in images]
         manifest = Manifest(
             category=str(content["category"]),
-            image_size=int(content["image_size"]),
-            samples_sha256=content["samples_sha256"],
+            image_size=content["image_size"],
+            samples_sha256=str(content["samples_sha256"]),
             names=names,
             sources=[str(image["source"]) for image in images],
             is_labelled=all(image["label"] is not None for image in images),
@@ -154,6 +154,7 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({error!r}); empty the folder and run preprocess.py again") from error
+    check_image_size(path, manifest.image_size)
     for name in names:
         if Path(name).name != name:
             raise InputError(f"{path}: image name {name!r} is not a plain file name")
@@ -202,21 +203,25 @@ def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:
     Raises:
         InputError: the files are not those of the manifest, or a map holds NaN or infinity.
     """
+    one_by_one = iterate_maps(folder, manifest)
     maps = np.empty((len(manifest.names), manifest.image_size, manifest.image_size), np.float32)
-    for i, one in enumerate(iterate_maps(folder, manifest)):
+    for i, one in enumerate(one_by_one):
         maps[i] = one
     return maps
 
 
 def iterate_maps(folder: Path, manifest: Manifest) -> Iterator[np.ndarray]:
-    """Yield what ``read_maps`` returns one by one, float32 (S, S); all files are checked before the first."""
+    """Return what ``read_maps`` returns one by one, float32 (S, S); all files are checked at once."""
     names = [f"{name}_0" for name in manifest.names]
     check_files(folder, names, manifest.map_bytes, written_by="the inference program")
-    for name in names:
+
+    def read(name: str) -> np.ndarray:
         one = np.fromfile(folder / f"{name}.bin", np.float32).reshape(manifest.image_size, manifest.image_size)
         if not np.isfinite(one).all():
             raise InputError(f"{folder / name}.bin: the map holds NaN or infinity")
-        yield one
+        return one
+
+    return map(read, names)
 
 
 def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:

@@ -41,6 +41,16 @@ def sidecar_content(*, category: str, image_size: int, config: dict | None) -> d
     }
 
 
+def check_image_size(path: Path, size: object) -> None:
+    """Check the image size that a JSON file gives.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(size, int) or size < 32 or size % 16:
+        raise InputError(f"{path}: image_size {size!r}, expected a multiple of 16")
+
+
 def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     """Read the sidecar of a model, trained on ``category`` unless that is None; None where there is no sidecar.
 
@@ -53,9 +63,7 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     content = read_json(path)
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
-    size = content.get("image_size")
-    if not isinstance(size, int) or size < 32 or size % 16:
-        raise InputError(f"{path}: image_size {size!r}, expected a multiple of 16")
+    check_image_size(path, content.get("image_size"))
     if category is not None and content.get("category") != category:
         raise InputError(
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"

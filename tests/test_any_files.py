@@ -5,6 +5,7 @@ More: STPM_FUZZ_EXAMPLES=20000 bash scripts/run_tests.sh tests/test_any_files.py
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -15,9 +16,83 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src.dataset import GOOD, list_categories, list_images, list_test, list_train
-from src.manifest import describe, read_manifest, write_inputs
+from src.manifest import describe, read_manifest, read_maps, write_inputs
 from src.utils import InputError, read_json, write_json
-from tests.conftest import examples, result_or_error
+from tests.conftest import examples, make_tree, result_or_error
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([10**400, -1, 0, 64]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def nodes(value, path=()):
+    """Paths of all values inside a JSON value."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from nodes(value[key], (*path, key))
+
+
+@st.composite
+def damaged(draw, content):
+    """Text of a JSON file after one to three changes of its values, or of its bytes."""
+    content = json.loads(json.dumps(content))
+    if draw(st.integers(0, 4)):
+        for _ in range(draw(st.integers(1, 3))):
+            path = draw(st.sampled_from(sorted(nodes(content), key=str)))
+            if not path:
+                content = draw(JSON_VALUES) if draw(st.integers(0, 9)) == 0 else content
+                continue
+            owner = content
+            for key in path[:-1]:
+                owner = owner[key]
+            if draw(st.booleans()):
+                owner[path[-1]] = draw(JSON_VALUES)
+            else:
+                del owner[path[-1]]
+            if not isinstance(content, dict | list):
+                break
+        return json.dumps(content).encode()
+    text = bytearray(json.dumps(content).encode())
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(text) - 1))
+        text[place : place + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        text = text or bytearray(b" ")
+    return bytes(text)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder of network inputs with its manifest, as JSON."""
+    root = make_tree(tmp_path_factory.mktemp("prepared"))
+    samples = list_test(root, "widget")
+    write_inputs(root, samples, describe(samples, category="widget", image_size=32))
+    return json.loads((root / "manifest.json").read_text())
+
+
+@examples(400)
+@given(st.data())
+def test_a_damaged_manifest_is_refused_or_still_one(prepared, data):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_bytes(data.draw(damaged(prepared)))
+        manifest = result_or_error(read_manifest, Path(folder))
+    if isinstance(manifest, InputError):
+        assert str(manifest).startswith(f"{folder}/manifest.json: ")
+        return
+    assert manifest.image_size >= 32
+    assert manifest.image_size % 16 == 0
+    assert "no such folder" in str(result_or_error(read_maps, Path("/nowhere"), manifest))
+    assert len(manifest.names) == len(manifest.sources)
+    assert all("/" not in name for name in manifest.names)
+    assert isinstance(manifest.is_labelled, bool)
+    assert all(isinstance(text, str) for text in (manifest.category, manifest.samples_sha256, *manifest.names))
 
 
 @examples(150)
