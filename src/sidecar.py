@@ -4,6 +4,7 @@ A model that was exported to several formats under one name has one such file, w
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {FORMAT}")
     check_image_size(path, content.get("image_size"))
+    for name in ("threshold", "config_hash"):
+        if name not in content:
+            raise InputError(f"{path}: is damaged: {name} is missing")
+    threshold = content["threshold"]
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 < threshold < math.inf):
+        raise InputError(f"{path}: threshold {threshold!r}, expected a number above 0, or null")
     if category is not None and content.get("category") != category:
         raise InputError(
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"
@@ -98,9 +105,14 @@ def record_export(model_path: Path, content: dict, *, checkpoint: dict, facts: d
     if path.exists():
         before = read_json(path)
         if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:
-            exports = before.get("exports", {})
+            exports = _exports(before)
     exports[model_path.name] = {"sha256": file_sha256(model_path)} | facts
     write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
+
+
+def _exports(content: dict) -> dict:
+    exports = content.get("exports")
+    return exports if isinstance(exports, dict) else {}
 
 
 def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
@@ -113,11 +125,14 @@ def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
     content = read_sidecar(model_path, category=category)
     if content is None:
         raise InputError(f"{path}: is missing; export.py writes it beside {model_path.name}, keep the two together")
-    facts = content.get("exports", {}).get(model_path.name)
-    if facts is None:
+    facts = _exports(content).get(model_path.name)
+    if not isinstance(facts, dict):
         raise InputError(f"{path}: does not describe {model_path.name}; export it again")
     if facts.get("sha256") != file_sha256(model_path):
         raise InputError(f"{model_path}: is damaged, or is not the file that {path.name} describes; export it again")
+    batch_size = facts.get("batch_size")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"{path}: batch_size {batch_size!r}, expected a whole number of at least 1")
     return content, facts
 
 

@@ -10,6 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,8 @@ from PIL import Image
 
 from src.dataset import GOOD, list_categories, list_images, list_test, list_train
 from src.manifest import describe, read_manifest, read_maps, write_inputs
-from src.utils import InputError, read_json, write_json
+from src.sidecar import read_export, read_sidecar
+from src.utils import InputError, file_sha256, read_json, write_json
 from tests.conftest import examples, make_tree, result_or_error
 
 JSON_VALUES = st.recursive(
@@ -93,6 +95,33 @@ def test_a_damaged_manifest_is_refused_or_still_one(prepared, data):
     assert all("/" not in name for name in manifest.names)
     assert isinstance(manifest.is_labelled, bool)
     assert all(isinstance(text, str) for text in (manifest.category, manifest.samples_sha256, *manifest.names))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model's file and what belongs into the JSON beside it."""
+    path = tmp_path_factory.mktemp("model") / "m.onnx"
+    path.write_bytes(b"weights")
+    about = {"format": 1, "category": "widget", "image_size": 64, "threshold": 0.5, "config": {"lr": 0.4}}
+    facts = {"sha256": file_sha256(path), "format": "ONNX", "batch_size": 4}
+    return path, about | {"config_hash": "0123", "exports": {"m.onnx": facts}}
+
+
+@examples(400)
+@given(st.data())
+def test_a_damaged_sidecar_is_refused_or_still_one(model, data):
+    path, content = model
+    path.with_suffix(".json").write_bytes(data.draw(damaged(content)))
+    for read in (read_sidecar, read_export):
+        found = result_or_error(read, path, category="widget")
+        if isinstance(found, InputError):
+            assert "m.json" in str(found)
+            continue
+        about, facts = found if isinstance(found, tuple) else (found, {"batch_size": 1})
+        assert about["threshold"] is None or 0 < about["threshold"] < np.inf
+        assert "config_hash" in about
+        assert isinstance(facts["batch_size"], int)
+        assert facts["batch_size"] > 0
 
 
 @examples(150)
