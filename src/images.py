@@ -21,18 +21,18 @@ MASK_RULES = {
 }
 
 
-def _open(path: Path) -> Image.Image:
-    """Open and decode a picture, turned upright.
+def _open(path: Path, mode: str) -> Image.Image:
+    """Open and decode a picture, turned upright, as RGB or as grey (L).
 
     Raises:
-        InputError: the file is missing, no picture, damaged, or too large to be one.
+        InputError: the file is missing, no picture, damaged, too large to be one, or of colours that do not convert.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return ImageOps.exif_transpose(image)
+                return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
@@ -57,7 +57,7 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Do as ``load_image``; return the picture's own width and height, turned upright, besides."""
-    image = _to_8_bit(_open(path)).convert("RGB")
+    image = _open(path, "RGB")
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS)), image.size
 
 
@@ -67,7 +67,7 @@ def load_mask(path: Path, image_size: int) -> np.ndarray:
     Raises:
         InputError: the file is not a readable image.
     """
-    mask = _to_8_bit(_open(path)).convert("L")
+    mask = _open(path, "L")
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 

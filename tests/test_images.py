@@ -79,3 +79,9 @@ def test_network_input_is_torchvisions_normalisation():
     assert prepared.dtype == np.float32
     assert prepared.flags["C_CONTIGUOUS"]
     assert np.allclose(prepared, expected, atol=1e-6)
+
+
+def test_colours_that_do_not_convert_are_named(tmp_path):
+    Image.new("LAB", (40, 40)).save(tmp_path / "lab.tif")
+    with pytest.raises(InputError, match=r"lab\.tif: not a readable image: conversion from LAB"):
+        load_mask(tmp_path / "lab.tif", 64)
