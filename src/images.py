@@ -35,7 +35,7 @@ def _open(path: Path, mode: str) -> Image.Image:
                 return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+    except Exception as error:  # PIL's decoders raise whatever damaged numbers lead to, TypeError among others
         raise InputError(f"{path}: not a readable image: {error}") from error
 
 
