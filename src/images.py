@@ -1,5 +1,6 @@
 """A picture file -> RGB array -> network input; a mask file -> grey array -> binary mask. No mindspore here."""
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,9 @@ MASK_RULES = {
     "dilate": 1,  # touched at all: the paper's code
 }
 
+# The filters of warnings belong to the process: without this, a thread that leaves sets those of another back.
+_OPENING = threading.Lock()
+
 
 def _open(path: Path, mode: str) -> Image.Image:
     """Open and decode a picture, turned upright, as RGB or as grey (L).
@@ -28,11 +32,12 @@ def _open(path: Path, mode: str) -> Image.Image:
         InputError: the file is missing, no picture, damaged, too large to be one, or of colours that do not convert.
     """
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
+            image = Image.open(path)
+        with image:
+            image.load()
+            return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # PIL's decoders raise whatever damaged numbers lead to, TypeError among others
