@@ -100,6 +100,12 @@ def test_bootstrap_counts_only_draws_of_both_classes():
         assert np.isnan(bootstrap_auroc(np.arange(3.0), one_class)).all()
 
 
+def test_bootstrap_of_scores_that_are_far_apart():
+    scores = np.array([-3e38, 3e38], np.float32)
+    with np.errstate(all="raise"):
+        assert bootstrap_auroc(scores, np.array([False, True])) == (1, 1)
+
+
 def test_reasons():
     assert why_undefined(np.array([True, False])) is None
     assert "every label" in why_undefined(np.array([True]))
