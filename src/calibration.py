@@ -50,7 +50,8 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
         scores: (N,), positive.
 
     Raises:
-        ValueError: fewer than ``MIN_IMAGES`` scores, one that is not positive and finite, or too low a rate for them.
+        ValueError: fewer than ``MIN_IMAGES`` scores, one that is not positive and finite, too low a rate for them, or
+            some so far apart that the threshold would be infinite.
     """
     count = len(scores)
     if count < MIN_IMAGES:
@@ -66,9 +67,12 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
         return Calibration(threshold, target_fpr, "order statistic", count, (low, high))
     logarithms = np.log(scores.astype(np.float64))
     factor = float(stats.t.ppf(1 - target_fpr, count - 1)) * np.sqrt(1 + 1 / count)
-    threshold = float(np.exp(logarithms.mean() + factor * logarithms.std(ddof=1)))
-    if not np.isfinite(threshold):
+    logarithm = logarithms.mean() + factor * logarithms.std(ddof=1)
+    if not np.isfinite(logarithm):
         raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
+    if logarithm > np.log(np.finfo(np.float32).max):
+        raise ValueError(f"scores from {scores.min():g} to {scores.max():g} are too far apart for {count} images")
+    threshold = float(np.exp(logarithm))
     return Calibration(threshold, target_fpr, "log-normal", count, _normal_rate_interval(count, factor))
 
 

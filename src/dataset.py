@@ -9,6 +9,7 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -300,8 +301,7 @@ def fingerprint_samples(samples: list[Sample]) -> str:
             size = sample.path.stat().st_size
         except OSError as error:
             raise InputError(f"{sample.path}: cannot be read: {error.strerror}") from error
-        # surrogateescape: file names need not be text
-        digest.update(f"{sample.defect}/{sample.path.name}:{size}\n".encode(errors="surrogateescape"))
+        digest.update(os.fsencode(f"{sample.defect}/{sample.path.name}:{size}\n"))
     return digest.hexdigest()
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from src.config import FLAGS
 from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
 
 CATEGORY = "washer"
@@ -207,7 +208,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--out_dir", type=Path, required=True, help=f"data set folder; gets the category {CATEGORY}")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures")
+    parser.add_argument("--seed", type=FLAGS["seed"]["type"], default=0, help="seed of the pictures")
     return parser.parse_args(argv)
 
 

@@ -35,7 +35,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture; what is wrong with it while the block reads it becomes an ``InputError`` that names it.
 
     Raises:
-        InputError: the file is missing, no picture, damaged, or too large to be one.
+        InputError: the file is missing, no picture, damaged, too large to be one, or of colours that do not convert.
     """
     # PIL warns of half of what it refuses; 10,000 x 10,000 pixels of a line-scan camera are no attack
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -44,7 +44,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+    except Exception as error:  # PIL's decoders raise whatever damaged numbers lead to, TypeError among others
         raise InputError(f"{path}: not a readable image: {error}") from error
 
 
@@ -90,8 +90,9 @@ def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np
     mask = _decode(path, "L")
     if picture is not None:
         with _opened(picture) as image:
-            if sorted(image.size) != sorted(mask.size):  # sorted: as it lies in the file, or turned upright
-                raise InputError(f"{path}: has {mask.size} pixels, and its image {picture} has {image.size}")
+            size = image.size
+        if sorted(size) != sorted(mask.size):  # sorted: as it lies in the file, or turned upright
+            raise InputError(f"{path}: has {mask.size} pixels, and its image {picture} has {size}")
     brightest = mask.getextrema()[1]
     if brightest < MASK_RULES["half"]:
         raise InputError(f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect")

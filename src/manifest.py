@@ -163,11 +163,11 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
         manifest = Manifest(
             category=str(content["category"]),
             image_size=content["image_size"],
-            samples_sha256=content["samples_sha256"],
+            samples_sha256=str(content["samples_sha256"]),
             names=names,
             sources=[str(image["source"]) for image in images],
             is_labelled=all(image["label"] is not None for image in images),
-            sha256=[image["sha256"] for image in images],
+            sha256=[str(image["sha256"]) for image in images],
         )
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
@@ -233,21 +233,25 @@ def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:
     Raises:
         InputError: the files are not those of the manifest, or a map holds NaN or infinity.
     """
+    one_by_one = iterate_maps(folder, manifest)
     maps = np.empty((len(manifest.names), manifest.image_size, manifest.image_size), np.float32)
-    for i, one in enumerate(iterate_maps(folder, manifest)):
+    for i, one in enumerate(one_by_one):
         maps[i] = one
     return maps
 
 
 def iterate_maps(folder: Path, manifest: Manifest) -> Iterator[np.ndarray]:
-    """Yield what ``read_maps`` returns one by one, float32 (S, S); all files are checked before the first."""
+    """Return what ``read_maps`` returns one by one, float32 (S, S); all files are checked at once."""
     names = [f"{name}_0" for name in manifest.names]
     check_files(folder, names, manifest.map_bytes, written_by="the inference program")
-    for name in names:
+
+    def read(name: str) -> np.ndarray:
         one = np.fromfile(folder / f"{name}.bin", np.float32).reshape(manifest.image_size, manifest.image_size)
         if not np.isfinite(one).all():
             raise InputError(f"{folder / name}.bin: the map holds NaN or infinity")
-        yield one
+        return one
+
+    return map(read, names)
 
 
 def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:

@@ -126,14 +126,24 @@ def _count_negatives(scores: np.ndarray, ranked: np.ndarray, positives: np.ndarr
 def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Return a 95 % percentile interval of an AUROC over redrawn test images, good and defective ones apart.
 
-    Pixels of one image are not independent, so whole images are drawn. Scores are told apart by 2048 quantiles.
+    Pixels of one image are not independent, so whole images are drawn. Scores are told apart by 2048 quantiles. A draw
+    without both classes, as when one image alone has good pixels, has no AUROC and does not count; ``nan`` where
+    there is but one class.
 
     Args:
         scores: (N,), or (N, H, W) for pixels.
         labels: bool, of the same shape; an image is defective where any of its labels is True.
+
+    Raises:
+        ValueError: a score is not finite, or shapes differ.
     """
+    _check_shapes(scores, labels)
+    _check_finite(scores)
+    if why_undefined(labels):
+        return float("nan"), float("nan")
     count, bins = len(scores), 2048
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    # scores themselves: between two of them, however far apart, nothing need be computed
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1], method="higher"))
     cells = np.searchsorted(edges, scores, side="right").reshape(count, -1)
     flags = labels.reshape(count, -1)
     width = len(edges) + 1
@@ -146,8 +156,9 @@ def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000
             weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=draws)
     good, bad = weights @ negatives, weights @ positives
     below = np.cumsum(good, axis=1) - good / 2
-    values = (bad * below).sum(1) / (good.sum(1) * bad.sum(1))
-    low, high = np.quantile(values, [0.025, 0.975])
+    pairs = good.sum(1) * bad.sum(1)
+    defined = pairs > 0
+    low, high = np.quantile((bad * below).sum(1)[defined] / pairs[defined], [0.025, 0.975])
     return float(low), float(high)
 
 

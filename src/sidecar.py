@@ -73,11 +73,14 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
         return None
     content = read_json(path)
     check_made_for_this_program(path, content, expected_format=FORMAT)
-    threshold = content.get("threshold")
+    for name in ("threshold", "config_hash"):
+        if name not in content:
+            raise InputError(f"{path}: is damaged: {name} is missing")
+    threshold = content["threshold"]
     if threshold is not None and not (_is_number(threshold) and 0 < threshold < math.inf):
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
-    if not isinstance(content.get("config_hash", 0), str | None):
-        raise InputError(f"{path}: config_hash {content.get('config_hash')!r}, expected null or a string")
+    if not isinstance(content["config_hash"], str | None):
+        raise InputError(f"{path}: config_hash {content['config_hash']!r}, expected null or a string")
     if category is not None and content.get("category") != category:
         raise InputError(
             f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
-from src.utils import prepare_environment, run_entry_point, set_up_device
+from src.utils import InputError, prepare_environment, run_entry_point, set_up_device
 
 prepare_environment(own_convolutions=True)  # some tests use them
 
@@ -152,3 +153,17 @@ def refused(capsys):
         return stderr.strip().splitlines()[-1]
 
     return run
+
+
+def examples(usual):
+    """Hypothesis settings: the same few examples in every run of the suite, many new ones in a campaign."""
+    count = int(os.environ.get("STPM_FUZZ_EXAMPLES", "0"))
+    return settings(max_examples=count or usual, derandomize=not count, deadline=None, database=None)
+
+
+def result_or_error(call, *arguments, **named):
+    """Return what a call returns, or the InputError that it raises."""
+    try:
+        return call(*arguments, **named)
+    except InputError as error:
+        return error

@@ -53,6 +53,11 @@ def test_log_normal_limit_by_hand():
     assert calibrate(np.exp(logarithms), target_fpr=0.05).threshold == pytest.approx(expected)
 
 
+def test_a_threshold_is_never_infinite():
+    with pytest.raises(ValueError, match="scores from 1e-12 to 1 are too far apart for 2 images"):
+        calibrate(np.array([1e-12, 1], np.float32), target_fpr=0.01)
+
+
 @pytest.mark.parametrize("scores", [[0.1], [], [0.1, 0.0], [0.1, np.nan], [0.1, np.inf]])
 def test_what_cannot_be_calibrated(scores):
     with pytest.raises(ValueError, match=r"expected at least 2|must be positive and finite"):

@@ -54,3 +54,9 @@ def test_unwritable_folder(refused, tmp_path):
 @pytest.mark.parametrize("seed", ["x", "1.5"])
 def test_bad_seed(refused, tmp_path, seed):
     assert "--seed" in refused(demo_data, "--out_dir", tmp_path, "--seed", seed)
+
+
+def test_seeds_that_no_generator_takes(refused, tmp_path):
+    for seed in (-1, 2**32, "x"):
+        assert "argument --seed: expected a whole number" in refused(demo_data, "--out_dir", tmp_path, "--seed", seed)
+    assert not list(tmp_path.iterdir())

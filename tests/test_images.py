@@ -85,3 +85,20 @@ def test_network_input_is_torchvisions_normalisation():
     assert prepared.dtype == np.float32
     assert prepared.flags["C_CONTIGUOUS"]
     assert np.allclose(prepared, expected, atol=1e-6)
+
+
+def test_colours_that_do_not_convert_are_named(tmp_path):
+    Image.new("LAB", (40, 40)).save(tmp_path / "lab.tif")
+    with pytest.raises(InputError, match=r"lab\.tif: not a readable image: conversion from LAB"):
+        load_mask(tmp_path / "lab.tif", 64)
+
+
+def test_damaged_directory_of_a_tiff_is_named(tmp_path):
+    """A place in the file that is a double makes PIL raise TypeError."""
+    path = tmp_path / "a.tif"
+    Image.new("1", (20, 24)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x11\x01\x04\x00", b"\x11\x01\x0c\x00"))  # StripOffsets, from LONG to DOUBLE
+    assert path.read_bytes() != content
+    with pytest.raises(InputError, match=r"a\.tif: not a readable image"):
+        load_image(path, 64)

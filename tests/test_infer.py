@@ -35,19 +35,36 @@ def test_clang_format():
     assert done.returncode == 0, done.stderr
 
 
+def build_tests(folder, sanitizers):
+    """Build the C++ unit tests with sanitizers; a warning is an error."""
+    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
+    for command in (["cmake", "-S", SOURCE, "-B", folder, *flags], ["cmake", "--build", folder]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @needs_compiler
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_unit_tests(tmp_path, sanitizers):
-    """The loop with a fake engine and all that needs no library; a warning is an error."""
-    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
-    for command in (
-        ["cmake", "-S", SOURCE, "-B", tmp_path, *flags],
-        ["cmake", "--build", tmp_path],
-        ["ctest", "--test-dir", tmp_path, "--output-on-failure"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "100% tests passed, 0 tests failed out of 2" in done.stdout
+    """The loop with a fake engine, all that needs no library, and 20,000 random inputs for all that reads."""
+    build_tests(tmp_path, sanitizers)
+    command = ["ctest", "--test-dir", tmp_path, "--output-on-failure"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "100% tests passed, 0 tests failed out of 3" in done.stdout
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_a_million_random_inputs(tmp_path, sanitizers):
+    """New ones each time: what fails names the seed and the input."""
+    build_tests(tmp_path, sanitizers)
+    seed = int.from_bytes(os.urandom(4), "big")
+    done = subprocess.run([tmp_path / "fuzz_test", str(seed), "1000000"], capture_output=True, text=True, check=False)
+    print(f"{sanitizers}, seed {seed}\n{done.stdout}")
+    assert done.returncode == 0, done.stderr
+    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()) == 1_000_000
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from src.dataset import Sample
 from src.evaluate import predict_maps, score_maps, three_lines
-from src.metrics import PixelRanking, auroc, image_scores, why_undefined
+from src.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, why_undefined
 
 MAPS = arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 MASKS = arrays(np.bool_, (2, 5, 6))
@@ -90,6 +90,20 @@ def test_bad_input_is_refused():
         auroc(np.array([0.1, np.nan], np.float32), np.array([True, False]))
     with pytest.raises(ValueError, match="shape"):
         PixelRanking(np.zeros((1, 2, 2), np.float32)).per_region_overlap(np.zeros((1, 2, 3), bool))
+
+
+def test_bootstrap_counts_only_draws_of_both_classes():
+    labels = np.array([[True, True], [True, False], [True, True]])  # in one image alone is anything good
+    low, high = bootstrap_auroc(np.array([[3, 4], [2, 1], [5, 6]], np.float32), labels)
+    assert (low, high) == (1, 1)
+    for one_class in (np.ones(3, bool), np.zeros(3, bool)):
+        assert np.isnan(bootstrap_auroc(np.arange(3.0), one_class)).all()
+
+
+def test_bootstrap_of_scores_that_are_far_apart():
+    scores = np.array([-3e38, 3e38], np.float32)
+    with np.errstate(all="raise"):
+        assert bootstrap_auroc(scores, np.array([False, True])) == (1, 1)
 
 
 def test_reasons():

@@ -42,7 +42,8 @@ struct RunSummary {
 // While one batch is being inferred the next is read and the previous one written; memory does not grow with the number
 // of inputs. The last batch is filled up by repeating its last image, and what that gives is dropped. Results
 // of an earlier run for the same inputs, and its scores.csv, are removed first: what is there afterwards is of this
-// run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, or a file cannot be written.
+// run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, a file cannot be written, or
+// the two folders are one.
 RunSummary RunPipeline(Engine *engine, const Options &options);
 
 // Returns a run's figures as lines "name: value".

@@ -66,6 +66,9 @@ void RemoveFile(const std::string &path);
 // Creates a folder, with its parents. Throws Error if that fails or nothing can be written there.
 void MakeFolder(const std::string &path);
 
+// Returns whether two paths lead to one file or folder.
+bool IsSame(const std::string &path, const std::string &other);
+
 // Returns folder/name.
 std::string Join(const std::string &folder, const std::string &name);
 

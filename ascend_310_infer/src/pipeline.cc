@@ -70,6 +70,9 @@ class Run {
       CheckSize(Join(options_.input_path, name), engine_->input_floats() * sizeof(float));
     }
     MakeFolder(options_.result_path);
+    if (IsSame(options_.result_path, options_.input_path)) {  // an input a_0.bin has the name of the map of a.bin
+      throw Error(options_.result_path + ": holds the inputs, expected another folder for the maps");
+    }
     RemoveFile(Join(options_.result_path, kScoresName));
     for (const std::string &name : names_) RemoveFile(Join(options_.result_path, ResultName(name)));
     scores_ = std::string("input,score,milliseconds") + (options_.has_threshold ? ",verdict\n" : "\n");

@@ -31,6 +31,7 @@ constexpr size_t kSuffixLength = sizeof(kSuffix) - 1;
 // An open file, closed at the end.
 class File {
  public:
+  // O_NONBLOCK: opening a pipe does not wait for its other end; it changes nothing for files.
   File(const std::string &path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
   ~File() {
     if (fd_ >= 0) ::close(fd_);
@@ -80,6 +81,15 @@ DeviceType ParseDeviceType(const std::string &text) {
   throw UsageError("--device_type: expected Ascend, GPU or CPU, got '" + text + "'");
 }
 
+// Throws Error unless the status is that of a file of exactly this many bytes.
+void CheckStatus(const std::string &path, const struct stat &status, size_t expected_bytes) {
+  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
+  if (static_cast<uint64_t>(status.st_size) != expected_bytes) {
+    throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
+                std::to_string(expected_bytes) + " (float32)");
+  }
+}
+
 void RequirePath(const char *flag, const std::string &value) {
   if (value.empty()) throw UsageError(std::string(flag) + " is required");
 }
@@ -104,7 +114,7 @@ Computes the anomaly map of every network input in a folder.
 }
 
 Options ParseOptions(int argc, char *const argv[]) {
-  enum Flag { kMindir = 1, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
+  enum Flag { kMindir = 256, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
   const option flags[] = {
       {"mindir_path", required_argument, nullptr, kMindir},
       {"input_path", required_argument, nullptr, kInput},
@@ -157,8 +167,10 @@ Options ParseOptions(int argc, char *const argv[]) {
         return options;
       case ':':
         throw UsageError(std::string(argv[optind - 1]) + ": a value is missing");
-      default:
-        throw UsageError(std::string(argv[optind - 1]) + ": no such flag, or not a unique one");
+      default:  // of letters, as in -xy, getopt tells the letter, and is not yet past the word
+        const bool is_letter = optopt != 0 && optopt < kMindir;
+        throw UsageError((is_letter ? std::string("-") + static_cast<char>(optopt) : argv[optind - 1]) +
+                         ": no such flag, or not a unique one");
     }
   }
   if (optind < argc) throw UsageError(std::string(argv[optind]) + ": unexpected argument");
@@ -192,16 +204,12 @@ std::vector<std::string> ListInputs(const std::string &folder) {
 void CheckSize(const std::string &path, size_t expected_bytes) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be read");
-  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
-  if (static_cast<uint64_t>(status.st_size) != expected_bytes) {
-    throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
-                std::to_string(expected_bytes) + " (float32)");
-  }
+  CheckStatus(path, status, expected_bytes);
 }
 
 void CheckModelFile(const std::string &path) {
   struct stat status = {};
-  const File file(path, O_RDONLY);
+  const File file(path, O_RDONLY | O_NONBLOCK);
   if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read, expected a MINDIR file");
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file, expected a MINDIR file");
   if (status.st_size == 0) throw Error(path + ": is empty, expected a MINDIR file");
@@ -209,9 +217,10 @@ void CheckModelFile(const std::string &path) {
 
 void ReadFloats(const std::string &path, float *values, size_t count) {
   const size_t bytes = count * sizeof(float);
-  CheckSize(path, bytes);
-  const File file(path, O_RDONLY);
-  if (!file.ok()) ThrowErrno(path, "cannot be read");
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  struct stat status = {};  // of what was opened: by name, another file could take its place in between
+  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read");
+  CheckStatus(path, status, bytes);
   char *const start = reinterpret_cast<char *>(values);
   for (size_t done = 0; done < bytes;) {
     const ssize_t got = ::read(file.fd(), start + done, bytes - done);
@@ -258,6 +267,12 @@ void MakeFolder(const std::string &path) {
   if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be created");
   if (!S_ISDIR(status.st_mode)) throw Error(path + ": is not a folder");
   if (::access(path.c_str(), W_OK | X_OK) != 0) ThrowErrno(path, "cannot be written to");
+}
+
+bool IsSame(const std::string &path, const std::string &other) {
+  struct stat first = {}, second = {};
+  return ::stat(path.c_str(), &first) == 0 && ::stat(other.c_str(), &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
 }
 
 std::string Join(const std::string &folder, const std::string &name) {

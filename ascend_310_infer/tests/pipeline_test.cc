@@ -2,8 +2,10 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <cmath>
 #include <functional>
+#include <thread>
 
 #include "tests/check.h"
 
@@ -57,6 +59,13 @@ class Fixture {
   static std::string Name(int i) { return std::to_string(1000 + i); }
   std::string Input(int i) const { return folder / ("in/" + Name(i) + ".bin"); }
   std::string Result(int i) const { return folder / ("out/" + Name(i) + "_0.bin"); }
+  bool HasItsMap(int i) const {
+    std::vector<float> map(kMapFloats), image = Image(i);
+    ReadFloats(Result(i), map.data(), kMapFloats);
+    image.resize(kMapFloats);
+    for (float &value : image) value += 1.0F;
+    return map == image;
+  }
 
   TemporaryFolder folder;
   Options options;
@@ -71,13 +80,38 @@ void TestEveryInputHasItsMap() {
       CHECK(summary.images == static_cast<size_t>(count) && summary.batch_size == batch_size);
       CHECK(engine.calls == static_cast<int>((static_cast<size_t>(count) + batch_size - 1) / batch_size));
       CHECK(summary.images_per_second > 0.0 && summary.inference_per_second >= summary.images_per_second);
-      for (int i = 0; i < count; ++i) {
-        float map[kMapFloats] = {};
-        ReadFloats(fixture.Result(i), map, kMapFloats);
-        const std::vector<float> image = Fixture::Image(i);
-        for (size_t j = 0; j < kMapFloats; ++j) CHECK(map[j] == image[j] + 1.0F);
-      }
+      for (int i = 0; i < count; ++i) CHECK(fixture.HasItsMap(i));
       CHECK(!Exists(fixture.Result(count)));
+    }
+  }
+}
+
+// Whichever waits for the other, the engine or the files: this is what the thread sanitizer looks at.
+void TestManyInputs() {
+  for (const int microseconds : {0, 100, 2000}) {
+    const Fixture fixture(400);
+    FakeEngine engine(3);
+    engine.during = [&] { std::this_thread::sleep_for(std::chrono::microseconds(microseconds)); };
+    CHECK(RunPipeline(&engine, fixture.options).images == 400 && engine.calls == 134);
+    for (int i = 0; i < 400; ++i) CHECK(fixture.HasItsMap(i));
+  }
+}
+
+void TestEngineThatFailsInAnyCall() {
+  for (int failing = 1; failing <= 6; ++failing) {
+    for (const int microseconds : {0, 1000}) {
+      const Fixture fixture(11);
+      FakeEngine engine(2);
+      engine.during = [&] {
+        std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+        if (engine.calls == failing) throw Error("out of order");
+      };
+      CHECK(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }) == "out of order");
+      CHECK(engine.calls == failing && !Exists(fixture.folder / "out/scores.csv"));
+      for (int i = 0; i < 11; ++i) {  // what was computed before is there, and nothing else
+        CHECK(Exists(fixture.Result(i)) == (i < 2 * (failing - 1)));
+        CHECK(!Exists(fixture.Result(i)) || fixture.HasItsMap(i));
+      }
     }
   }
 }
@@ -164,6 +198,17 @@ void TestResultThatCannotBeWritten() {
   CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, file.options); }), "is not a folder"));
 }
 
+void TestResultsBesideTheInputs() {
+  Fixture fixture(1);
+  const std::string second = fixture.folder / ("in/" + Fixture::Name(0) + "_0.bin");  // as the first one's map
+  PutFloats(second, Fixture::Image(7));
+  const std::string before = Get(second);
+  fixture.options.result_path = fixture.folder / "in/";
+  FakeEngine engine(1);
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), "in/: holds the inputs"));
+  CHECK(Get(second) == before && engine.calls == 0);
+}
+
 void TestReport() {
   RunSummary summary;
   summary.images = 10;
@@ -178,6 +223,8 @@ void TestReport() {
 
 int main() {
   stpm::TestEveryInputHasItsMap();
+  stpm::TestManyInputs();
+  stpm::TestEngineThatFailsInAnyCall();
   stpm::TestPaddingRepeatsTheLastImage();
   stpm::TestScores();
   stpm::TestWarmupIsNotCounted();
@@ -186,6 +233,7 @@ int main() {
   stpm::TestInputThatVanishes();
   stpm::TestMapThatIsNotFinite();
   stpm::TestResultThatCannotBeWritten();
+  stpm::TestResultsBesideTheInputs();
   stpm::TestReport();
   return stpm::failures == 0 ? 0 : 1;
 }

@@ -55,6 +55,7 @@ void TestBadOptions() {
   }
   CHECK(Contains(thrown({"--device_type", "cpu"}), "expected Ascend, GPU or CPU, got 'cpu'"));
   CHECK(Contains(thrown({"--speed", "1"}), "no such flag"));
+  CHECK(Contains(thrown({"-xy"}), "-x: no such flag"));
   CHECK(Contains(thrown({"--threads"}), "--threads: a value is missing"));
   CHECK(Contains(thrown({"stray"}), "stray: unexpected argument"));
   CHECK(Contains(Thrown<UsageError>([] { Parse({}); }), "--mindir_path is required"));
@@ -102,6 +103,8 @@ void TestCheckModelFile() {
   CHECK(Contains(thrown(folder.path()), "is not a file"));
   Put(folder / "empty.mindir", "");
   CHECK(Contains(thrown(folder / "empty.mindir"), "is empty"));
+  ::mkfifo((folder / "pipe.mindir").c_str(), 0666);
+  CHECK(Contains(thrown(folder / "pipe.mindir"), "is not a file"));
   Put(folder / "full.mindir", "x");
   CheckModelFile(folder / "full.mindir");
 }

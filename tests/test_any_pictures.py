@@ -1,0 +1,121 @@
+"""Damaged pictures load or are refused.
+
+More of them: STPM_FUZZ_EXAMPLES=20000 bash scripts/run_tests.sh tests/test_any_pictures.py
+"""
+
+import io
+import struct
+import tempfile
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from src.images import load_image, load_mask
+from src.utils import InputError
+from tests.conftest import examples, result_or_error
+
+
+def whole_pictures():
+    """Small picture files: every format and the modes that it knows."""
+    rng = np.random.default_rng(2)
+    rgb = Image.fromarray(rng.integers(0, 255, (24, 20, 3), np.uint8))
+    modes = {mode: rgb.convert(mode) for mode in ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "F", "I")}
+    modes["I;16"] = Image.fromarray(rng.integers(0, 65535, (24, 20), np.uint16))
+    modes["LAB"] = Image.frombytes("LAB", (20, 24), rng.bytes(20 * 24 * 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "png": ("RGB", "L", "1", "P", "RGBA", "LA", "I;16"),
+        "jpeg": ("RGB", "L", "CMYK"),
+        "bmp": ("RGB", "1", "P"),
+    }
+    kinds["tiff"] = tuple(modes)
+    for kind, names in kinds.items():
+        for name in names:
+            for options in ({}, {"compression": "tiff_lzw"}) if kind == "tiff" else ({}, {"exif": exif}):
+                file = io.BytesIO()
+                modes[name].save(file, kind, **options)
+                yield pytest.param(kind, file.getvalue(), id=f"{kind}-{name}-{len(options)}")
+
+
+PICTURES = list(whole_pictures())
+
+
+def mutate(content, rng, *, is_png):
+    """Change a few bytes, or cut, repeat or insert some; in half of the PNGs make the checksums right again."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        place = int(rng.integers(0, len(content)))
+        # headers and directories stand at either end
+        place = int(rng.choice([place, min(place, 60), max(0, len(content) - 1 - place % 200)]))
+        match rng.integers(0, 6):
+            case 0:
+                content[place] ^= 1 << int(rng.integers(0, 8))
+            case 1:
+                content[place : place + 1] = rng.bytes(1)
+            case 2:
+                number = int(rng.choice([0, 1, 255, 256, 65535, 2**31 - 1, 2**32 - 1]))
+                content[place : place + 4] = struct.pack(rng.choice(["<I", ">I"]), number)
+            case 3:
+                del content[place : place + int(rng.integers(1, 40))]
+            case 4:
+                content[place:place] = content[place : place + 20]
+            case 5:
+                del content[max(place, 1) :]
+        content = content or bytearray(b"x")
+    if is_png and rng.integers(0, 2):
+        start = 8
+        while start + 12 <= len(content):
+            end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+            if end + 4 > len(content):
+                break
+            content[end : end + 4] = struct.pack(">I", zlib.crc32(content[start + 4 : end]))
+            start = end + 4
+    return bytes(content)
+
+
+def check_loading(path):
+    """Load a picture in all ways: arrays of the right shape, or errors that name the file."""
+    for load, shape in ((load_image, (16, 16, 3)), (load_mask, (16, 16))):
+        array = result_or_error(load, path, 16)
+        if isinstance(array, InputError):
+            assert str(array).startswith(f"{path}: ")
+            continue
+        assert array.shape == shape
+        assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("kind", "content"), PICTURES)
+def test_whole_pictures_of_every_mode_load_or_are_refused(tmp_path, kind, content):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(content)
+    check_loading(path)
+
+
+@examples(800)
+@given(st.sampled_from(PICTURES), st.integers(0, 2**32 - 1))
+def test_damaged_pictures_load_or_are_refused(picture, seed):
+    kind, content = picture.values
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PIL has to say of damaged files
+        path = Path(folder) / f"a.{kind}"
+        path.write_bytes(mutate(content, np.random.default_rng(seed), is_png=kind == "png"))
+        check_loading(path)
+
+
+def test_too_large_pictures_are_refused_by_every_thread(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (160, 160)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: result_or_error(load_image, path, 16), range(4000)):
+            assert isinstance(found, InputError)
+            assert "Image size" in str(found)
