@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.sidecar import describe_file, sidecar_content, sidecar_path
 from src.stpm import STPM, checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
-from src.utils import InputError, atomic_path, fingerprint, versions, write_json
+from src.utils import InputError, atomic_path, file_sha256, fingerprint, versions, write_json
 
 FORMAT = 1
 _META = "run_state"
@@ -78,8 +78,10 @@ class TrainingRun:
         with atomic_path(self.checkpoint_path) as temporary:
             ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
             written = describe_file(temporary, name=self.checkpoint_path.name)
-            # before the checkpoint gets its name: where there is no room for it, the earlier pair stays
-            write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written})
+            # before the checkpoint gets its name: where there is no room for it, the earlier pair stays; killed
+            # between the two, the earlier checkpoint is still known
+            before = file_sha256(self.checkpoint_path) if self.checkpoint_path.exists() else None
+            write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written | {"replaces": before}})
         self.write_record()
         state = {name: parameter.asnumpy() for name, parameter in self._state().items()}
         meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,

@@ -95,11 +95,16 @@ def _is_number(value: object) -> bool:
 def check_checkpoint(path: Path, sidecar: dict) -> None:
     """Check that a checkpoint is the one that its sidecar was written with, where that is known.
 
+    Or the one of the epoch before: a training may have been killed just before it was replaced.
+
     Raises:
         InputError: it is not.
     """
     written = sidecar.get("checkpoint")
-    if written is not None and not (isinstance(written, dict) and written.get("sha256") == file_sha256(path)):
+    if written is None:
+        return
+    known = (written.get("sha256"), written.get("replaces")) if isinstance(written, dict) else ()
+    if file_sha256(path) not in known:
         raise InputError(
             f"{path}: is damaged, or is not the checkpoint that {sidecar_path(path).name} describes; "
             "keep the two together, or train it again (--resume)"
@@ -117,6 +122,8 @@ def record_calibration(model_path: Path, calibration: dict) -> None:
     """
     path = sidecar_path(model_path)
     content = read_json(path)
+    if isinstance(content.get("checkpoint"), dict):
+        content["checkpoint"].pop("replaces", None)  # the threshold is this one's alone
     write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
 
 

@@ -1,6 +1,7 @@
 """A training that is killed at any moment goes on to the same weights, and what is on disk is whole at every moment."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from src.model_file import inspect_model
+from src.sidecar import record_calibration
 from src.stpm import read_checkpoint
-from src.utils import read_json
+from src.utils import InputError, file_sha256, read_json, write_json
 from tests.conftest import ROOT, run_python, train_arguments
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -79,6 +81,18 @@ def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
     assert losses[0] == losses[1]
     left = sorted(path.name for path in folder.iterdir())
     assert left == [".train.lock", "train.json", "widget_last.ckpt", "widget_last.json", "widget_resume.ckpt"]
+
+
+def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
+    shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "widget_last.ckpt"
+    about = read_json(tmp_path / "widget_last.json")
+    later = {"file": path.name, "sha256": "0" * 64, "replaces": file_sha256(path)}
+    write_json(tmp_path / "widget_last.json", about | {"checkpoint": later})
+    assert inspect_model(path).image_size == 64
+    record_calibration(path, {"threshold": 0.5})
+    with pytest.raises(InputError, match=r"is not the checkpoint that widget_last\.json describes"):
+        inspect_model(path)
 
 
 def test_same_seed_same_results(trained, session_tree, tmp_path):
