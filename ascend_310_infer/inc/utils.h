@@ -54,7 +54,7 @@ void CheckSize(const std::string &path, size_t expected_bytes);
 // Throws Error unless the path is a file that can be opened and is not empty.
 void CheckModelFile(const std::string &path);
 
-// Reads a whole file of exactly count floats. Throws Error, also if it has another size.
+// Reads a whole file of exactly count floats. Throws Error, also if it has another size or one is NaN or infinite.
 void ReadFloats(const std::string &path, float *values, size_t count);
 
 // Writes a file under a temporary name beside it, then renames: it is there as a whole or not at all. Throws Error.

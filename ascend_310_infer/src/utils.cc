@@ -229,6 +229,10 @@ void ReadFloats(const std::string &path, float *values, size_t count) {
     if (got == 0) throw Error(path + ": became shorter while it was read");
     done += static_cast<size_t>(got);
   }
+  // Not for the network to judge: ReLU makes a NaN an ordinary 0.
+  if (!std::all_of(values, values + count, [](float value) { return std::isfinite(value); })) {
+    throw Error(path + ": holds NaN or infinity, which no picture gives; write it again with preprocess.py");
+  }
 }
 
 void WriteFile(const std::string &path, const void *data, size_t bytes) {

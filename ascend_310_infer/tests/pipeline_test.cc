@@ -177,12 +177,30 @@ void TestInputThatVanishes() {
   CHECK(!Exists(fixture.Result(3)) && !Exists(fixture.folder / "out/scores.csv"));
 }
 
-void TestMapThatIsNotFinite() {
+void TestInputThatIsNotFinite() {
   const Fixture fixture(2);
   std::vector<float> image = Fixture::Image(1);
-  image[3] = NAN;
+  image.back() = NAN;
   PutFloats(fixture.Input(1), image);
   FakeEngine engine(1);
+  const std::string text = Thrown<Error>([&] { RunPipeline(&engine, fixture.options); });
+  CHECK(Contains(text, fixture.Input(1) + ": holds NaN or infinity"));
+  CHECK(!Exists(fixture.Result(1)) && !Exists(fixture.folder / "out/scores.csv"));
+}
+
+// Its second map holds a NaN.
+class BrokenEngine : public FakeEngine {
+ public:
+  using FakeEngine::FakeEngine;
+  void Infer(const float *images, float *maps) override {
+    FakeEngine::Infer(images, maps);
+    if (calls == 2) maps[3] = NAN;
+  }
+};
+
+void TestMapThatIsNotFinite() {
+  const Fixture fixture(2);
+  BrokenEngine engine(1);
   const std::string text = Thrown<Error>([&] { RunPipeline(&engine, fixture.options); });
   CHECK(Contains(text, fixture.Input(1) + ": its anomaly map holds NaN"));
   CHECK(!Exists(fixture.Result(1)));
@@ -231,6 +249,7 @@ int main() {
   stpm::TestWrongInputsStopBeforeTheFirstCall();
   stpm::TestNothingOfAnEarlierRunStays();
   stpm::TestInputThatVanishes();
+  stpm::TestInputThatIsNotFinite();
   stpm::TestMapThatIsNotFinite();
   stpm::TestResultThatCannotBeWritten();
   stpm::TestResultsBesideTheInputs();
