@@ -174,6 +174,9 @@ class SaveEveryEpoch(Callback):
         super().__init__()
         self.run = run
 
+    def on_train_begin(self, run_context: RunContext) -> None:
+        self.run.remove_leftovers()
+
     def on_train_epoch_end(self, run_context: RunContext) -> None:
         if is_whole_epoch(run_context):
             self.run.save()

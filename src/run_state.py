@@ -1,5 +1,6 @@
 """A training run on disk: its checkpoint, what it needs to go on, and its record."""
 
+import glob
 import hashlib
 import json
 import time
@@ -40,13 +41,14 @@ class TrainingRun:
     """
 
     def __init__(self, folder: Path, category: str, stpm: STPM, optimiser: nn.Optimizer, *, config: dict, facts: dict):
-        self.folder, self.category = folder, category
+        self.category = category
         self.stpm, self.optimiser = stpm, optimiser
         self.config, self.facts = config, facts
         self.epochs: list[dict] = []
         self.evaluations: list[dict] = []
         self.checkpoint_path = folder / f"{category}_last.ckpt"
         self.resume_path = folder / f"{category}_resume.ckpt"
+        self.record_path = folder / "train.json"
 
     @property
     def epoch(self) -> int:
@@ -90,6 +92,12 @@ class TrainingRun:
         with atomic_path(self.resume_path) as temporary:
             ms.save_checkpoint([{"name": n, "data": Tensor(array)} for n, array in state.items()], str(temporary))
 
+    def remove_leftovers(self) -> None:
+        """Remove what a killed training left half-written; for the one that holds the folder's lock."""
+        for path in (self.checkpoint_path, sidecar_path(self.checkpoint_path), self.resume_path, self.record_path):
+            for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp*"):
+                left.unlink(missing_ok=True)
+
     def write_record(self) -> None:
         """Write train.json."""
         content = {
@@ -104,7 +112,7 @@ class TrainingRun:
             "epochs": self.epochs,
             "evaluations": self.evaluations,
         }
-        write_json(self.folder / "train.json", content)
+        write_json(self.record_path, content)
 
     def resume(self) -> None:
         """Take up the state that ``save`` wrote.

@@ -476,7 +476,7 @@ FLAGS = [
     ("predict", ("--device_id", "-1"), "--device_id: expected a whole number of at least 0, got '-1'"),
     ("sweep", ("--device_num", "1e3"), "--device_num: expected a whole number of at least 1, got '1e3'"),
     ("pth2ckpt", ("--ckpt_path", ""), "expected a name that ends in .ckpt"),
-    ("demo_data", ("--seed", "one"), "--seed: invalid int value: 'one'"),
+    ("demo_data", ("--seed", "one"), "--seed: expected a whole number of at least 0, got 'one'"),
 ]
 
 

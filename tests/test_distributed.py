@@ -56,7 +56,7 @@ class HandMadeRank:
         import mindspore as ms
 
         from src import trainer
-        from src.loss import TeacherStudentLoss
+        from src.loss import TeacherStudentLoss, student_loss
         from src.teacher import NormalisedTeacher
         from src.utils import set_seed
 
@@ -64,7 +64,7 @@ class HandMadeRank:
         stpm = trainer.build_stpm(str(backbone), images)
         self.student, self.images = stpm.model_s, images
         self.optimiser = trainer.build_optimiser(stpm, lr=LR, momentum=0.9, weight_decay=1e-4)
-        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), self.student)
+        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), student_loss(self.student))
         network.set_train()
         stpm.model_t.set_train(False)
         self.loss_and_gradients = ms.value_and_grad(network, None, self.optimiser.parameters)
