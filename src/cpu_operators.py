@@ -7,9 +7,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import onednn
-from src.cpu_trunk import SCALES, FrozenTrunk, Weights, frozen_distances, frozen_features, student_step
+from src.cpu_trunk import SCALES, FrozenTrunk, frozen_distances, frozen_features, student_step
 from src.parallel import Shape
-from src.resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
+from src.resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk, named_arrays
 
 
 def is_fast_on_cpu() -> bool:
@@ -17,13 +17,8 @@ def is_fast_on_cpu() -> bool:
     return ms.get_context("device_target") == "CPU" and onednn.is_available()
 
 
-def trunk_weights(trunk: ResNet18Trunk) -> Weights:
-    """Return copies of a trunk's parameters by their path inside it."""
-    return {name: parameter.asnumpy().copy() for name, parameter in trunk.parameters_and_names()}
-
-
 def _freeze(trunk: ResNet18Trunk) -> FrozenTrunk:
-    return FrozenTrunk(trunk_weights(trunk), eps=BN_EPS)
+    return FrozenTrunk(named_arrays(trunk), eps=BN_EPS)
 
 
 class FrozenFeatures(nn.Cell):

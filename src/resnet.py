@@ -219,3 +219,9 @@ class ResNet18Trunk(nn.Cell):
         f2 = self.layer2(f1)  # (N, 128, 32, 32)
         f3 = self.layer3(f2)  # (N, 256, 16, 16)
         return f1, f2, f3
+
+
+def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
+    """Return copies of a cell's parameters by their path inside it."""
+    # asnumpy alone is a view on CPU: it would change with the next training step
+    return {name: parameter.asnumpy().copy() for name, parameter in cell.parameters_and_names()}

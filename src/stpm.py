@@ -22,6 +22,7 @@ from src.resnet import (
     batch_norm,
     channels_first,
     channels_last,
+    named_arrays,
     portable_operators,
 )
 from src.utils import LOGGER, InputError, check_checkpoint_file
@@ -195,12 +196,6 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
 def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
     """Return a cell's parameters by their path inside it."""
     return dict(cell.parameters_and_names())
-
-
-def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
-    """Return copies of a cell's parameters by their path inside it."""
-    # asnumpy alone is a view on CPU: it would change with the next training step
-    return {name: parameter.asnumpy().copy() for name, parameter in cell.parameters_and_names()}
 
 
 def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray], *, source: str) -> int:
