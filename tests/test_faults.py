@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -17,19 +16,21 @@ from src.utils import InputError, file_sha256, read_json, write_json
 from tests.conftest import ROOT, run_python, train_arguments
 
 pytestmark = pytest.mark.usefixtures("device")
-RUNNING = 1.5  # seconds after the first step within which a training is killed
 
 
-class Killed:
-    """A training that a SIGKILL ends after ``seconds`` of its life, or by itself."""
-
-    def __init__(self, arguments, seconds):
-        command = [sys.executable, str(ROOT / "train.py"), *(str(a) for a in arguments)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        killer = threading.Timer(seconds, self.process.kill)
-        killer.start()
-        self.output = self.process.communicate()[0]
-        killer.cancel()
+def train_until_killed(arguments, *, epochs, seconds):
+    """Train, and kill the training so many seconds after it has told of so many epochs."""
+    command = [sys.executable, "-u", str(ROOT / "train.py"), *(str(a) for a in arguments)]
+    told = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while sum(line.startswith("epoch ") for line in told) < epochs:
+            line = process.stdout.readline()
+            assert line, told
+            told.append(line)
+        time.sleep(seconds)
+        process.kill()
+        told += process.stdout.readlines()
+    assert process.returncode == -9, told
 
 
 def check_files(folder):
@@ -52,23 +53,20 @@ def check_files(folder):
 
 @pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
 def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
-    arguments = train_arguments(session_tree, random_backbone, tmp_path / "killed", epoch=8 * kills)
-    started = time.perf_counter()
-    whole = run_python("train.py", *train_arguments(session_tree, random_backbone, tmp_path / "whole", epoch=8 * kills))
+    epochs = 12 * kills
+    arguments = train_arguments(session_tree, random_backbone, tmp_path / "killed", epoch=epochs)
+    whole = run_python("train.py", *train_arguments(session_tree, random_backbone, tmp_path / "whole", epoch=epochs))
     assert whole.returncode == 0, whole.stderr
-    life = time.perf_counter() - started
-    start = life - sum(epoch["seconds"] for epoch in read_json(tmp_path / "whole/widget/train.json")["epochs"])
 
     rng, folder, reached = np.random.default_rng(kills), tmp_path / "killed/widget", [0]
     for number in range(kills):
         resume = ["--resume"] if (folder / "widget_resume.ckpt").exists() else []
         # one in six while it starts, the others while it trains and writes
-        seconds = rng.uniform(0, start) if number % 6 == 0 else start + rng.uniform(0, RUNNING)
-        killed = Killed([*arguments, *resume], seconds)
-        assert killed.process.returncode in (0, -9), killed.output
+        told, seconds = (0, rng.uniform(0, 4)) if number % 6 == 0 else (rng.integers(1, 4), rng.uniform(0, 0.5))
+        train_until_killed([*arguments, *resume], epochs=told, seconds=seconds)
         reached.append(check_files(folder))
     assert reached == sorted(reached)
-    print(f"{kills} kills; epochs after each: {reached[1:]} of {8 * kills}")
+    print(f"{kills} kills; epochs after each: {reached[1:]} of {epochs}")
     finished = run_python("train.py", *arguments, *(["--resume"] if reached[-1] else []))
     assert finished.returncode == 0, finished.stderr
     check_files(folder)
