@@ -77,9 +77,10 @@ def main():
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--work_folder", type=Path, help="on a disk; default: the system's, which may be memory")
     parser.add_argument("--memory_max", type=float, help="GB")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=ROOT) as name:  # /tmp may be memory
+    with tempfile.TemporaryDirectory(dir=args.work_folder) as name:
         folder = Path(name)
         data = make_data(folder, args.images)
         in_memory = train(args, data, folder / "memory", 1000, None)
