@@ -1,5 +1,6 @@
 """Arrays that live in memory up to a budget and in an unlinked, memory-mapped file beyond it."""
 
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -25,7 +26,10 @@ def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spil
     try:
         with tempfile.TemporaryFile(dir=spill_folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a SIGBUS on a later write
-            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+            memory = mmap.mmap(file.fileno(), size)
+            # rows are read in any order: what the system would read ahead of each is a hundred times the row
+            memory.madvise(mmap.MADV_RANDOM)
+            return np.frombuffer(memory, dtype).reshape(shape)
     except OSError as error:
         raise InputError(
             f"{spill_folder}: cannot hold a cache file of {size / 1e9:.1f} GB: {error.strerror}"

@@ -1,5 +1,6 @@
 """The folder layout: order, pairing, and an error that names each thing that is wrong."""
 
+import mmap
 import shutil
 
 import numpy as np
@@ -135,12 +136,18 @@ def test_batches_keep_rows_together_and_the_last_smaller_one():
         assert np.array_equal(np.concatenate([part[0] for part in found]), to_network_input(images[order]))
 
 
+def is_mapped(array):
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(getattr(array, "obj", None), mmap.mmap)  # behind a memoryview
+
+
 def test_store_spills_beyond_its_budget_and_leaves_no_file(tmp_path):
     inside = allocate((10, 10), np.float32, 400, tmp_path)
     spilled = allocate((10, 10), np.float32, 399, tmp_path)
     spilled[:] = np.arange(100).reshape(10, 10)
-    assert not isinstance(inside, np.memmap)
-    assert isinstance(spilled, np.memmap)
+    assert not is_mapped(inside)
+    assert is_mapped(spilled)
     assert spilled[9, 9] == 99
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="cannot hold a cache file"):
