@@ -120,13 +120,11 @@ class Operators:
     """The operators of a trunk that have several forms, equal in value.
 
     Attributes:
-        conv: ``nn.Conv2d`` or a subclass.
         pool: makes the stem's pooling and ReLU.
         add: makes what joins a block's branches.
         stem_padding: of the first convolution; more than 3 where ``pool`` takes the surplus away.
     """
 
-    conv: type[nn.Conv2d] = nn.Conv2d
     pool: Callable[[], nn.Cell] = StemPool
     add: Callable[[], nn.Cell] = ResidualAdd
     stem_padding: int = 3
@@ -150,7 +148,7 @@ class _Builder:
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int) -> nn.Conv2d:
         """Return a convolution without bias, He-normal initialised by its fan-out."""
-        return self.operators.conv(
+        return nn.Conv2d(
             in_channels,
             out_channels,
             kernel_size,
