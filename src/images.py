@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.utils import InputError
+from src.utils import InputError, check_not_endless
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -40,6 +40,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     # PIL warns of half of what it refuses; 10,000 x 10,000 pixels of a line-scan camera are no attack
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
+        check_not_endless(path)
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except Image.DecompressionBombError as error:

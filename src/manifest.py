@@ -20,7 +20,7 @@ import numpy as np
 from src.dataset import UNLABELLED, Sample, fingerprint_samples
 from src.images import load_image, to_network_input
 from src.sidecar import PREPROCESSING, check_made_for_this_program
-from src.utils import InputError, file_sha256, read_json, write_json
+from src.utils import InputError, check_not_endless, file_sha256, read_json, write_json
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -262,6 +262,7 @@ def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
     """
     path = folder / "scores.csv"
     try:
+        check_not_endless(path)
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             found = {row["input"]: float(row["milliseconds"]) for row in csv.DictReader(file)}
         milliseconds = [found[f"{name}.bin"] for name in manifest.names]

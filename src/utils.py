@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import platform
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -147,6 +149,17 @@ def write_json(path: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
+def check_not_endless(path: Path) -> None:
+    """Check that a path is no pipe, socket or device: to open or read one can block for ever.
+
+    Raises:
+        OSError: it is, or it cannot be looked at.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "Is a pipe, a socket or a device, not a file")
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON object: strict JSON, without NaN, and with every key once.
 
@@ -166,6 +179,7 @@ def read_json(path: Path) -> dict:
         return content
 
     try:
+        check_not_endless(path)
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, object_pairs_hook=unique)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -277,6 +291,7 @@ def file_sha256(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
+        check_not_endless(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

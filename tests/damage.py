@@ -87,6 +87,16 @@ def loop(path):
     return damage
 
 
+def pipe(path):
+    """A pipe that nobody writes to stands where a file should."""
+
+    def damage(place):
+        remove(path)(place)
+        os.mkfifo(place / path)
+
+    return damage
+
+
 def deny(path):
     """Nobody may read or write it; for root, the scene is entered as another user."""
     return lambda place: (place / path).chmod(0)
