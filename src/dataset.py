@@ -20,7 +20,7 @@ import numpy as np
 
 from src.images import IMAGE_SUFFIXES, load_image, load_mask, to_network_input
 from src.store import allocate
-from src.utils import InputError, run_entry_point
+from src.utils import InputError, file_sha256, run_entry_point
 
 GOOD = "good"
 UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
@@ -55,6 +55,10 @@ def _folders(path: Path) -> list[Path]:
     return [entry for entry in _visible(path) if entry.is_dir()]
 
 
+def _pictures(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
 def _images_by_stem(folder: Path) -> dict[str, Path]:
     """Return the pictures of a folder by stem, sorted by name.
 
@@ -62,9 +66,7 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
         InputError: two pictures share a stem, so that a mask could belong to either.
     """
     found: dict[str, Path] = {}
-    for path in _visible(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+    for path in _pictures(folder):
         if path.stem in found:
             raise InputError(f"{path}: has the same stem as {found[path.stem].name}; rename one of them")
         found[path.stem] = path
@@ -118,19 +120,21 @@ def list_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such image or folder of images")
-    found = [entry for entry in _visible(path) if entry.suffix.lower() in IMAGE_SUFFIXES]
+    found = _pictures(path)
     if not found:
         raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
     return found
 
 
 def list_for_inference(root: Path, category: str) -> list[Sample]:
-    """Return the test images of a category or, where ``root`` holds no such folder, the pictures of ``root`` itself.
+    """Return the test images of a category or, where ``root`` holds none, the pictures of ``root`` itself.
 
     Raises:
         InputError: there are none, or the category's test images and masks are not as they must be.
     """
-    if (root / category).is_dir() or not root.is_dir():
+    folder = root / category
+    # a folder of that name without "test" may be this program's output, beside the pictures
+    if (folder / "test").is_dir() or not root.is_dir() or (folder.is_dir() and not _pictures(root)):
         return list_test(root, category)
     return [Sample(path, UNLABELLED) for path in list_images(root)]
 
@@ -189,6 +193,8 @@ def list_test(root: Path, category: str) -> list[Sample]:
     samples = []
     defect_folders = _folders(folder / "test")
     for defect_folder in defect_folders:
+        if defect_folder.name == UNLABELLED:
+            raise InputError(f"{defect_folder}: this name stands for images without labels; rename the folder")
         images = _images_by_stem(defect_folder)
         if not images:
             raise InputError(f"{defect_folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
@@ -289,19 +295,21 @@ def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[
     )
 
 
-def fingerprint_samples(samples: list[Sample]) -> str:
-    """Return the SHA-256 over the names and sizes of the sample files: has the data set changed since?
+def fingerprint_samples(samples: list[Sample], *, with_masks: bool = False) -> str:
+    """Return the SHA-256 over names and contents of the sample files: has the data set changed since?
+
+    Not sizes: all uncompressed pictures of one camera have the same.
 
     Raises:
-        InputError: a file cannot be found any more, or never could: a link that leads nowhere.
+        InputError: a file cannot be read, or is a link that leads nowhere.
     """
+    files = [(sample.defect, sample.path) for sample in samples]
+    if with_masks:
+        files += [("mask", sample.mask_path) for sample in samples if sample.mask_path]
     digest = hashlib.sha256()
-    for sample in samples:
-        try:
-            size = sample.path.stat().st_size
-        except OSError as error:
-            raise InputError(f"{sample.path}: cannot be read: {error.strerror}") from error
-        digest.update(os.fsencode(f"{sample.defect}/{sample.path.name}:{size}\n"))
+    with ThreadPoolExecutor() as pool:
+        for (kind, path), sha256 in zip(files, pool.map(file_sha256, (path for _, path in files)), strict=True):
+            digest.update(os.fsencode(f"{kind}/{path.name}:{sha256}\n"))
     return digest.hexdigest()
 
 

@@ -58,7 +58,7 @@ class Job:
             samples = list_train(self.data, self.category)
             if self.has_test_images():
                 samples += list_test(self.data, self.category)
-            found = fingerprint_samples(samples)
+            found = fingerprint_samples(samples, with_masks=True)
         except InputError:
             return None  # training or evaluation will say what is wrong
         return fingerprint({"flags": self.flags, "backbone": self.backbone_sha256, "samples": found})

@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 from src import dataset
-from src.dataset import EpochBatches, decode_images, decode_masks, epoch_order, list_categories, list_test, list_train
+from src.dataset import (
+    EpochBatches,
+    decode_images,
+    decode_masks,
+    epoch_order,
+    fingerprint_samples,
+    list_categories,
+    list_test,
+    list_train,
+)
 from src.images import to_network_input
 from src.store import allocate
 from src.utils import InputError
@@ -93,6 +102,18 @@ def test_partly_filled_mask_folder_and_extra_masks(tree):
     shutil.copytree(masks / "hole", masks / "good")
     with pytest.raises(InputError, match=r"ground_truth/good: good images have no masks"):
         list_test(tree, "widget")
+
+
+def test_fingerprint_is_of_contents_and_of_masks_where_they_count(tree):
+    samples = list_test(tree, "widget")
+    before = fingerprint_samples(samples), fingerprint_samples(samples, with_masks=True)
+    assert before[0] != before[1]
+    mask = tree / "widget/ground_truth/hole/000_mask.png"
+    mask.write_bytes(mask.read_bytes()[::-1])
+    assert fingerprint_samples(samples) == before[0]
+    assert fingerprint_samples(samples, with_masks=True) != before[1]
+    samples[0].path.write_bytes(samples[0].path.read_bytes()[::-1])
+    assert fingerprint_samples(samples) != before[0]
 
 
 def test_two_pictures_with_one_stem(tree):

@@ -123,6 +123,14 @@ def add_image(data, inputs):
     save_picture(data / "widget/test/good/900.png", np.random.default_rng(9))
 
 
+def change_image(data, inputs):
+    """Another picture of the same size, as all uncompressed ones of a camera are."""
+    path = data / "widget/test/good/000.png"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
 def rewrite(inputs, **changes):
     path = inputs / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -133,6 +141,7 @@ def rewrite(inputs, **changes):
     [
         (lambda data, inputs: shutil.rmtree(inputs), "manifest.json: is missing; preprocess.py writes it"),
         (add_image, "was made from other test images than the data set holds now"),
+        (change_image, "was made from other test images than the data set holds now"),
         (lambda data, inputs: (inputs / "00002_hole_000.bin").unlink(), "00002_hole_000.bin: is missing"),
         (lambda data, inputs: (inputs / "x.bin").touch(), "x.bin: is not in the manifest"),
         (lambda data, inputs: (inputs / "00002_hole_000.bin").write_text("1"), "holds 1 bytes, expected 49152"),
@@ -151,6 +160,13 @@ def test_check_refuses(refused, prepared, damage, message):
     damage(data, inputs)
     flags = ("--data_dir", data, "--img_dir", inputs, "--category", "widget", "--image_size", SIZE, "--check")
     assert message in refused(preprocess, *flags)
+
+
+def test_output_beside_unlabelled_pictures_is_no_category(tree, tmp_path):
+    """The scripts write to a folder of the category's name in the current folder, which may be that of the pictures."""
+    (tree / "widget/test/hole/widget/310_infer").mkdir(parents=True)
+    assert prepare(tree / "widget/test/hole", tmp_path / "in") == 0
+    assert read_manifest(tmp_path / "in").sources == ["000.png", "001.png"]
 
 
 def test_metrics_are_those_of_the_maps(prepared, tmp_path, capsys):
