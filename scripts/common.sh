@@ -16,6 +16,8 @@ if [[ -z ${STPM_PYTHON:-} ]]; then
   [[ -x $STPM_ROOT/.venv/bin/python ]] && STPM_PYTHON=$STPM_ROOT/.venv/bin/python
 elif ! command -v -- "$STPM_PYTHON" >/dev/null; then
   die "STPM_PYTHON $STPM_PYTHON: no such program"
+elif [[ $STPM_PYTHON == */* ]]; then
+  STPM_PYTHON=$(realpath -s -- "$STPM_PYTHON") # the scripts change their folder; -s: a link says which environment
 fi
 [[ ${STPM_FOREGROUND:-0} == [01] ]] || die "STPM_FOREGROUND: expected 1, or 0 for the background, got '$STPM_FOREGROUND'"
 
@@ -48,17 +50,29 @@ check_category() {
   esac
 }
 
+# lock FILE NAME: keep others from the same work, until this script and what it started have ended; or die. One that is
+# being stopped gets five seconds.
+lock() {
+  local status=0
+  exec 9>>"$1"
+  flock --timeout 5 --conflict-exit-code 75 9 2>/dev/null || status=$?
+  ((status != 75)) || die "$2: is in use by another call; wait for it, or stop it"
+}
+
 # run_logged LOG COMMAND...: run in the background with all output in LOG; with STPM_FOREGROUND=1 stay, show the
 # output too and return the exit status.
 run_logged() {
   local log=$1
   shift
   mkdir -p -- "$(dirname -- "$log")"
+  lock "$log" "$log" # before it is emptied
+  : >"$log"
+  # tee -i: an interruption is for the command, which has something to say about it
   if [[ ${STPM_FOREGROUND:-0} == 1 ]]; then
     if [[ -t 2 ]]; then
-      "$@" | tee -- "$log" # the progress bar, on stderr, keeps its terminal
+      "$@" | tee -i -- "$log" # the progress bar, on stderr, keeps its terminal
     else
-      "$@" 2>&1 | tee -- "$log"
+      "$@" 2>&1 | tee -i -- "$log"
     fi
   else
     nohup "$@" >"$log" 2>&1 </dev/null &

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Preprocess, infer with the C++ program, score. Output: ./acc.log and ./CATEGORY/310_infer/
-# A DATASET_PATH without a folder CATEGORY is a folder of unlabelled images: the output is then scores.csv, no acc.log.
+# A DATASET_PATH without CATEGORY/test is a folder of unlabelled images: the output is then scores.csv, no acc.log.
 #   bash scripts/run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]
 # NEED_PREPROCESS: y, or n to use what an earlier call prepared. DEVICE_TARGET: Ascend, GPU or CPU; without it Ascend
 # where there is one, else CPU.
@@ -37,8 +37,8 @@ main() {
   device=$(device_id "$4")
   [[ -n $device ]] || die "DEVICE_ID: expected a whole number, got '$4'"
   check_category "$category"
-  if [[ ! -d $dataset/$category ]] && [[ -z $(find "$dataset" -maxdepth 1 -type f -print -quit) ]]; then
-    die "CATEGORY $category: no such folder in DATASET_PATH $dataset, and no unlabelled images either"
+  if [[ ! -d $dataset/$category/test ]] && [[ -z $(find "$dataset" -maxdepth 1 -type f -print -quit) ]]; then
+    die "CATEGORY $category: no folder $category/test in DATASET_PATH $dataset, and no unlabelled images either"
   fi
   if [[ -z $target ]]; then
     target=CPU
@@ -49,6 +49,7 @@ main() {
   local acc=$PWD/acc.log
   OUT=$PWD/$category/310_infer
   mkdir -p -- "$OUT"
+  lock "$OUT/.lock" "$OUT"
   rm -f -- "$acc"
   cd -- "$STPM_ROOT"
   local threshold limit=()
@@ -72,7 +73,7 @@ main() {
   cat -- "$OUT/timing.txt"
   stage postprocess "$STPM_PYTHON" postprocess.py --result_dir "$OUT/maps" --data_dir "$dataset" \
     --label_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir" --out_dir "$OUT"
-  if [[ -d $dataset/$category ]]; then
+  if [[ -d $dataset/$category/test ]]; then
     tail -n 3 -- "$OUT/postprocess.log" | tee -- "$acc"
   else
     tail -n 1 -- "$OUT/postprocess.log"

@@ -20,6 +20,7 @@ main() {
     --device_num "$device_num" "$@") status=0
   if [[ ${STPM_FOREGROUND:-0} == 1 && -t 2 ]]; then
     # a live table, on stderr, has the terminal for itself; what failed, and the summary, follow
+    lock "$out/sweep.log" "$out/sweep.log"
     "${sweep[@]}" >"$out/sweep.log" || status=$?
     sed -nE '/^(failed: |[0-9]+ of [0-9]+ )/p' -- "$out/sweep.log"
     return "$status"

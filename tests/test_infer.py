@@ -201,7 +201,7 @@ def test_unlabelled_images_end_in_scores(program, exported, session_tree, traine
         ({3: "yes"}, "NEED_PREPROCESS: expected y or n, got 'yes'"),
         ({4: "x"}, "DEVICE_ID: expected a whole number, got 'x'"),
         ({4: "--threads"}, "DEVICE_ID: expected a whole number"),
-        ({5: "gizmo"}, "CATEGORY gizmo: no such folder in DATASET_PATH"),
+        ({5: "gizmo"}, "CATEGORY gizmo: no folder gizmo/test in DATASET_PATH"),
         ({6: "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
     ],
 )

@@ -1,6 +1,8 @@
 """The shell scripts: arguments, paths with spaces, background and foreground."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +56,44 @@ def test_foreground_returns_the_exit_status(session_tree, random_backbone, tmp_p
     assert done.returncode == 2
     assert "argument --lr: expected a number above 0" in done.stdout
     assert "argument --lr" in (tmp_path / "widget/train.log").read_text()
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A program in place of Python that says so, waits for a signal, and has a last word."""
+    path = tmp_path / "stand_in"
+    path.write_text("#!/bin/bash\ntrap 'echo last word; kill $!; exit 3' INT TERM\necho begun\nsleep 60 & wait\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_second_call_leaves_the_log_of_the_first(session_tree, tmp_path, stand_in):
+    arguments = ("run_standalone_train.sh", session_tree, "random", "widget")
+    started = run_script(*arguments, cwd=tmp_path, STPM_PYTHON="./stand_in")  # relative: the scripts change folders
+    log = tmp_path / "widget/train.log"
+    wait_for(lambda: log.read_text() == "begun\n", log)
+    second = run_script(*arguments, cwd=tmp_path, STPM_PYTHON=str(stand_in))
+    assert second.returncode == 1
+    assert f"{log}: is in use by another call" in second.stderr
+    assert log.read_text() == "begun\n"
+
+    os.kill(int(re.search(r"pid (\d+)", started.stdout)[1]), signal.SIGTERM)
+    third = run_script(*arguments, cwd=tmp_path, STPM_PYTHON=str(stand_in))  # waits for the first to end
+    assert third.returncode == 0, third.stderr
+    os.kill(int(re.search(r"pid (\d+)", third.stdout)[1]), signal.SIGTERM)
+
+
+def test_what_is_said_on_an_interruption_is_seen(session_tree, tmp_path, stand_in):
+    """A terminal interrupts all programs of a pipe at once."""
+    command = ["bash", ROOT / "scripts/run_standalone_train.sh", session_tree, "random", "widget"]
+    environment = os.environ | {"STPM_PYTHON": str(stand_in), "STPM_FOREGROUND": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "last word\n"
+    assert (tmp_path / "widget/train.log").read_text() == "begun\nlast word\n"
 
 
 @pytest.mark.parametrize(
