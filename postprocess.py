@@ -21,6 +21,7 @@ from src.manifest import (
     read_milliseconds,
 )
 from src.model_file import choose_threshold, inspect_model
+from src.origin import check_origin
 from src.utils import LOGGER, atomic_path, make_output_folder, run_entry_point, write_json
 
 FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
@@ -39,7 +40,10 @@ def main(args: Namespace) -> int:
     manifest = read_manifest(Path(args.label_dir))
     samples = list_for_inference(Path(args.data_dir), args.category)
     check_matches(Path(args.label_dir), describe(samples, category=args.category, image_size=manifest.image_size))
-    model = inspect_model(Path(args.mindir_path), category=args.category) if args.mindir_path else None
+    model = None
+    if args.mindir_path:
+        model = inspect_model(Path(args.mindir_path), category=args.category, image_size=manifest.image_size)
+    check_origin(Path(args.result_dir), Path(args.label_dir), model.path if model else None)
     threshold, source = choose_threshold(args.threshold, model)
     folder = make_output_folder(Path(args.out_dir))
     if not manifest.is_labelled:

@@ -366,6 +366,13 @@ FILES = [
     ("times", "no number", "unlabelled", replace("new_maps/scores.csv", "000.bin,1.5", "000.bin,fast"),
      "does not match"),
     ("times", "NUL inside", "unlabelled", put("new_maps/scores.csv", b"input,milliseconds\n\0,1\n"), "does not match"),
+    ("origin", "empty", "postprocess", put(f"{MAPS}/origin.json", ""), "origin.json: not valid JSON"),
+    ("origin", "no object", "postprocess", put(f"{MAPS}/origin.json", "3"), "origin.json: expected a JSON object"),
+    ("origin", "of another run", "postprocess", put(f"{MAPS}/origin.json", '{"format": 1}'),
+     "maps are not of the inputs that inputs holds now"),
+    ("origin", "folder", "unlabelled", folder("new_maps/origin.json"), "origin.json: cannot be read: Is a directory"),
+    ("origin", "link to itself", "unlabelled", loop("new_maps/origin.json"),
+     "origin.json: cannot be read: Too many levels"),
     # results of earlier runs
     ("results.json", "missing", "report --index", remove(RESULTS), "results.json: cannot be read: No such file"),
     ("results.json", "truncated", "report --index", cut(RESULTS), "results.json: not valid JSON"),

@@ -14,6 +14,7 @@ import pytest
 
 import postprocess
 from src.manifest import read_manifest
+from src.origin import mark_file
 from tests.conftest import ROOT, run_python
 from tests.test_scripts import run_script
 
@@ -191,6 +192,13 @@ def test_unlabelled_images_end_in_scores(program, exported, session_tree, traine
     done = run_python("postprocess.py", *flags, "--out_dir", tmp_path / "t")
     assert done.returncode == 1
     assert "scores.csv: cannot be read" in done.stderr
+
+
+@needs_sdk
+def test_program_notes_what_the_maps_are_of(inferred, exported, session_tree, tmp_path):
+    folder = inferred[0] / "widget/310_infer"
+    expected = {"model": mark_file(exported / "widget.mindir"), "manifest": mark_file(folder / "inputs/manifest.json")}
+    assert json.loads((folder / "maps/origin.json").read_text()) == {"format": 1} | expected
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from src.dataset import decode_images, decode_masks, list_test
 from src.evaluate import score_maps
 from src.images import to_network_input
 from src.manifest import read_manifest
+from src.origin import mark_file
+from src.utils import write_json
 from tests.conftest import make_tree, run_python, save_picture
 
 SIZE = 64
@@ -213,6 +215,52 @@ def test_postprocessing_refuses_results_that_do_not_match(refused, prepared, tmp
     damage(prepared[2])
     assert message in refused(postprocess, *score_flags(prepared, tmp_path / "out"))
     assert not (tmp_path / "out/results.json").exists()
+
+
+@pytest.fixture
+def noted(prepared, exported):
+    """``prepared``, with the inference program's note that these maps are of these inputs and of the exported model."""
+    _, inputs, maps = prepared
+    origin = {"manifest": mark_file(inputs / "manifest.json"), "model": mark_file(exported / "widget.mindir")}
+    write_json(maps / "origin.json", {"format": 1} | origin)
+    return prepared
+
+
+def test_maps_of_these_inputs_and_of_this_model_are_taken(noted, exported, tmp_path, capsys):
+    flags = [str(word) for word in (*score_flags(noted, tmp_path / "out"), "--mindir_path", exported / "widget.mindir")]
+    assert postprocess.main(postprocess.parse_args(flags)) == 0
+    assert "it is not checked" not in capsys.readouterr().err
+
+
+def test_maps_of_earlier_inputs_are_refused(refused, noted, tmp_path):
+    """Their names and sizes are right, and the data set is that of the inputs: only the note tells."""
+    good = noted[0] / "widget/test/good"
+    shutil.copy(good / "001.png", good / "000.png")
+    assert prepare(*noted[:2]) == 0
+    assert "maps are not of the inputs that" in refused(postprocess, *score_flags(noted, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"bytes": 1, "crc32": 1}}, "maps are not of the model"),
+        ({"manifest": None}, "maps are not of the inputs that"),
+        ({"format": 2}, "format 2, this program reads format 1"),
+    ],
+)
+def test_maps_of_something_else_are_refused(refused, noted, exported, tmp_path, changes, message):
+    path = noted[2] / "origin.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+    flags = (*score_flags(noted, tmp_path / "out"), "--mindir_path", exported / "widget.mindir")
+    assert message in refused(postprocess, *flags)
+
+
+def test_model_for_other_images_is_refused(refused, tree, exported, tmp_path):
+    assert prepare(tree, tmp_path / "in", "--image_size", 32) == 0
+    (tmp_path / "maps").mkdir()
+    flags = score_flags((tree, tmp_path / "in", tmp_path / "maps"), tmp_path / "out")
+    flags = (*flags, "--mindir_path", exported / "widget.mindir")
+    assert "widget.mindir was exported for 64" in refused(postprocess, *flags)
 
 
 def test_postprocessing_refuses_another_data_set(refused, prepared, tmp_path):

@@ -1,5 +1,6 @@
 """The shell scripts: arguments, paths with spaces, background and foreground."""
 
+import fcntl
 import os
 import re
 import signal
@@ -62,7 +63,9 @@ def test_foreground_returns_the_exit_status(session_tree, random_backbone, tmp_p
 def stand_in(tmp_path):
     """A program in place of Python that says so, waits for a signal, and has a last word."""
     path = tmp_path / "stand_in"
-    path.write_text("#!/bin/bash\ntrap 'echo last word; kill $!; exit 3' INT TERM\necho begun\nsleep 60 & wait\n")
+    path.write_text(
+        "#!/bin/bash\ntrap 'echo last word; kill $! 2>/dev/null; exit 3' INT TERM\necho begun\nsleep 60 & wait\n"
+    )
     path.chmod(0o755)
     return path
 
@@ -81,6 +84,15 @@ def test_a_second_call_leaves_the_log_of_the_first(session_tree, tmp_path, stand
     third = run_script(*arguments, cwd=tmp_path, STPM_PYTHON=str(stand_in))  # waits for the first to end
     assert third.returncode == 0, third.stderr
     os.kill(int(re.search(r"pid (\d+)", third.stdout)[1]), signal.SIGTERM)
+
+
+def test_a_second_inference_leaves_the_files_of_the_first(session_tree, random_backbone, tmp_path):
+    (tmp_path / "widget/310_infer").mkdir(parents=True)
+    with (tmp_path / "widget/310_infer/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run_script("run_310_infer.sh", random_backbone, session_tree, "y", 0, "widget", "CPU", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path}/widget/310_infer: is in use by another call" in done.stderr
 
 
 def test_what_is_said_on_an_interruption_is_seen(session_tree, tmp_path, stand_in):

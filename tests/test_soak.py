@@ -112,7 +112,7 @@ def test_program(program, exported, pictures, folder, count):  # noqa: F811
     rows = list(csv.DictReader((maps / "scores.csv").open()))
     assert [row["input"] for row in rows] == names
     results = [name.replace(".bin", "_0.bin") for name in names]
-    assert sorted(path.name for path in maps.iterdir()) == [*results, "scores.csv"]
+    assert sorted(path.name for path in maps.iterdir()) == [*results, "origin.json", "scores.csv"]
     contents = [(maps / name).read_bytes() for name in results[:KINDS]]
     for i, name in enumerate(results):
         assert (maps / name).read_bytes() == contents[i % KINDS], name

@@ -36,14 +36,16 @@ struct RunSummary {
   double inference_per_second = 0.0;  // images per second of inference alone
 };
 
-// Computes the map of every input in options.input_path and writes it to options.result_path, then scores.csv:
+// Computes the map of every input in options.input_path and writes it to options.result_path, then origin.json, by
+// which postprocess.py knows model and inputs (size and CRC-32 of options.mindir_path and of the inputs' manifest.json,
+// if there is one), and scores.csv:
 //   input, score (the map's maximum), milliseconds (of the call that the image was part of), verdict if there is a
 //   threshold (good or defective, which begins at the threshold).
 // While one batch is being inferred the next is read and the previous one written; memory does not grow with the number
 // of inputs. The last batch is filled up by repeating its last image, and what that gives is dropped. Results
-// of an earlier run for the same inputs, and its scores.csv, are removed first: what is there afterwards is of this
-// run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, a file cannot be written, or
-// the two folders are one.
+// of an earlier run for the same inputs, and its scores.csv and origin.json, are removed first: what is there for them
+// afterwards is of this run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, a file
+// cannot be written, or the two folders are one.
 RunSummary RunPipeline(Engine *engine, const Options &options);
 
 // Returns a run's figures as lines "name: value".

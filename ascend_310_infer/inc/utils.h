@@ -57,8 +57,20 @@ void CheckModelFile(const std::string &path);
 // Reads a whole file of exactly count floats. Throws Error, also if it has another size or one is NaN or infinite.
 void ReadFloats(const std::string &path, float *values, size_t count);
 
+// What a file is told by: its size and its CRC-32, that of zlib and PNG.
+struct FileMark {
+  uint64_t bytes = 0;
+  uint32_t crc32 = 0;
+};
+
+// Reads a file for its mark. Throws Error if that fails.
+FileMark MarkFile(const std::string &path);
+
 // Writes a file under a temporary name beside it, then renames: it is there as a whole or not at all. Throws Error.
 void WriteFile(const std::string &path, const void *data, size_t bytes);
+
+// Returns whether there is a file or folder of this name.
+bool Exists(const std::string &path);
 
 // Removes a file if it is there. Throws Error if it is there and cannot be removed.
 void RemoveFile(const std::string &path);

@@ -11,6 +11,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr char kScoresName[] = "scores.csv";
+constexpr char kOriginName[] = "origin.json";
+constexpr char kManifestName[] = "manifest.json";
 
 double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -20,6 +22,18 @@ std::string Format(const char *format, double value) {
   char text[64];
   std::snprintf(text, sizeof(text), format, value);
   return text;
+}
+
+std::string JsonMark(const std::string &path) {
+  const FileMark mark = MarkFile(path);
+  return "{\"bytes\": " + std::to_string(mark.bytes) + ", \"crc32\": " + std::to_string(mark.crc32) + "}";
+}
+
+// Returns which model and which inputs the results are of; inputs of another program may have no manifest.
+std::string Origin(const Options &options) {
+  const std::string manifest = Join(options.input_path, kManifestName);
+  return "{\"format\": 1, \"model\": " + JsonMark(options.mindir_path) +
+         ", \"manifest\": " + (Exists(manifest) ? JsonMark(manifest) : "null") + "}\n";
 }
 
 // The inputs of one batch and, after inference, their maps.
@@ -59,6 +73,7 @@ class Run {
       files.get();
     }
     Write(batches[(count - 1) % 2]);
+    WriteFile(Join(options_.result_path, kOriginName), origin_.data(), origin_.size());
     WriteFile(Join(options_.result_path, kScoresName), scores_.data(), scores_.size());
     return Summary(MillisecondsSince(start) / 1000.0);
   }
@@ -74,7 +89,9 @@ class Run {
       throw Error(options_.result_path + ": holds the inputs, expected another folder for the maps");
     }
     RemoveFile(Join(options_.result_path, kScoresName));
+    RemoveFile(Join(options_.result_path, kOriginName));
     for (const std::string &name : names_) RemoveFile(Join(options_.result_path, ResultName(name)));
+    origin_ = Origin(options_);
     scores_ = std::string("input,score,milliseconds") + (options_.has_threshold ? ",verdict\n" : "\n");
   }
 
@@ -137,7 +154,8 @@ class Run {
   const Options &options_;
   const std::vector<std::string> names_;
   std::vector<double> calls_;  // milliseconds
-  std::string scores_;         // about 50 bytes an image, written at the end as the sign of a complete run
+  std::string origin_;
+  std::string scores_;  // about 50 bytes an image, written at the end as the sign of a complete run
 };
 
 }  // namespace

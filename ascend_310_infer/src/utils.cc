@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -88,6 +89,21 @@ void CheckStatus(const std::string &path, const struct stat &status, size_t expe
     throw Error(path + ": holds " + std::to_string(status.st_size) + " bytes, the model expects " +
                 std::to_string(expected_bytes) + " (float32)");
   }
+}
+
+// Returns the CRC-32 (reflected polynomial 0xEDB88320) of what came before, and size further bytes.
+uint32_t UpdateCrc32(uint32_t crc, const unsigned char *data, size_t size) {
+  static const std::array<uint32_t, 256> kTable = [] {
+    std::array<uint32_t, 256> table{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      table[i] = i;
+      for (int bit = 0; bit < 8; ++bit) table[i] = (table[i] >> 1) ^ (table[i] % 2 == 0 ? 0U : 0xEDB88320U);
+    }
+    return table;
+  }();
+  crc = ~crc;
+  for (size_t i = 0; i < size; ++i) crc = (crc >> 8) ^ kTable[(crc ^ data[i]) & 0xFFU];
+  return ~crc;
 }
 
 void RequirePath(const char *flag, const std::string &value) {
@@ -235,6 +251,23 @@ void ReadFloats(const std::string &path, float *values, size_t count) {
   }
 }
 
+FileMark MarkFile(const std::string &path) {
+  struct stat status = {};
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read");
+  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
+  FileMark mark;
+  std::vector<unsigned char> part(1U << 20);
+  for (;;) {
+    const ssize_t got = ::read(file.fd(), part.data(), part.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) ThrowErrno(path, "cannot be read");
+    if (got == 0) return mark;
+    mark.bytes += static_cast<uint64_t>(got);
+    mark.crc32 = UpdateCrc32(mark.crc32, part.data(), static_cast<size_t>(got));
+  }
+}
+
 void WriteFile(const std::string &path, const void *data, size_t bytes) {
   const std::string temporary = path + "." + std::to_string(::getpid()) + ".tmp";
   const char *const start = static_cast<const char *>(data);
@@ -256,6 +289,8 @@ void WriteFile(const std::string &path, const void *data, size_t bytes) {
     ThrowErrno(path, "cannot be written");
   }
 }
+
+bool Exists(const std::string &path) { return ::access(path.c_str(), F_OK) == 0; }
 
 void RemoveFile(const std::string &path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) ThrowErrno(path, "cannot be replaced");

@@ -63,8 +63,6 @@ inline void PutFloats(const std::string &path, const std::vector<float> &values)
   Put(path, std::string(reinterpret_cast<const char *>(values.data()), values.size() * sizeof(float)));
 }
 
-inline bool Exists(const std::string &path) { return std::ifstream(path).good(); }
-
 inline std::string Get(const std::string &path) {
   std::ifstream file(path, std::ios::binary);
   return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());

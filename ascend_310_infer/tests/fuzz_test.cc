@@ -363,6 +363,9 @@ void FuzzReaders(Random *random, const std::string &folder) {
   const std::string read = Thrown<Error>([&] { ReadFloats(thing.path, values.data(), count); });
   const std::string sized = Thrown<Error>([&] { CheckSize(thing.path, count * sizeof(float)); });
   const std::string model = Thrown<Error>([&] { CheckModelFile(thing.path); });
+  FileMark mark;
+  const std::string marked = Thrown<Error>([&] { mark = MarkFile(thing.path); });
+  CHECK(thing.is_file ? marked.empty() && mark.bytes == thing.content.size() : StartsWith(marked, thing.path + ": "));
   CHECK(values[count] == kUntouched);
   if (is_right) {
     CHECK(sized.empty() && model.empty());
@@ -520,6 +523,8 @@ void CheckScores(const std::string &text, const std::map<std::string, std::vecto
 void FuzzPipeline(Random *random, const std::string &folder) {
   const size_t map_floats = 1 + random->Below(9), batch_size = 1 + random->Below(5);
   Options options;
+  options.mindir_path = folder + "/model";
+  Put(options.mindir_path, random->Name(8));
   options.input_path = folder + "/in";
   options.result_path = random->OneIn(10) ? options.input_path : folder + "/out/maps";
   options.warmup = static_cast<int>(random->Below(3));
@@ -571,6 +576,7 @@ void FuzzPipeline(Random *random, const std::string &folder) {
     CHECK(summary.images == maps.size() && summary.batch_size == batch_size);
     CheckScores(Get(Join(options.result_path, "scores.csv")), maps, options);
     for (const auto &[name, map] : maps) CHECK(Get(Join(options.result_path, ResultName(name))) == Bytes(map));
+    expected.push_back("origin.json");
     expected.push_back("scores.csv");
     std::sort(expected.begin(), expected.end());
     CHECK(Entries(options.result_path) == expected);

@@ -45,6 +45,8 @@ class Fixture {
  public:
   explicit Fixture(int count) {
     MakeFolder(folder / "in");
+    Put(folder / "model", "123456789");
+    options.mindir_path = folder / "model";
     for (int i = 0; i < count; ++i) PutFloats(Input(i), Image(i));
     options.input_path = folder / "in";
     options.result_path = folder / "out";
@@ -138,6 +140,23 @@ void TestScores() {
   text = Get(fixture.folder / "out/scores.csv");
   CHECK(Contains(text, "input,score,milliseconds,verdict\n1000.bin,8.5,"));
   CHECK(Contains(text, ",good\n1001.bin,9.5,") && Contains(text, ",defective\n"));
+}
+
+void TestOrigin() {
+  const Fixture fixture(1);
+  FakeEngine engine(1);
+  const auto origin = [&] {
+    RunPipeline(&engine, fixture.options);
+    return Get(fixture.folder / "out/origin.json");
+  };
+  // the check value that catalogues of CRCs give for "123456789": 0xCBF43926
+  const std::string model = "{\"format\": 1, \"model\": {\"bytes\": 9, \"crc32\": 3421780262}, \"manifest\": ";
+  CHECK(origin() == model + "null}\n");
+  Put(fixture.folder / "in/manifest.json", "a");
+  CHECK(origin() == model + "{\"bytes\": 1, \"crc32\": 3904355907}}\n");
+  engine.during = [] { throw Error("out of order"); };
+  CHECK(Thrown<Error>(origin) == "out of order");
+  CHECK(!Exists(fixture.folder / "out/origin.json"));
 }
 
 void TestWarmupIsNotCounted() {
@@ -245,6 +264,7 @@ int main() {
   stpm::TestEngineThatFailsInAnyCall();
   stpm::TestPaddingRepeatsTheLastImage();
   stpm::TestScores();
+  stpm::TestOrigin();
   stpm::TestWarmupIsNotCounted();
   stpm::TestWrongInputsStopBeforeTheFirstCall();
   stpm::TestNothingOfAnEarlierRunStays();
