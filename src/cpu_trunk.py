@@ -322,12 +322,12 @@ def _pool_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance of each channel of (N, H, W, C), float32 (C,)."""
-    parts = parts_of(len(x))
-    moments: list[list[np.ndarray]] = [[] for _ in parts]
+    """Return mean and biased variance of each channel of (N, H, W, C), float32 (C,), whatever the number of cores."""
+    moments: list[list[np.ndarray]] = [[] for _ in x]
 
     def compute(rows: slice) -> None:
-        moments[parts.index(rows)] = _moments(x[rows].reshape(-1, x.shape[-1]))
+        for i in range(rows.start, rows.stop):
+            moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
 
     in_parallel(compute, len(x))
     counts, means, squares = (

@@ -8,11 +8,11 @@ import pytest
 import torch
 from mindspore import Tensor
 
-from src import pth2ckpt
+from src import parallel, pth2ckpt
 from src.pth2ckpt import read_state_dict
 from src.resnet import ResNet18Trunk
 from src.stpm import fold_batch_norm, load_stpm, load_teacher, named_arrays, read_checkpoint
-from src.teacher import calibrate_random_teacher
+from src.teacher import calibrate_random_teacher, fingerprint
 from src.utils import InputError, file_sha256, run_entry_point
 from tests import torch_reference as reference
 from tests.conftest import run_python
@@ -193,6 +193,19 @@ def test_stpm_checkpoint_serves_as_teacher_and_needs_a_student(trained, random_b
     assert fold_batch_norm(load_stpm(checkpoint)) is not None
     with pytest.raises(InputError, match="holds no student"):
         load_stpm(random_backbone)
+
+
+def test_calibrated_random_teacher_is_the_same_on_any_number_of_cores(monkeypatch):
+    """A training may be resumed with another number of them."""
+    images = np.random.default_rng(0).integers(0, 255, (11, 64, 64, 3), np.uint8)
+    fingerprints = set()
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(parallel, "core_count", lambda cores=cores: cores)
+        ms.set_seed(1)
+        trunk = ResNet18Trunk()
+        calibrate_random_teacher(trunk, images)
+        fingerprints.add(fingerprint(trunk))
+    assert len(fingerprints) == 1
 
 
 def test_calibrated_random_teacher_has_the_statistics_of_the_images():
