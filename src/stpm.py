@@ -202,7 +202,7 @@ def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray]
     """Copy arrays into parameters of the same name, all or none; return how many arrays were not needed.
 
     Raises:
-        InputError: an entry is missing, misshapen or not finite; the message names the first few.
+        InputError: an entry is missing, misshapen, not finite or no variance; the message names the first few.
     """
     problems = []
     for name, parameter in parameters.items():
@@ -213,6 +213,8 @@ def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray]
             problems.append(f"{name} has shape {array.shape}, expected {tuple(parameter.shape)}")
         elif not np.isfinite(array).all():
             problems.append(f"{name} holds NaN or infinity")
+        elif name.endswith("moving_variance") and array.min() < 0:
+            problems.append(f"{name} holds a negative variance")  # its root is NaN, of which ReLU makes 0
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise InputError(f"{source}: {'; '.join(problems[:5])}{more}")
