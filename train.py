@@ -7,6 +7,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from src import distributed, modelarts
 from src.config import (
     DEFAULT_BATCH_SIZE,
@@ -29,6 +31,7 @@ from src.dataset import (
 from src.utils import (
     LOGGER,
     RANDOM_TEACHER,
+    InputError,
     check_checkpoint_file,
     lock_folder,
     make_output_folder,
@@ -112,8 +115,7 @@ def main(args: Namespace) -> int:
     facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
              "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
     run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
-    if args.resume:
-        run.resume()
+    run.begin(resume=args.resume)
 
     # 5. Training
     features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
@@ -123,7 +125,7 @@ def main(args: Namespace) -> int:
     received = trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target,
                            amp_level=args.amp_level, ranks=ranks, evaluate=evaluate,
                            eval_interval=args.eval_interval)  # fmt: skip
-    if held_out and received is None and ranks.is_first:
+    if held_out and run.epoch >= epochs and ranks.is_first:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
     # a status of another rank would have msrun kill the first one, which may still be writing
     return report_end(run, epochs, received if ranks.is_first else None)
@@ -147,6 +149,11 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
     def evaluate() -> dict:
         anomaly_map.renew()
         maps = predict_maps(anomaly_map, images, batch_size=args.eval_batch_size)
+        if not np.isfinite(maps).all():
+            raise InputError(
+                "the anomaly maps hold NaN or infinity: training diverged; "
+                f"try a smaller --lr than {args.lr:g}. The checkpoint of the epoch before is kept"
+            )
         return score_maps(maps, masks, samples, mask_rule=args.mask_rule)
 
     return evaluate

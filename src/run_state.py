@@ -10,9 +10,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.sidecar import describe_file, sidecar_content, sidecar_path
+from src.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
 from src.stpm import STPM, checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
-from src.utils import InputError, atomic_path, file_sha256, fingerprint, versions, write_json
+from src.utils import LOGGER, InputError, atomic_path, file_sha256, fingerprint, read_json, versions, write_json
 
 FORMAT = 1
 _META = "run_state"
@@ -69,6 +69,16 @@ class TrainingRun:
         Raises:
             InputError: a weight is not finite, or a file cannot be written; the files of the epoch before stay.
         """
+        self.save_model()
+        self.write_record()
+        self._save_state()
+
+    def save_model(self) -> None:
+        """Write checkpoint and sidecar.
+
+        Raises:
+            InputError: as by ``save``.
+        """
         # A loss cannot tell: on CPU, ReLU turns NaN to 0, and the loss of a student of zeros is an ordinary number.
         for name, array in named_arrays(self.stpm).items():
             if not np.isfinite(array).all():
@@ -82,9 +92,28 @@ class TrainingRun:
             written = describe_file(temporary, name=self.checkpoint_path.name)
             # before the checkpoint gets its name: where there is no room for it, the earlier pair stays; killed
             # between the two, the earlier checkpoint is still known
-            before = file_sha256(self.checkpoint_path) if self.checkpoint_path.exists() else None
+            before = self._replaced_sha256(about["config_hash"])
             write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written | {"replaces": before}})
-        self.write_record()
+
+    def _replaced_sha256(self, config_hash: str) -> str | None:
+        """Return the hash of the present checkpoint if it is of this configuration: the JSON is true of it, too."""
+        if not self.is_intact():
+            return None
+        is_same = read_json(sidecar_path(self.checkpoint_path))["config_hash"] == config_hash
+        return file_sha256(self.checkpoint_path) if is_same else None
+
+    def is_intact(self) -> bool:
+        """Tell whether the checkpoint and its JSON are there and belong together."""
+        try:
+            sidecar = read_sidecar(self.checkpoint_path, category=self.category)
+            if sidecar:
+                check_checkpoint(self.checkpoint_path, sidecar)
+        except InputError:
+            return False
+        return sidecar is not None and self.checkpoint_path.is_file()
+
+    def _save_state(self) -> None:
+        """Write what a resumed run needs."""
         state = {name: parameter.asnumpy() for name, parameter in self._state().items()}
         meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,
                 "sha256": _digest(state)}  # fmt: skip
@@ -113,6 +142,21 @@ class TrainingRun:
             "evaluations": self.evaluations,
         }
         write_json(self.record_path, content)
+
+    def begin(self, *, resume: bool) -> None:
+        """Take up the state that ``save`` wrote, or warn of what a new run is going to replace.
+
+        Raises:
+            InputError: as by ``resume``.
+        """
+        if resume:
+            self.resume()
+        elif self.checkpoint_path.exists():
+            LOGGER.warning(
+                "warning: %s, of an earlier training, is replaced after the first epoch; "
+                "--resume would go on with that training",
+                self.checkpoint_path,
+            )
 
     def resume(self) -> None:
         """Take up the state that ``save`` wrote.

@@ -101,6 +101,9 @@ def fit(
     """
     if run.epoch >= epochs:
         LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
+        if ranks.is_first and not run.is_intact():
+            LOGGER.warning("warning: %s is missing or damaged; it is written again", run.checkpoint_path)
+            run.save()
         return None
     stpm = run.stpm
     network = student_loss(stpm.model_s)

@@ -102,11 +102,14 @@ def test_same_seed_same_weights_and_resumed_equals_uninterrupted(trained, sessio
         [epoch["loss"] for epoch in read(folder / "widget/train.json")["epochs"]] for folder in (tmp_path, trained[0])
     ]
     assert losses[0] == losses[1]
+    (tmp_path / "widget/widget_last.ckpt").unlink()
     finished = run_python(
         "train.py", *train_arguments(session_tree, random_backbone, tmp_path, epoch=3), "--resume", "True"
     )
     assert finished.returncode == 0
     assert "nothing to do: 3 of 3 epochs are trained" in finished.stdout
+    assert "widget_last.ckpt is missing or damaged; it is written again" in finished.stdout
+    assert_same_weights(tmp_path / "widget/widget_last.ckpt", trained[0] / "widget/widget_last.ckpt")
 
 
 def train_until(line_start, arguments, *, number):
@@ -136,6 +139,27 @@ def test_signal_stops_and_loses_at_most_the_epoch_in_flight(number, session_tree
     )
     assert resumed.returncode == 0, resumed.stderr
     assert read(tmp_path / "widget/train.json")["epochs_trained"] == epochs + 1
+
+
+def test_a_signal_in_the_last_step_costs_no_threshold(session_tree, random_backbone, tmp_path, monkeypatch, device):
+    from src import trainer
+
+    def fit(*arguments, fit=trainer.fit, **options):
+        assert fit(*arguments, **options) is None
+        return signal.SIGTERM
+
+    monkeypatch.setattr(trainer, "fit", fit)
+    arguments = [*train_arguments(session_tree, random_backbone, tmp_path, epoch=1), "--val_split", 0.4]
+    assert train_entry.main(train_entry.parse_args([str(argument) for argument in arguments])) == 0
+    assert read(tmp_path / "widget/widget_last.json")["threshold"] > 0
+
+
+def test_divergence_that_only_the_maps_show(session_tree, random_backbone, tmp_path):
+    arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=2)
+    done = run_python("train.py", *arguments, "--lr", 1e6, "--eval_interval", 1)
+    assert done.returncode == 1
+    assert "training diverged; try a smaller --lr than 1e+06" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_random_teacher_steps_spilled_cache_and_evaluation_during_training(session_tree, tmp_path):

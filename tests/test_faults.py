@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from src.model_file import inspect_model
+from src.run_state import TrainingRun
 from src.sidecar import record_calibration
-from src.stpm import read_checkpoint
+from src.stpm import load_stpm, read_checkpoint
 from src.utils import InputError, file_sha256, read_json, write_json
 from tests.conftest import ROOT, run_python, train_arguments
 
@@ -91,6 +92,24 @@ def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
     record_calibration(path, {"threshold": 0.5})
     with pytest.raises(InputError, match=r"is not the checkpoint that widget_last\.json describes"):
         inspect_model(path)
+
+
+@pytest.mark.parametrize(("change", "is_known"), [({}, True), ({"image_size": 96}, False)])
+def test_only_a_model_of_the_same_configuration_passes_for_its_successor(trained, tmp_path, change, is_known):
+    """A training is killed as its first checkpoint is about to replace that of an earlier one."""
+    shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "widget_last.ckpt"
+    earlier, config = path.read_bytes(), read_json(tmp_path / "widget_last.json")["config"] | change
+    stpm = load_stpm(path)
+    stpm.model_s.conv1.weight.set_data(-stpm.model_s.conv1.weight)
+    TrainingRun(tmp_path, "widget", stpm, None, config=config, facts={}).save_model()
+    path.unlink()
+    path.write_bytes(earlier)
+    if is_known:
+        assert inspect_model(path).image_size == 64
+    else:
+        with pytest.raises(InputError, match=r"is not the checkpoint that widget_last\.json describes"):
+            inspect_model(path)
 
 
 def test_same_seed_same_results(trained, session_tree, tmp_path):
