@@ -200,12 +200,22 @@ FLAGS: dict[str, dict[str, Any]] = {
     "mask_rule": {
         "choices": tuple(MASK_RULES),
         "default": "half",
-        "help": "how resized masks become binary: covered by half (default), wholly (erode) or at all (dilate)",
+        "help": "how resized masks become binary: covered by half, wholly (erode) or at all (dilate)",
     },
-    "save_sample": _SWITCH | {"help": "write a picture: one image of each defect type, its mask and its anomaly map"},
-    "save_sample_path": {"metavar": "DIR", "help": "folder of that picture; default: where the results go"},
+    "save_sample": _SWITCH
+    | {
+        "help": "test.py: draw one image of each defect type, its mask and its anomaly map; src/predict.py: draw every "
+        "image"
+    },
+    "save_sample_path": {
+        "metavar": "DIR",
+        "help": "folder of those pictures; default: where the results go, in src/predict.py its subfolder pictures",
+    },
     "report": {"metavar": "DIR", "help": "write an HTML page on the evaluation, report.html, into this folder"},
-    "out_dir": {"metavar": "DIR", "help": "output folder; in test.py another name of --train_url"},
+    "out_dir": {
+        "metavar": "DIR",
+        "help": "output folder; default: ., in src/predict.py predictions; in test.py another name of --train_url",
+    },
     # export and inference outside MindSpore
     "ckpt_file": {"metavar": "FILE", "required": True, "help": "checkpoint that train.py wrote (.ckpt)"},
     "file_format": {
@@ -229,6 +239,13 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, but not that there is none: the help says then what is done, or the flag is required."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def merge_twins(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str) -> None:
     """Make one argument, ``name``, of two flags for one thing, of which one must be given."""
     first, second = getattr(args, name), getattr(args, twin)
@@ -241,9 +258,7 @@ def merge_twins(parser: argparse.ArgumentParser, args: argparse.Namespace, name:
 
 def build_parser(description: str, names: tuple[str, ...]) -> argparse.ArgumentParser:
     """Return a parser that knows the named flags and refuses all others, abbreviations included."""
-    parser = argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     for name in names:
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
         parser.add_argument(f"--{name}", **({"type": _path} if is_path else {}), **FLAGS[name])

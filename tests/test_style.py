@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.config import FLAGS
+from src.config import FLAGS, build_parser
 from tests.conftest import ROOT, run_python
 
 BIN = Path(sys.executable).parent
@@ -63,6 +63,12 @@ def test_bad_usage_is_told_without_the_slow_import():
 
 def test_a_sweep_s_worker_imports_no_package():
     assert run_python("-c", "import sys, src.sweep_task; sys.exit('numpy' in sys.modules)").returncode == 0
+
+
+def test_help_tells_defaults_that_there_are():
+    text = build_parser("", tuple(FLAGS)).format_help()
+    assert "(default: 0.4)" in text
+    assert "None" not in text
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
