@@ -5,7 +5,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from src.dataset import Sample, list_categories, list_test, list_train
+from src.dataset import GOOD, Sample, list_categories, list_test, list_train
 from src.images import load_image, load_mask
 from src.utils import InputError
 
@@ -37,7 +37,8 @@ def check_dataset(root: Path) -> list[str]:
     """
     categories = list_categories(root)
     if not categories:
-        raise InputError(f"{root}: holds no category (a folder with train/good)")
+        hint = "; it is a category itself: give its parent folder" if (root / "train" / GOOD).is_dir() else ""
+        raise InputError(f"{root}: holds no category (a folder with train/good){hint}")
     defects = []
     print(f"{'category':<16}{'train':>7}{'test':>7}  {'MVTec AD':<13}defects")
     for category in categories:
@@ -50,7 +51,7 @@ def check_dataset(root: Path) -> list[str]:
         defects += found
     for defect in defects:
         print(f"defect: {defect}")
-    print(f"{len(categories)} categories, {len(defects)} defects")
+    print(f"categories: {len(categories)}, defects: {len(defects)}")
     return defects
 
 

@@ -180,7 +180,7 @@ def test_store_spills_beyond_its_budget_and_leaves_no_file(tmp_path):
 def test_check_reports_a_sound_data_set(session_tree):
     done = run_python("-m", "src.dataset", "--check", session_tree)
     assert done.returncode == 0, done.stderr
-    assert "1 categories, 0 defects" in done.stdout
+    assert "categories: 1, defects: 0" in done.stdout
 
 
 def test_check_finds_every_kind_of_defect(tree, capsys):
@@ -194,11 +194,12 @@ def test_check_finds_every_kind_of_defect(tree, capsys):
     assert "stain/000.png: not a readable image" in report
     assert "ground_truth/hole: no mask for" in report
     assert "bottle: 6 + 0 images, MVTec AD has 209 + 83" in report
-    assert "2 categories, 4 defects" in report
+    assert "categories: 2, defects: 4" in report
 
 
-def test_check_refuses_what_is_no_data_set(refused, tmp_path):
-    assert "holds no category" in refused(dataset, "--check", tmp_path)
+def test_check_refuses_what_is_no_data_set(refused, tmp_path, tree):
+    assert refused(dataset, "--check", tmp_path).endswith("holds no category (a folder with train/good)")
+    assert "it is a category itself: give its parent folder" in refused(dataset, "--check", tree / "widget")
     assert "no such data set folder" in refused(dataset, "--check", tmp_path / "nowhere")
 
 
