@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from sklearn.metrics import roc_curve
 
@@ -200,17 +202,28 @@ def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labe
 def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_threshold: bool) -> str:
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     axes = figure.subplots()
-    edges = np.geomspace(scores.min(), scores.max() * 1.0001, 31) if scores.min() > 0 else 30
+    low, high = scores.min(), scores.max()
+    is_wide = 0 < 10 * low <= high  # in less than a decade a logarithmic axis has hardly a tick
+    edges = np.geomspace(low, high * 1.0001, 31) if is_wide else np.histogram_bin_edges(scores.astype(float), 30)
     groups = [(scores[~labels], "good", "#2b7a3d"), (scores[labels], "defective", "#b3341f")]
     for values, name, colour in groups:
         axes.hist(values, edges, alpha=0.6, label=name, color=colour)
     if has_threshold:
         axes.axvline(1, color="black", linestyle="--", label="threshold")
-    if scores.min() > 0:
-        axes.set_xscale("log")
+    if is_wide:
+        _logarithmic(axes)
     axes.set(xlabel=f"anomaly score; 1 is {unit_name}", ylabel="images")
     axes.legend()
     return _svg(figure, "histogram of the anomaly scores of good and defective images")
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Make the x axis logarithmic, with as many plain numbers at its ticks as there is room for."""
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if right < 5000 * left else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _options(names: list[str]) -> str:

@@ -100,6 +100,23 @@ def test_report_of_good_images_only(evaluated, tmp_path):
     assert page.count("<svg") == 1  # the histogram
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.11, 4, ["0.1", "0.2", "0.5", "1", "2"]),
+        (1e-3, 50, ["0.001", "0.01", "0.1", "1", "10"]),
+        (0.9, 1.1, ["0.900", "0.925", "0.950", "0.975", "1.000", "1.025", "1.050", "1.075", "1.100"]),
+        (0, 2, ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25", "1.50", "1.75", "2.00"]),
+    ],
+)
+def test_ticks_of_the_histogram_are_plain_and_few(low, high, ticks):
+    scores = np.linspace(low, high, 20, dtype=np.float32)
+    figure = report._histogram(scores, scores > 0.5, "the threshold", has_threshold=True)
+    axis = figure[figure.index('id="xtick_1"') : figure.index(">anomaly score; 1 is")]
+    found = re.findall(r"<text [^>]*>([^<]+)</text>", axis)
+    assert found == ticks
+
+
 def test_index_links_all_reports(evaluated, tmp_path):
     with pytest.raises(InputError, match=r"holds no <category>/report\.html"):
         report.write_index(tmp_path)
