@@ -82,6 +82,16 @@ def test_readme_names_every_flag_and_only_existing_files(readme):
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
+def test_readme_lists_its_headings_and_links_lead_to_them(readme):
+    text = (ROOT / readme).read_text()
+    headings = re.findall(r"^##+ (.+)$", re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S), re.M)
+    anchors = {heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    contents = re.findall(r"^ *- \[(.+)\]\(#(.+)\)$", text, re.M)
+    assert contents == list(anchors.items())[1:]  # all but the table of contents
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= set(anchors.values())
+
+
 def test_main_functions_are_short():
     for name in ENTRY_POINTS:
         for node in ast.parse((ROOT / f"{name}.py").read_text()).body:
