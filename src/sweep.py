@@ -214,7 +214,7 @@ def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: in
     """Hand a job's command lines to Ray."""
     commands = job.commands()  # before the note: whether to resume depends on the note before
     job.folder.mkdir(parents=True, exist_ok=True)
-    job.note("started")
+    job.note_started()
     job.state = "running"
     header = f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} attempt {len(job.failures) + 1}"
     return task.remote(commands, header=header, cores=cores)

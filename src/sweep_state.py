@@ -9,7 +9,7 @@ from pathlib import Path
 from src.dataset import fingerprint_samples, list_test, list_train
 from src.results_table import read_results
 from src.sweep_task import Command, tail
-from src.utils import InputError, fingerprint, read_json, write_json
+from src.utils import InputError, file_sha256, fingerprint, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "sweep.json"
@@ -51,6 +51,16 @@ class Job:
         """Where everything of the category goes."""
         return self.out / self.category
 
+    @property
+    def checkpoint(self) -> Path:
+        """The model that training writes."""
+        return self.folder / f"{self.category}_last.ckpt"
+
+    @property
+    def resume_state(self) -> Path:
+        """What training leaves to go on from."""
+        return self.folder / f"{self.category}_resume.ckpt"
+
     @cached_property
     def configuration(self) -> str | None:
         """A fingerprint of all that the result depends on; None where the data cannot be listed."""
@@ -78,25 +88,36 @@ class Job:
         """Note the state on disk, for the next sweep."""
         write_json(self.folder / MARKER, {"state": state, "configuration": self.configuration, **facts})
 
+    def note_started(self) -> None:
+        """Note that training begins, and which state to go on from, left by another one, it may still find."""
+        self.note("started", foreign_resume_state=None if self.is_resumable() else _sha256(self.resume_state))
+
     def is_finished(self) -> bool:
         """Tell whether a sweep with the same configuration trained and evaluated the category."""
         marker = self.marker()
-        checkpoint = self.folder / f"{self.category}_last.ckpt"
         return (
             self.configuration is not None
             and marker.get("state") == "finished"
             and marker.get("configuration") == self.configuration
-            and checkpoint.is_file()
+            and self.checkpoint.is_file()
             and (not self.has_test_images() or bool(self._results()))
         )
 
     def is_resumable(self) -> bool:
         """Tell whether training with the same configuration was begun and left a state to go on from."""
+        marker = self.marker()
+        state = _sha256(self.resume_state)
         return (
             self.configuration is not None
-            and self.marker().get("configuration") == self.configuration
-            and (self.folder / f"{self.category}_resume.ckpt").is_file()
+            and marker.get("configuration") == self.configuration
+            and state is not None
+            and state != marker.get("foreign_resume_state")
+            and not self._was_refused_to_resume()
         )
+
+    def _was_refused_to_resume(self) -> bool:
+        """Tell whether training found its state damaged, or of another configuration: trained by hand meanwhile."""
+        return any(self.resume_state.name in line and "cannot be written" not in line for line in self.failures)
 
     def commands(self) -> list[Command]:
         """Return the command lines that train and evaluate the category, as a user would type them."""
@@ -109,7 +130,7 @@ class Job:
         if self.has_test_images():
             evaluate = [sys.executable, str(self.programs.evaluate), *common, "--eval_url", str(self.data)]
             evaluate += ["--out_dir", str(self.out), "--save_sample", "True", "--report", str(self.folder)]
-            evaluate += ["--ckpt_path", str(self.folder / f"{self.category}_last.ckpt")]
+            evaluate += ["--ckpt_path", str(self.checkpoint)]
             commands.append(Command(evaluate, str(self.folder / "eval.log")))
         return commands
 
@@ -130,3 +151,11 @@ class Job:
             return read_results(self.folder / "results.json")
         except InputError:
             return {}
+
+
+def _sha256(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None where there is none to read."""
+    try:
+        return file_sha256(path)
+    except InputError:
+        return None

@@ -27,7 +27,12 @@ with (folder / "calls").open("a") as calls:
     print(*sys.argv[1:], file=calls)
 if "--train_url" in flags:
     attempts = len((folder / "calls").read_text().splitlines())
-    (folder / f"{category}_resume.ckpt").touch()
+    state = folder / f"{category}_resume.ckpt"
+    if "--seed" in flags and attempts == 3:
+        sys.exit("error: ended in its first epoch")
+    if "--resume" in sys.argv and state.read_text() == "trained by hand":
+        sys.exit(f"error: --resume: {state} belongs to another configuration")
+    state.write_text(f"attempt {attempts}")
     if category == "bad" or (category == "shaky" and attempts == 1):
         sys.exit(f"error: {category} went wrong")
     (folder / f"{category}_last.ckpt").touch()
@@ -102,6 +107,18 @@ def test_a_rerun_skips_what_is_finished_and_repeats_what_has_changed(run_sweep, 
     jobs, _ = run_sweep(flags=["--epoch", "7"])
     assert [job.state for job in jobs.values()] == ["finished", "finished"]
     assert "--epoch 7" in calls(jobs["two"])[-2]
+
+
+def test_no_state_of_another_configuration_is_resumed(run_sweep):
+    run_sweep("one")
+    jobs, _ = run_sweep(flags=["--seed", "2"])
+    train, evaluate, *rest = calls(jobs["one"])
+    assert rest == [f"{train} --seed 2", f"{train} --seed 2", evaluate]  # the second attempt, too, from the beginning
+    jobs["one"].note("started")
+    jobs["one"].resume_state.write_text("trained by hand")
+    jobs, _ = run_sweep(flags=["--seed", "2"])
+    assert jobs["one"].state == "finished"
+    assert calls(jobs["one"])[-3:] == [f"{train} --seed 2 --resume", f"{train} --seed 2", evaluate]
 
 
 def test_a_category_without_test_images_is_trained_only(run_sweep):
