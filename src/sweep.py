@@ -233,7 +233,7 @@ def outcome_of(reference: "ray.ObjectRef") -> Outcome:  # noqa: F821
 def end_job(job: Job, outcome: Outcome) -> None:
     """Take note of how a job ended: finished, failed, or waiting again for its second attempt."""
     if outcome.failure is None:
-        job.note("finished", seconds=outcome.seconds)
+        job.note_finished(outcome.seconds)
         job.state = "finished"
         return
     job.failures.append(outcome.failure)

@@ -61,6 +61,11 @@ class Job:
         """What training leaves to go on from."""
         return self.folder / f"{self.category}_resume.ckpt"
 
+    @property
+    def results(self) -> Path:
+        """What evaluation writes."""
+        return self.folder / "results.json"
+
     @cached_property
     def configuration(self) -> str | None:
         """A fingerprint of all that the result depends on; None where the data cannot be listed."""
@@ -92,28 +97,40 @@ class Job:
         """Note that training begins, and which state to go on from, left by another one, it may still find."""
         self.note("started", foreign_resume_state=None if self.is_resumable() else _sha256(self.resume_state))
 
+    def note_finished(self, seconds: list[float]) -> None:
+        """Note that training and evaluation succeeded, in so many seconds each, and which files they left."""
+        self.note(
+            "finished",
+            seconds=seconds,
+            checkpoint=_sha256(self.checkpoint),
+            resume_state=_sha256(self.resume_state),
+            results=_sha256(self.results),
+        )
+
     def is_finished(self) -> bool:
-        """Tell whether a sweep with the same configuration trained and evaluated the category."""
+        """Tell whether a sweep with the same configuration trained and evaluated the category.
+
+        Not where its checkpoint or its results are others by now: somebody trained or evaluated there by hand.
+        """
         marker = self.marker()
         return (
             self.configuration is not None
             and marker.get("state") == "finished"
             and marker.get("configuration") == self.configuration
-            and self.checkpoint.is_file()
-            and (not self.has_test_images() or bool(self._results()))
+            and _is_unchanged(self.checkpoint, marker.get("checkpoint"))
+            and (not self.has_test_images() or _is_unchanged(self.results, marker.get("results")))
         )
 
     def is_resumable(self) -> bool:
         """Tell whether training with the same configuration was begun and left a state to go on from."""
         marker = self.marker()
         state = _sha256(self.resume_state)
-        return (
-            self.configuration is not None
-            and marker.get("configuration") == self.configuration
-            and state is not None
-            and state != marker.get("foreign_resume_state")
-            and not self._was_refused_to_resume()
-        )
+        if state is None or self.configuration is None or marker.get("configuration") != self.configuration:
+            return False
+        if marker.get("state") == "finished":  # since then somebody may have trained there by hand
+            checkpoint = _sha256(self.checkpoint)
+            return state == marker.get("resume_state") and checkpoint in (None, marker.get("checkpoint"))
+        return state != marker.get("foreign_resume_state") and not self._was_refused_to_resume()
 
     def _was_refused_to_resume(self) -> bool:
         """Tell whether training found its state damaged, or of another configuration: trained by hand meanwhile."""
@@ -144,11 +161,10 @@ class Job:
 
     def metrics(self) -> dict:
         """Return the category's results; empty where there are none, or none of this configuration."""
-        return self._results() if self.state in ("finished", "skipped") else {}
-
-    def _results(self) -> dict:
+        if self.state not in ("finished", "skipped") or not self.has_test_images():
+            return {}
         try:
-            return read_results(self.folder / "results.json")
+            return read_results(self.results)
         except InputError:
             return {}
 
@@ -159,3 +175,7 @@ def _sha256(path: Path) -> str | None:
         return file_sha256(path)
     except InputError:
         return None
+
+
+def _is_unchanged(path: Path, sha256: object) -> bool:
+    return sha256 is not None and _sha256(path) == sha256

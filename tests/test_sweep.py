@@ -35,7 +35,7 @@ if "--train_url" in flags:
     state.write_text(f"attempt {attempts}")
     if category == "bad" or (category == "shaky" and attempts == 1):
         sys.exit(f"error: {category} went wrong")
-    (folder / f"{category}_last.ckpt").touch()
+    (folder / f"{category}_last.ckpt").write_text(f"attempt {attempts}")
 else:
     (folder / "results.json").write_text(json.dumps({"pixel_auroc": 0.9, "image_auroc": 0.8, "pro": None}))
 """
@@ -121,6 +121,48 @@ def test_no_state_of_another_configuration_is_resumed(run_sweep):
     assert calls(jobs["one"])[-3:] == [f"{train} --seed 2 --resume", f"{train} --seed 2", evaluate]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "resumes"),
+    [
+        ("results.json", '{"pixel_auroc": 1.0, "image_auroc": 1.0, "pro": null}', True),  # test.py by hand
+        ("one_last.ckpt", "another model", False),
+        ("one_last.ckpt", None, True),  # removed: training restores it
+        ("one_resume.ckpt", "another state", None),
+        ("one_resume.ckpt", None, None),  # only needed to train on
+    ],
+)
+def test_what_was_made_by_hand_in_a_finished_folder_is_not_taken_for_the_sweep_s(run_sweep, name, content, resumes):
+    jobs, _ = run_sweep("one")
+    path = jobs["one"].folder / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    jobs, _ = run_sweep()
+    train, evaluate, *rest = calls(jobs["one"])
+    assert rest == ([] if resumes is None else [train + " --resume" * resumes, evaluate])
+    assert jobs["one"].state == ("skipped" if resumes is None else "finished")
+    assert jobs["one"].metrics()["pixel_auroc"] == 0.9
+    assert run_sweep()[1] == [("one", "skipped")]
+
+
+def test_a_training_by_hand_in_a_finished_folder_is_not_gone_on_with(run_sweep):
+    jobs, _ = run_sweep("one")
+    jobs["one"].resume_state.write_text("trained by hand")
+    jobs["one"].checkpoint.write_text("trained by hand")
+    jobs, _ = run_sweep()
+    train, evaluate, *rest = calls(jobs["one"])
+    assert rest == [train, evaluate]
+
+
+def test_results_from_before_the_test_images_were_removed_are_not_shown(run_sweep):
+    jobs, _ = run_sweep("one", "plain")
+    jobs, shown = run_sweep("plain", test_images=False)
+    assert shown[-1] == ("plain", "finished")
+    assert jobs["plain"].results.exists()
+    assert jobs["plain"].metrics() == {}
+    assert jobs["one"].metrics() != {}
+
+
 def test_a_category_without_test_images_is_trained_only(run_sweep):
     jobs, _ = run_sweep("plain", test_images=False)
     assert jobs["plain"].state == "finished"
@@ -162,7 +204,7 @@ def test_a_category_whose_outputs_are_damaged_is_not_finished(tmp_path, name, co
     job.folder.mkdir()
     (job.folder / "one_last.ckpt").write_text("weights")
     (job.folder / "results.json").write_text(json.dumps(WHOLE))
-    job.note("finished")
+    job.note_finished([1.0, 1.0])
     assert job.is_finished()
     job.state = "skipped"
     assert job.metrics() == WHOLE
