@@ -52,9 +52,12 @@ def collect(results: Iterable[tuple[str, dict]]) -> dict:
 def with_published(table: dict, published: dict) -> dict:
     """Return a table with the published values, and the differences from them, in every row.
 
-    A published mean is over all 15 categories of MVTec AD; beside another set of categories it is left out.
+    A published mean is over all 15 categories of MVTec AD; beside another set of categories it is left out, and a
+    mean of some of these 15, which may be the easy ones, is not put beside it.
     """
     complete = {row["category"] for row in table["categories"]} == set(published["categories"])
+    partial = [metric for metric in METRICS if any(row[metric] is None for row in table["categories"])]
+    mean = table["mean"] | (dict.fromkeys(partial) if complete else {})
 
     def extend(row: dict, is_mean: bool) -> dict:
         extended = dict(row)
@@ -68,7 +71,7 @@ def with_published(table: dict, published: dict) -> dict:
                 extended[f"{source}_{metric}_difference"] = row[metric] - value if known else None
         return extended
 
-    return {"categories": [extend(row, False) for row in table["categories"]], "mean": extend(table["mean"], True)}
+    return {"categories": [extend(row, False) for row in table["categories"]], "mean": extend(mean, True)}
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -127,10 +130,7 @@ def readme_table(results: dict, *, heading: str) -> str:
     """Return the README's table: all categories of MVTec AD, this project's own numbers where there are some."""
     published = read_json(PUBLISHED_PATH)
     rows = [(name, results["categories"].get(name, {})) for name in published["categories"]]
-    table = with_published(collect(rows), published)
-    if any(row["pixel_auroc"] is None for row in table["categories"]):  # a mean of some, beside one of all
-        table["mean"] |= {key: None for key in table["mean"] if key in METRICS or key.endswith("_difference")}
-    return to_markdown(table, heading=heading)
+    return to_markdown(with_published(collect(rows), published), heading=heading)
 
 
 def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None:

@@ -388,7 +388,17 @@ def test_table_beside_the_published_values(tmp_path):
     text = (tmp_path / "results.md").read_text()
     assert "| bottle | 0.9900 (+0.003) | | 0.9000 (-0.059) | 0.987 / 1.000 | 0.988 / 1.000 / 0.959 |" in text
     assert json.loads((tmp_path / "results.json").read_text()) == table
-    own = results_table.write_tables(tmp_path, [("mine", {"pixel_auroc": 0.9})])
+    results[0] = ("bottle", {"pixel_auroc": 0.99})  # pro not run
+    results[1] = ("cable", {})  # failed
+    partial = results_table.write_tables(tmp_path, results)["mean"]
+    assert partial["pixel_auroc"] is partial["pro"] is partial["model_zoo_pixel_auroc_difference"] is None
+    assert partial["model_zoo_pixel_auroc"] == 0.968
+    results[1] = ("cable", {"pixel_auroc": 0.99, "image_auroc": None, "pro": 0.9})
+    partial = results_table.write_tables(tmp_path, results)["mean"]
+    assert partial["pixel_auroc"] == pytest.approx(0.99)
+    assert partial["pro"] is partial["paper_code_pro_difference"] is None
+    own = results_table.write_tables(tmp_path, [("mine", {"pixel_auroc": 0.9}), ("failed", {})])
+    assert own["mean"]["pixel_auroc"] == 0.9
     assert own["mean"]["model_zoo_pixel_auroc"] is None  # a mean over other categories says nothing beside it
 
 
