@@ -52,11 +52,11 @@ def work(count, device_num, folder):
     stub = folder / "stub.py"
     stub.write_text(STUB)
     started = time.perf_counter()
-    total = sweep.start_ray(device_num)
+    sweep.start_ray(device_num)
     ready = time.perf_counter()
     programs = sweep.Programs(train=stub, evaluate=stub)
     jobs = sweep.make_jobs(folder / "data", folder / "out", "random", flags=[], programs=programs)
-    options = sweep.task_options("CPU", total, device_num)
+    options = sweep.task_options("CPU", sweep.node_cores(), device_num)
     memory = []
     sweep.run_jobs(
         jobs,

@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     # 2. Where
     total = start_ray(args.device_num)
     device_target = choose_device_target(args.device_target, total)
-    options = task_options(device_target, total, args.device_num)
+    options = task_options(device_target, node_cores(), args.device_num)
     LOGGER.info("sweep: %d categories, %d at a time, on %s", len(jobs), args.device_num, device_target)
 
     # 3. Trainings and evaluations
@@ -154,20 +154,33 @@ def choose_device_target(asked: str, total: dict[str, float]) -> str:
         InputError: Ray finds none of the kind asked for.
     """
     present = [target for target in DEVICE_TARGETS if total.get(_RAY_RESOURCES[target], 0) >= 1]
-    if asked == "auto":
+    if asked == "auto" and present:
         return present[0]
     if asked not in present:
-        raise InputError(f"--device_target {asked}: Ray finds no such device here; it finds {', '.join(present)}")
+        found = ", ".join(present) or "none"
+        raise InputError(f"--device_target {asked}: Ray finds no such device here; it finds {found}")
     return asked
 
 
-def task_options(device_target: str, total: dict[str, float], device_num: int) -> dict:
-    """Return what Ray reserves for one category: a card, which it alone sees, or its share of the cores."""
+def node_cores() -> list[int]:
+    """Return the number of cores that Ray counts on each of its machines."""
+    import ray
+
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def task_options(device_target: str, cores: list[int], device_num: int) -> dict:
+    """Return what Ray reserves for one category: a card, which it alone sees, or its share of the cores.
+
+    Args:
+        cores: of each machine; a category's are all on one.
+    """
     if device_target == "Ascend":
         return {"num_cpus": 0, "resources": {"NPU": 1}}
     if device_target == "GPU":
         return {"num_cpus": 0, "num_gpus": 1}
-    return {"num_cpus": max(1, int(total["CPU"]) // device_num)}
+    shares = range(1, max(cores) + 1)
+    return {"num_cpus": max((n for n in shares if sum(own // n for own in cores) >= device_num), default=1)}
 
 
 def run_jobs(
@@ -182,7 +195,7 @@ def run_jobs(
 
     Args:
         options: what Ray reserves for each.
-        on_change: called when a job's state has changed.
+        on_change: called when a job's state has changed, and once when Ray has had no room for it for long.
         on_tick: called about once a second.
     """
     import ray
@@ -191,6 +204,7 @@ def run_jobs(
     task = ray.remote(max_retries=0, **options)(run_commands)
     waiting = deque(jobs)
     running: dict[ray.ObjectRef, Job] = {}
+    late: set[str] = set()
     while waiting or running:
         while waiting and len(running) < at_a_time:
             job = waiting.popleft()
@@ -199,6 +213,10 @@ def run_jobs(
             else:
                 running[start_job(job, task, cores=options["num_cpus"])] = job
             on_change(job)
+        for job in running.values():
+            if job.category not in late and job.is_late():
+                late.add(job.category)
+                on_change(job)
         on_tick()
         done, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
         for reference in done:
@@ -215,7 +233,7 @@ def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: in
     commands = job.commands()  # before the note: whether to resume depends on the note before
     job.folder.mkdir(parents=True, exist_ok=True)
     job.note_started()
-    job.state = "running"
+    job.hand_over()
     header = f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} attempt {len(job.failures) + 1}"
     return task.remote(commands, header=header, cores=cores)
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from src.utils import InputError, file_sha256, fingerprint, read_json, write_jso
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "sweep.json"
+PATIENCE = 60.0  # seconds after which a job that Ray has not begun is late
 _EPOCH_LINE = re.compile(r"^epoch (\d+)/(\d+)  loss (\S+)  .*  ETA (\S+)$", re.MULTILINE)
 
 
@@ -45,6 +47,7 @@ class Job:
     programs: Programs = field(default_factory=Programs)
     state: str = "waiting"
     failures: list[str] = field(default_factory=list)
+    _handed_over: tuple[float, int] = (0.0, 0)  # when, and how long its log was then
 
     @property
     def folder(self) -> Path:
@@ -81,6 +84,20 @@ class Job:
     def has_test_images(self) -> bool:
         """Tell whether there is anything to evaluate on."""
         return (self.data / self.category / "test").is_dir()
+
+    def hand_over(self) -> None:
+        """Become a running job, whenever Ray begins with it."""
+        self.state = "running"
+        self._handed_over = time.monotonic(), self._log_size()
+
+    def is_late(self) -> bool:
+        """Tell whether Ray was given the job some time ago and has not begun with it."""
+        when, size = self._handed_over
+        return self.state == "running" and time.monotonic() - when > PATIENCE and self._log_size() == size
+
+    def _log_size(self) -> int:
+        log = self.folder / "train.log"
+        return log.stat().st_size if log.exists() else 0
 
     def marker(self) -> dict:
         """Return what an earlier or this sweep noted of the category; empty where it noted nothing readable."""

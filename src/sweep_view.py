@@ -37,7 +37,7 @@ class SweepView:
             self.live.stop()
 
     def show(self, job: Job) -> None:
-        """Show that a job's state has changed."""
+        """Show that a job's state has changed, or that it is late."""
         text = job.state
         if job.state in ("finished", "skipped"):
             metrics = job.metrics()
@@ -45,6 +45,8 @@ class SweepView:
             text += f"  {'  '.join(values) if metrics else '(no test images)'}"
         elif job.state == "waiting":
             text = f"to be tried once more  ({job.failures[-1]})"
+        elif job.is_late():
+            text = "waits for resources: no machine of Ray's has enough free cores, or a free card"
         elif job.state == "failed":
             text += f"  ({job.failures[-1]})"
         self.ended += job.state in ("finished", "skipped", "failed")

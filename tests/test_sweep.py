@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from src import results_table, sweep, sweep_task
+from src import results_table, sweep, sweep_state, sweep_task
 from src.sweep_state import Job, Programs
+from src.sweep_view import SweepView
 from src.utils import InputError, lock_folder
 from tests.conftest import ROOT, make_tree, run_python
 from tests.test_scripts import run_script, wait_for
@@ -42,15 +43,16 @@ else:
 
 
 @pytest.fixture(scope="module")
-def ray_resources():
+def ray_cores():
     import ray
 
-    yield sweep.start_ray(2)
+    sweep.start_ray(2)
+    yield sweep.node_cores()
     ray.shutdown()
 
 
 @pytest.fixture
-def run_sweep(ray_resources, tmp_path):
+def run_sweep(ray_cores, tmp_path):
     """Run a sweep of stubs over categories of these names; return the jobs and the states that were shown."""
     (tmp_path / "stub.py").write_text(STUB)
     programs = Programs(train=tmp_path / "stub.py", evaluate=tmp_path / "stub.py")
@@ -65,7 +67,7 @@ def run_sweep(ray_resources, tmp_path):
         sweep.run_jobs(
             jobs,
             at_a_time=2,
-            options=sweep.task_options("CPU", ray_resources, 2),
+            options=sweep.task_options("CPU", ray_cores, 2),
             on_change=lambda job: shown.append((job.category, job.state)),
             on_tick=lambda: None,
         )
@@ -254,12 +256,43 @@ def test_every_caller_gets_cores_of_its_own(tmp_path, monkeypatch):
 )
 def test_ray_places_by_the_kind_of_device(asked, total, expected, options):
     assert sweep.choose_device_target(asked, total) == expected
-    assert sweep.task_options(expected, total, 4) == options
+    assert sweep.task_options(expected, [int(total["CPU"])], 4) == options
+
+
+@pytest.mark.parametrize(
+    ("cores", "device_num", "share"),
+    [([2, 2], 1, 2), ([2, 2], 2, 2), ([2, 2], 3, 1), ([3, 5], 2, 3), ([0, 8], 2, 4), ([2], 9, 1)],
+)
+def test_the_cores_of_a_category_are_on_one_machine(cores, device_num, share):
+    """Ray would wait for ever for more cores than any machine has."""
+    assert sweep.task_options("CPU", cores, device_num) == {"num_cpus": share}
+
+
+def test_a_category_that_ray_has_no_room_for_is_named(ray_cores, tmp_path, monkeypatch, caplog):
+    make_tree(tmp_path / "data", category="one")
+    jobs = sweep.make_jobs(tmp_path / "data", tmp_path / "out", "random", flags=[], programs=Programs())
+    monkeypatch.setattr(sweep_state, "PATIENCE", 0.5)
+    caplog.set_level("INFO")
+
+    def stop_when_told():
+        if "waits" in caplog.text:
+            raise KeyboardInterrupt
+
+    view = SweepView(jobs)
+    view.live = None  # as in a log
+    options = {"num_cpus": sum(ray_cores) + 1}
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_jobs(jobs, at_a_time=1, options=options, on_change=view.show, on_tick=stop_when_told)
+    assert "[0/1] one: waits for resources" in caplog.text
+    (jobs[0].folder / "train.log").write_text("=== attempt 1\n")
+    assert not jobs[0].is_late()
 
 
 def test_an_absent_device_is_refused():
     with pytest.raises(InputError, match="--device_target Ascend: Ray finds no such device here; it finds CPU"):
         sweep.choose_device_target("Ascend", {"CPU": 8.0})
+    with pytest.raises(InputError, match="--device_target auto: Ray finds no such device here; it finds none"):
+        sweep.choose_device_target("auto", {"memory": 8.0})
 
 
 def test_sweep_refuses(refused, tree, tmp_path):
