@@ -155,7 +155,9 @@ class Job:
 
     def commands(self) -> list[Command]:
         """Return the command lines that train and evaluate the category, as a user would type them."""
-        common = ["--category", self.category, "--device_target", self.device_target]
+        # argparse would take a name that begins with a dash for a flag
+        category = [f"--category={self.category}"] if self.category[0] == "-" else ["--category", self.category]
+        common = [*category, "--device_target", self.device_target]
         train = [sys.executable, str(self.programs.train), *common, "--data_url", str(self.data)]
         train += ["--pre_ckpt_path", self.backbone, "--train_url", str(self.out), *self.flags]
         if self.is_resumable():

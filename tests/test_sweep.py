@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+import test as evaluation
+import train
 from src import results_table, sweep, sweep_state, sweep_task
 from src.sweep_state import Job, Programs
 from src.sweep_view import SweepView
@@ -182,6 +184,14 @@ def test_commands_are_what_a_user_would_type(tmp_path):
     ]
     assert evaluate.words[1] == str(ROOT / "test.py")
     assert train.log == str(tmp_path / "o/one/train.log")
+
+
+def test_a_category_may_be_called_like_a_flag(tmp_path):
+    make_tree(tmp_path, category="-x")
+    job = Job("-x", tmp_path, tmp_path / "o", "b.ckpt", "0", flags=[], device_target="CPU")
+    train_words, evaluate_words = (command.words[2:] for command in job.commands())
+    assert train.parse_args(train_words).category == "-x"
+    assert evaluation.parse_args(evaluate_words).category == "-x"
 
 
 WHOLE = {"pixel_auroc": 0.9, "image_auroc": 1.0, "pro": None}
