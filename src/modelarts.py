@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from src.sidecar import sidecar_path
 from src.utils import LOGGER, InputError
 
 Main = Callable[[Namespace], int]
@@ -30,7 +31,13 @@ def is_remote(url: str) -> bool:
 
 
 def fetch(url: str | None, name: str) -> str | None:
-    """Copy a remote folder or file to ``LOCAL_ROOT/name``; return the local path. A local path is returned as it is."""
+    """Copy a remote folder or file to ``LOCAL_ROOT/name``; return the local path. A local path is returned as it is.
+
+    With a file comes the JSON beside it, which says what a model was made for.
+
+    Raises:
+        InputError: there is no such remote folder or file.
+    """
     if url is None or not is_remote(url):
         return url
     moxing = _moxing()
@@ -38,10 +45,16 @@ def fetch(url: str | None, name: str) -> str | None:
     local.parent.mkdir(parents=True, exist_ok=True)
     if moxing.file.is_directory(url):
         moxing.file.copy_parallel(url, str(local))
-    else:
-        local = local / url.rstrip("/").rsplit("/", 1)[-1]
-        local.parent.mkdir(parents=True, exist_ok=True)
+    elif moxing.file.exists(url):
+        local.mkdir(exist_ok=True)
+        parent, _, file_name = url.rpartition("/")
+        sidecar = sidecar_path(Path(file_name)).name
+        local = local / file_name
         moxing.file.copy(url, str(local))
+        if sidecar != file_name and moxing.file.exists(f"{parent}/{sidecar}"):
+            moxing.file.copy(f"{parent}/{sidecar}", str(local.with_name(sidecar)))
+    else:
+        raise InputError(f"{url}: does not exist in object storage")
     LOGGER.info("modelarts: %s copied to %s", url, local)
     return str(local)
 

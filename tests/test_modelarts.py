@@ -3,12 +3,16 @@
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from src import modelarts
 from src.config import build_parser
+from src.sidecar import sidecar_path
 from src.utils import InputError
+
+FLAG_NAMES = ("modelarts", "data_url", "ckpt_path", "train_url", "resume")
 
 
 @pytest.fixture
@@ -21,7 +25,8 @@ def bucket(tmp_path, monkeypatch):
 
     moxing = types.ModuleType("moxing")
     moxing.file = types.SimpleNamespace(
-        is_directory=lambda url: (folder / url.removeprefix("obs://bucket/")).is_dir(),
+        exists=lambda url: Path(local(url)).exists(),
+        is_directory=lambda url: Path(local(url)).is_dir(),
         copy_parallel=lambda a, b: shutil.copytree(local(a), local(b), dirs_exist_ok=True),
         copy=lambda a, b: shutil.copy(local(a), local(b)),
     )
@@ -31,7 +36,7 @@ def bucket(tmp_path, monkeypatch):
 
 
 def arguments(*words):
-    return build_parser("", ("modelarts", "data_url", "ckpt_path", "train_url", "resume")).parse_args(words)
+    return build_parser("", FLAG_NAMES).parse_args(words)
 
 
 def test_inputs_are_fetched_and_outputs_copied_back(bucket, tmp_path):
@@ -69,6 +74,20 @@ def test_resume_fetches_the_earlier_output(bucket, tmp_path):
         return 0
 
     assert main(arguments("--modelarts", "True", "--resume", "--train_url", "obs://bucket/out")) == 0
+
+
+@pytest.mark.parametrize("name", ["widget_last.ckpt", "widget.mindir", "widget.onnx"])
+def test_a_model_comes_with_its_sidecar(name, bucket):
+    for file in (name, Path(name).with_suffix(".json").name, "other.json"):
+        (bucket / file).write_text(file)
+    model = Path(modelarts.fetch(f"obs://bucket/{name}", "ckpt_path"))
+    assert sidecar_path(model).read_text() == sidecar_path(Path(name)).name
+    assert len(list(model.parent.iterdir())) == 2
+
+
+def test_what_is_not_there_is_named(bucket):
+    with pytest.raises(InputError, match=r"obs://bucket/none\.ckpt: does not exist in object storage"):
+        modelarts.fetch("obs://bucket/none.ckpt", "ckpt_path")
 
 
 def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
