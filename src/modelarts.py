@@ -1,13 +1,14 @@
 """Copying from and to the object storage of the ModelArts platform, whose images bring the moxing package."""
 
 import functools
+import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from src.sidecar import sidecar_path
-from src.utils import LOGGER, InputError
+from src.utils import LOGGER, InputError, lock_folder, make_output_folder
 
 Main = Callable[[Namespace], int]
 
@@ -41,12 +42,11 @@ def fetch(url: str | None, name: str) -> str | None:
     if url is None or not is_remote(url):
         return url
     moxing = _moxing()
-    local = LOCAL_ROOT / name
-    local.parent.mkdir(parents=True, exist_ok=True)
+    local = _emptied(name)
     if moxing.file.is_directory(url):
         moxing.file.copy_parallel(url, str(local))
     elif moxing.file.exists(url):
-        local.mkdir(exist_ok=True)
+        local.mkdir()
         parent, _, file_name = url.rpartition("/")
         sidecar = sidecar_path(Path(file_name)).name
         local = local / file_name
@@ -57,6 +57,15 @@ def fetch(url: str | None, name: str) -> str | None:
         raise InputError(f"{url}: does not exist in object storage")
     LOGGER.info("modelarts: %s copied to %s", url, local)
     return str(local)
+
+
+def _emptied(name: str) -> Path:
+    """Return ``LOCAL_ROOT/name`` without what an earlier run of this container left there."""
+    make_output_folder(LOCAL_ROOT)
+    lock_folder(LOCAL_ROOT, ".lock")  # a run beside this one would lose its files
+    if (LOCAL_ROOT / name).exists():
+        shutil.rmtree(LOCAL_ROOT / name)
+    return LOCAL_ROOT / name
 
 
 def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
@@ -80,9 +89,9 @@ def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
             url = getattr(args, output)
             if not is_remote(url):
                 return main(local)
-            if getattr(args, "resume", False):
+            folder = _emptied(output)
+            if getattr(args, "resume", False) and _moxing().file.is_directory(url):
                 fetch(url, output)
-            folder = LOCAL_ROOT / output
             setattr(local, output, str(folder))
             try:
                 return main(local)

@@ -1,5 +1,6 @@
 """--modelarts True with a fake moxing: obs://bucket is a local folder."""
 
+import os
 import shutil
 import sys
 import types
@@ -83,11 +84,46 @@ def test_a_model_comes_with_its_sidecar(name, bucket):
     model = Path(modelarts.fetch(f"obs://bucket/{name}", "ckpt_path"))
     assert sidecar_path(model).read_text() == sidecar_path(Path(name)).name
     assert len(list(model.parent.iterdir())) == 2
+    sidecar_path(bucket / name).unlink()
+    model = Path(modelarts.fetch(f"obs://bucket/{name}", "ckpt_path"))
+    assert list(model.parent.iterdir()) == [model], "not the one fetched before"
 
 
 def test_what_is_not_there_is_named(bucket):
     with pytest.raises(InputError, match=r"obs://bucket/none\.ckpt: does not exist in object storage"):
         modelarts.fetch("obs://bucket/none.ckpt", "ckpt_path")
+
+
+def test_nothing_of_an_earlier_run_in_the_same_container_is_left(bucket):
+    (bucket / "data").mkdir()
+    (bucket / "data/a.png").write_text("picture")
+    (bucket / "data/b.png").write_text("picture")
+
+    @modelarts.staged(inputs=("data_url",), output="train_url")
+    def main(args):
+        seen.append(sorted(path.name for path in Path(args.data_url).iterdir()))
+        (Path(args.train_url) / f"run{len(seen)}").mkdir(parents=True)
+        return 0
+
+    seen = []
+    words = ("--modelarts", "True", "--data_url", "obs://bucket/data", "--train_url")
+    main(arguments(*words, "obs://bucket/out"))
+    (bucket / "data/b.png").unlink()
+    main(arguments(*words, "obs://bucket/other"))
+    assert seen == [["a.png", "b.png"], ["a.png"]]
+    assert [path.name for path in (bucket / "other").iterdir()] == ["run2"]
+    main(arguments(*words, "obs://bucket/out", "--resume"))
+    assert sorted(path.name for path in (bucket / "out").iterdir()) == ["run1", "run3"]
+    main(arguments(*words, "obs://bucket/new", "--resume"))
+    assert [path.name for path in (bucket / "new").iterdir()] == ["run4"]
+
+
+def test_a_second_run_beside_is_refused(bucket, monkeypatch):
+    (bucket / "data").mkdir()
+    modelarts.fetch("obs://bucket/data", "data_url")
+    monkeypatch.setattr("src.utils._LOCKS", {})  # what another process knows
+    with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on "):
+        modelarts.fetch("obs://bucket/data", "data_url")
 
 
 def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
