@@ -83,9 +83,7 @@ def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
         def main_on_copies(args: Namespace) -> int:
             if not args.modelarts:
                 return main(args)
-            local = Namespace(**vars(args))
-            for name in inputs:
-                setattr(local, name, fetch(getattr(args, name), name))
+            local = Namespace(**vars(args) | _fetch_all({name: getattr(args, name) for name in inputs}))
             url = getattr(args, output)
             if not is_remote(url):
                 return main(local)
@@ -103,3 +101,12 @@ def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
         return main_on_copies
 
     return decorate
+
+
+def _fetch_all(urls: dict[str, str | None]) -> dict[str, str | None]:
+    """Fetch what arguments name, each path once; return the arguments with local paths."""
+    copies: dict[str | None, str | None] = {}
+    for name, url in urls.items():
+        if url not in copies:
+            copies[url] = fetch(url, name)
+    return {name: copies[url] for name, url in urls.items()}

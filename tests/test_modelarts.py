@@ -13,7 +13,7 @@ from src.config import build_parser
 from src.sidecar import sidecar_path
 from src.utils import InputError
 
-FLAG_NAMES = ("modelarts", "data_url", "ckpt_path", "train_url", "resume")
+FLAG_NAMES = ("modelarts", "data_url", "eval_url", "ckpt_path", "train_url", "resume")
 
 
 @pytest.fixture
@@ -124,6 +124,22 @@ def test_a_second_run_beside_is_refused(bucket, monkeypatch):
     monkeypatch.setattr("src.utils._LOCKS", {})  # what another process knows
     with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on "):
         modelarts.fetch("obs://bucket/data", "data_url")
+
+
+def test_one_url_is_fetched_once(bucket, tmp_path):
+    (bucket / "data").mkdir()
+    (bucket / "tests").mkdir()
+
+    @modelarts.staged(inputs=("data_url", "eval_url"), output="train_url")
+    def main(args):
+        seen.append((args.data_url, args.eval_url))
+        return 0
+
+    seen = []
+    for other in ("data", "tests"):
+        main(arguments("--modelarts", "True", "--data_url", "obs://bucket/data", "--eval_url", f"obs://bucket/{other}"))
+    data, tests = str(tmp_path / "cache/data_url"), str(tmp_path / "cache/eval_url")
+    assert seen == [(data, data), (data, tests)]
 
 
 def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
