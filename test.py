@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-@modelarts.staged(inputs=("eval_url", "ckpt_path"), output="out_dir")
+@modelarts.staged(inputs=("eval_url", "ckpt_path"), output="out_dir", more_outputs=("save_sample_path", "report"))
 def main(args: Namespace) -> int:
     """Evaluate; return the exit status."""
     # 1. What goes in, checked before the slow imports

@@ -68,35 +68,37 @@ def _emptied(name: str) -> Path:
     return LOCAL_ROOT / name
 
 
-def staged(*, inputs: tuple[str, ...], output: str) -> Callable[[Main], Main]:
+def staged(*, inputs: tuple[str, ...], output: str, more_outputs: tuple[str, ...] = ()) -> Callable[[Main], Main]:
     """Decorate a ``main(args)``: with ``--modelarts True`` it works on local copies of remote paths.
 
-    The output is copied back at the end, after a failure too, so that a long training's checkpoints are not lost.
+    Outputs are copied back at the end, after a failure too, so that a long training's checkpoints are not lost.
 
     Args:
         inputs: names of the arguments that are read.
         output: name of the argument that is written to; with ``--resume`` what it holds is fetched first.
+        more_outputs: names of others.
     """
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def main_on_copies(args: Namespace) -> int:
+            urls = {name: url for name in (output, *more_outputs) if is_remote(url := getattr(args, name) or "")}
             if not args.modelarts:
+                for name, url in urls.items():
+                    raise InputError(f"--{name} {url}: object storage is written to with --modelarts True only")
                 return main(args)
             local = Namespace(**vars(args) | _fetch_all({name: getattr(args, name) for name in inputs}))
-            url = getattr(args, output)
-            if not is_remote(url):
-                return main(local)
-            folder = _emptied(output)
-            if getattr(args, "resume", False) and _moxing().file.is_directory(url):
-                fetch(url, output)
-            setattr(local, output, str(folder))
+            folders = {name: _emptied(name) for name in urls}
+            if output in urls and getattr(args, "resume", False) and _moxing().file.is_directory(urls[output]):
+                fetch(urls[output], output)
+            vars(local).update({name: str(folder) for name, folder in folders.items()})
             try:
                 return main(local)
             finally:
-                if folder.is_dir():
-                    _moxing().file.copy_parallel(str(folder), url)
-                    LOGGER.info("modelarts: %s copied to %s", folder, url)
+                for name, folder in folders.items():
+                    if folder.is_dir():
+                        _moxing().file.copy_parallel(str(folder), urls[name])
+                        LOGGER.info("modelarts: %s copied to %s", folder, urls[name])
 
         return main_on_copies
 

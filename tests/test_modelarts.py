@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import test as evaluation
 from src import modelarts
 from src.config import build_parser
 from src.sidecar import sidecar_path
 from src.utils import InputError
 
-FLAG_NAMES = ("modelarts", "data_url", "eval_url", "ckpt_path", "train_url", "resume")
+FLAG_NAMES = ("modelarts", "data_url", "eval_url", "ckpt_path", "train_url", "report", "resume")
 
 
 @pytest.fixture
@@ -140,6 +141,31 @@ def test_one_url_is_fetched_once(bucket, tmp_path):
         main(arguments("--modelarts", "True", "--data_url", "obs://bucket/data", "--eval_url", f"obs://bucket/{other}"))
     data, tests = str(tmp_path / "cache/data_url"), str(tmp_path / "cache/eval_url")
     assert seen == [(data, data), (data, tests)]
+
+
+def test_every_output_is_copied_back(bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    @modelarts.staged(inputs=(), output="train_url", more_outputs=("report",))
+    def main(args):
+        Path(args.report).mkdir()
+        (Path(args.report) / "report.html").write_text("page")
+        return 0
+
+    main(arguments("--modelarts", "True", "--report", "obs://bucket/report"))
+    assert (bucket / "report/report.html").read_text() == "page"
+    for flag in ("--report", "--train_url"):
+        with pytest.raises(InputError, match=f"{flag} obs://bucket/x: object storage is written to with --modelarts"):
+            main(arguments(flag, "obs://bucket/x"))
+    assert not (tmp_path / "obs:").exists()
+
+
+def test_the_evaluation_s_outputs_are_all_staged(bucket, refused, tmp_path, monkeypatch):
+    (bucket / "data/widget/test/good").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for flag in ("--out_dir", "--report", "--save_sample_path"):
+        words = ("--data_url", bucket / "data", "--category", "widget", "--ckpt_path", "t.ckpt", flag, "obs://bucket/x")
+        assert "--modelarts True only" in refused(evaluation, *words)
 
 
 def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
