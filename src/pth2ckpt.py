@@ -75,7 +75,7 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     """Convert a file; everything that MindSpore has a name for is kept, the trunk must be complete.
 
     Raises:
-        InputError: the input cannot be read or lacks an entry of the trunk, or the output cannot be written.
+        InputError: the input cannot be read or is no ResNet-18, or the output cannot be written.
     """
     if ckpt_path.suffix != ".ckpt":
         raise InputError(f"--ckpt_path {ckpt_path}: expected a name that ends in .ckpt")
@@ -86,16 +86,18 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     import mindspore as ms
 
     from src.resnet import ResNet18Trunk
-    from src.stpm import load_checked, named_parameters
+    from src.stpm import check_is_resnet18, load_checked, named_parameters
 
     arrays = {mindspore_name(name): array for name, array in state.items()}
     dropped = len(state) - len(arrays) + (None in arrays)
     arrays.pop(None, None)
-    beyond = load_checked(named_parameters(ResNet18Trunk()), arrays, source=f"--pth_path {pth_path}")
+    parameters, source = named_parameters(ResNet18Trunk()), f"--pth_path {pth_path}"
+    check_is_resnet18(parameters, arrays, source=source)
+    beyond = load_checked(parameters, arrays, source=source)
     with atomic_path(ckpt_path) as temporary:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(temporary))
     LOGGER.info(
-        "%s: %d entries of the trunk, %d beyond it (layer4, fc), %d dropped (batch counters)",
+        "%s: %d entries of the trunk, %d beyond it (layer4, head, ...), %d dropped (batch counters)",
         ckpt_path,
         len(arrays) - beyond,
         beyond,

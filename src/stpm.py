@@ -1,6 +1,7 @@
 """STPM: teacher and student, the anomaly map that they give, and checked loading of their weights."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from src.utils import LOGGER, InputError, check_checkpoint_file
 # The model zoo's ResNet-18 names the two batch norms of a block so.
 _MODEL_ZOO_NAMES = {"bn1d": "bn1", "bn2d": "bn2"}
 _HEAD_NAMES = ("end_point.weight", "fc.weight")
+# What a ResNet-18 checkpoint holds beyond the trunk; an optimiser's state repeats names behind one word, as in
+# "moments.conv1.weight", and a name without a dot, such as "global_step", is of no layer.
+_BEYOND_TRUNK = re.compile(r"(\w+\.)?(layer4|fc|end_point)\.|[^.]*$|.*\.num_batches_tracked$")
 
 # Batch norm that uses its stored statistics even while the student beside it trains.
 frozen_batch_norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=BN_MOMENTUM, use_batch_statistics=False)
@@ -223,6 +227,24 @@ def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray]
     return len(arrays.keys() - parameters.keys())
 
 
+def check_is_resnet18(parameters: Collection[str], names: Collection[str], *, source: str) -> None:
+    """Check that a checkpoint is of no network that merely contains ResNet-18's trunk, as ResNet-34 does.
+
+    Args:
+        parameters: the names in the trunk.
+        names: those in the checkpoint, in the trunk's form.
+
+    Raises:
+        InputError: it holds what is neither the trunk's, layer4's or the head's, nor a training's bookkeeping.
+    """
+    for name in names:
+        if name in parameters or name.partition(".")[2] in parameters or _BEYOND_TRUNK.match(name):
+            continue
+        is_deeper = re.match(r"(\w+\.)?layer\d\.([2-9]|\d\d+)\.", name)  # two blocks a layer
+        looks = "a deeper ResNet, such as ResNet-34" if is_deeper else "another network, or one of other names"
+        raise InputError(f"{source}: holds {name}, which no ResNet-18 has: looks like {looks}; expected a ResNet-18")
+
+
 def trunk_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Bring a checkpoint's names to the trunk's: a model zoo ResNet-18's, or those of an STPM checkpoint's teacher."""
     if any(name.startswith("model_t.") for name in arrays):
@@ -242,9 +264,10 @@ def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = No
             is only warned about, since it is not used.
 
     Raises:
-        InputError: the file is unreadable, or an entry of the trunk is missing or misshapen.
+        InputError: the file is unreadable, an entry of the trunk is missing or misshapen, or there is one too many.
     """
     arrays = trunk_arrays(read_checkpoint(path))
+    check_is_resnet18(named_parameters(trunk), arrays, source=str(path))
     ignored = load_checked(named_parameters(trunk), arrays, source=str(path))
     LOGGER.info(
         "teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored

@@ -1,6 +1,7 @@
 """Teacher weights: the three ways of getting them, and what is refused."""
 
 import logging
+import re
 
 import mindspore as ms
 import numpy as np
@@ -95,6 +96,13 @@ def test_pth2ckpt_names_what_is_misshapen(refused, tmp_path, state):
     assert "layer1.0.conv2.weight has shape (64, 64, 1, 1), expected (64, 64, 3, 3)" in message
 
 
+def test_pth2ckpt_refuses_a_deeper_resnet(refused, tmp_path, state):
+    """Of the same blocks: it holds every entry of ResNet-18's trunk, in its shape."""
+    third = {name.replace("layer1.1", "layer1.2"): value for name, value in state.items() if "layer1.1" in name}
+    message = refused_conversion(refused, tmp_path, state | third)
+    assert "holds layer1.2.conv1.weight, which no ResNet-18 has: looks like a deeper ResNet" in message
+
+
 def test_pth2ckpt_refuses_what_is_no_state_dict(refused, tmp_path):
     assert "expected a state_dict" in refused_conversion(refused, tmp_path, [1, 2])
     assert "entry 'lr' is none" in refused_conversion(refused, tmp_path, {"lr": 0.1})
@@ -128,7 +136,11 @@ def model_zoo_arrays(classes):
         renamed[name.replace("bn1", "bn1d").replace("bn2", "bn2d") if inside_block else name] = array
     renamed["end_point.weight"] = np.zeros((classes, 512), np.float32)
     renamed["end_point.bias"] = np.zeros(classes, np.float32)
-    renamed["moments.conv1.weight"] = np.zeros((64, 3, 7, 7), np.float32)
+    renamed["layer4.0.bn1d.gamma"] = np.zeros(512, np.float32)
+    for name in ("conv1.weight", "layer1.0.bn2d.gamma", "layer4.0.conv1.weight", "end_point.bias"):
+        for state in ("moments", "accum"):
+            renamed[f"{state}.{name}"] = np.zeros(3, np.float32)
+    renamed |= {"global_step": np.zeros(1, np.int32), "learning_rate": np.zeros(90, np.float32)}
     return arrays, renamed
 
 
@@ -137,10 +149,31 @@ def test_model_zoo_checkpoint(tmp_path, caplog):
     trunk = ResNet18Trunk()
     with caplog.at_level(logging.INFO, "stpm"):
         load_teacher(trunk, save(tmp_path / "zoo.ckpt", renamed), num_class=1001)
-    assert "75 entries loaded, 3 not needed" in caplog.text
+    assert "75 entries loaded, 13 not needed" in caplog.text
     assert "warning" not in caplog.text
     for name, array in named_arrays(trunk).items():
         assert np.array_equal(array, arrays[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("layer2.2.conv1.weight", "a deeper ResNet, such as ResNet-34"),
+        ("model_t.layer2.2.bn1.gamma", "a deeper ResNet, such as ResNet-34"),
+        ("moments.layer2.2.bn1.gamma", "a deeper ResNet, such as ResNet-34"),
+        ("layer1.0.se.fc.0.weight", "another network"),
+        ("layer1.0.conv3.weight", "another network"),
+        ("neck.conv.weight", "another network"),
+    ],
+)
+def test_teacher_of_another_network(tmp_path, name, words):
+    arrays = named_arrays(ResNet18Trunk())
+    if name.startswith("model_t."):
+        arrays = {f"model_t.{own}": array for own, array in arrays.items()}
+    path = save(tmp_path / "bad.ckpt", arrays | {name: np.zeros(64, np.float32)})
+    expected = rf"bad\.ckpt: holds {re.escape(name.removeprefix('model_t.'))}, which no ResNet-18 has: .*{words}"
+    with pytest.raises(InputError, match=expected):
+        load_teacher(ResNet18Trunk(), path)
 
 
 def test_another_number_of_classes_is_a_warning(tmp_path, caplog):
