@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,22 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _decode(path: Path, mode: str) -> Image.Image:
     """Decode a picture, turned upright, as "RGB" or "L"."""
     with _opened(path) as image:
+        if image.format == "PNG":
+            _check_png(path.read_bytes())
         return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
+
+
+def _check_png(content: bytes) -> None:
+    """Check the checksums of a PNG's parts; PIL leaves out those of its pixels."""
+    start = 8  # behind the signature
+    while start < len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4])
+        if zlib.crc32(memoryview(content)[start + 4 : end]) != int.from_bytes(content[end : end + 4]):
+            raise ValueError(f"damaged: wrong checksum in the part at byte {start}")
+        if content[start + 4 : start + 8] == b"IEND":
+            return
+        start = end + 4
+    raise ValueError("truncated: its end is missing")
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -56,6 +56,11 @@ def cut(path):
     return damage
 
 
+def shorten(path, size):
+    """This many bytes are missing at the end of the file."""
+    return lambda place: put(path, (place / path).read_bytes()[:-size])(place)
+
+
 def flip(path):
     """One bit in the middle of the file is another."""
 

@@ -47,6 +47,7 @@ from tests.damage import (
     read_only,
     remove,
     replace,
+    shorten,
 )
 from tests.test_scripts import run_script
 
@@ -163,6 +164,7 @@ FILES = [
     ("image", "truncated", "preprocess", cut(IMAGE), "hole/000.png: not a readable image"),
     ("image", "truncated", "train", cut(f"{TRAIN}/003.png"), "good/003.png: not a readable image"),
     ("image", "one bit flipped", "preprocess", flip(IMAGE), "hole/000.png: not a readable image"),
+    ("image", "its end missing", "preprocess", shorten(IMAGE, 12), "hole/000.png: not a readable image: truncated"),
     ("image", "text", "postprocess", put(MASK, "x"), "hole/000_mask.png: not a readable image"),
     ("image", "PostScript", "preprocess", put(IMAGE, "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
      "not a readable"),

@@ -1,5 +1,6 @@
 """Pictures of every kind are read right, and prepared as torchvision's users would."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -61,6 +62,22 @@ def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"whole\.png: Image size"):
         load(tmp_path / "whole.png", 64)
+
+
+def test_every_changed_bit_at_the_end_of_a_png_is_found(tmp_path):
+    """PIL stops at the last row, before the checksum of the stream, and does not look at those of the chunks."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8)
+    whole = cv2.imencode(".png", pixels)[1].tobytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(whole)
+    load_image(path, 48)
+    for place in range(len(whole) - 64, len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(InputError, match=r"a\.png: not a readable image"):
+                load_image(path, 48)
+    path.write_bytes(whole + b"appended by a phone")
+    load_image(path, 48)
 
 
 def test_the_picture_of_a_line_scan_camera_is_no_bomb(tmp_path, recwarn):
