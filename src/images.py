@@ -1,6 +1,7 @@
 """A picture file -> RGB array -> network input; a mask file -> grey array -> binary mask. No mindspore here."""
 
 import contextlib
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.utils import InputError, check_not_endless
+from src.utils import LOGGER, InputError, check_not_endless
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # whatever a file is called: PIL would hand PostScript to another program
+_DARK = 16  # what the 12 bits of many a camera reach of 255, where 16 are expected
+_FIRST_DARK = threading.Lock()  # whoever takes it warns, for the process
 # ImageNet statistics of torchvision's pretrained models, RGB.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -55,7 +58,37 @@ def _decode(path: Path, mode: str) -> Image.Image:
     with _opened(path) as image:
         if image.format == "PNG":
             _check_png(path.read_bytes())
-        return _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
+        if image.format == "TIFF":
+            _check_samples(image)
+        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's picture, with previews
+        if pages > 1:
+            raise ValueError(f"holds {pages} pages or frames; expected one, or each in a file of its own")
+        is_deep = ";16" in str(image.tile)
+        decoded = _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
+    if is_deep:
+        _warn_of_darkness(decoded, path)
+    return decoded
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Check that the pixels of a TIFF are such as PIL reads right."""
+    bits, kind = max(image.tag_v2.get(258, (1,))), max(image.tag_v2.get(339, (1,)))  # BitsPerSample, SampleFormat
+    if kind != 1 or bits not in (1, 2, 4, 8, 16):
+        name = {1: "whole", 2: "signed", 3: "floating-point"}.get(kind, "undefined")
+        raise ValueError(f"its pixels are {name} numbers of {bits} bits; expected unsigned ones of 8 or 16 bits")
+
+
+def _warn_of_darkness(decoded: Image.Image, path: Path) -> None:
+    """Warn, once, of a picture of 16 bits that uses 12: to scale each by its own values would make them differ."""
+    extrema = decoded.getextrema()
+    brightest = extrema[1] if decoded.mode == "L" else max(high for _, high in extrema)
+    if brightest <= _DARK and _FIRST_DARK.acquire(blocking=False):
+        LOGGER.warning(
+            "warning: %s: uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: %d of 255); "
+            "if the camera gives no more, scale all pictures alike (12 bits: times 16); said once, of the first such",
+            path,
+            brightest,
+        )
 
 
 def _check_png(content: bytes) -> None:
@@ -74,9 +107,7 @@ def _check_png(content: bytes) -> None:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale a 16-bit grey picture to 8 bits; PIL's own conversion would clip it."""
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of unknown range; expected 8 or 16 bits")
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
     return image
 
 

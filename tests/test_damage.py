@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import export
 import postprocess
@@ -171,6 +172,11 @@ FILES = [
     ("image", "GIF", "preprocess", picture(IMAGE, GREY, format="GIF"), "hole/000.png: not a readable image"),
     ("image", "NaN inside", "preprocess", picture(IMAGE, np.full((9, 9), np.nan, np.float32), format="TIFF"),
      "hole/000.png: not a readable image: its pixels are floating-point numbers"),
+    ("image", "32-bit", "preprocess", picture(IMAGE, GREY.astype(np.int32), format="TIFF"),
+     "hole/000.png: not a readable image: its pixels are signed numbers of 32 bits; expected unsigned ones of 8 or 16"),
+    ("image", "of two pages", "train",
+     picture(f"{TRAIN}/003.png", GREY, format="TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
+     "good/003.png: not a readable image: holds 2 pages or frames; expected one"),
     ("image", "30,000 x 30,000", "preprocess", put(IMAGE, HUGE), "hole/000.png: Image size (900000000 pixels) exceeds"),
     ("image", "permission denied", "preprocess", deny(IMAGE), "hole/000.png: cannot be read: Permission denied"),
     ("image", "permission denied", "train", deny(f"{TRAIN}/003.png"), "good/003.png: not a readable image: [Errno 13]"),

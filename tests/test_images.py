@@ -1,11 +1,15 @@
 """Pictures of every kind are read right, and prepared as torchvision's users would."""
 
+import struct
+import threading
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from src import images
 from src.images import MASK_RULES, binary_mask, load_image, load_mask, to_network_input
 from src.utils import InputError
 
@@ -95,10 +99,10 @@ def test_mask_rules():
 
 
 def test_network_input_is_torchvisions_normalisation():
-    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    expected = ((torch.from_numpy(images).float() / 255 - mean) / std).permute(0, 3, 1, 2).numpy()
-    prepared = to_network_input(images)
+    expected = ((torch.from_numpy(pictures).float() / 255 - mean) / std).permute(0, 3, 1, 2).numpy()
+    prepared = to_network_input(pictures)
     assert prepared.dtype == np.float32
     assert prepared.flags["C_CONTIGUOUS"]
     assert np.allclose(prepared, expected, atol=1e-6)
@@ -108,6 +112,59 @@ def test_colours_that_do_not_convert_are_named(tmp_path):
     Image.new("LAB", (40, 40)).save(tmp_path / "lab.tif")
     with pytest.raises(InputError, match=r"lab\.tif: not a readable image: conversion from LAB"):
         load_mask(tmp_path / "lab.tif", 64)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "words"),
+    [
+        (258, 12, "its pixels are whole numbers of 12 bits; expected unsigned ones of 8 or 16 bits"),
+        (258, 32, "its pixels are whole numbers of 32 bits"),
+        (339, 2, "its pixels are signed numbers of 16 bits"),
+    ],
+)
+def test_tiffs_of_other_numbers_are_named(tmp_path, ramp, tag, value, words):
+    path = tmp_path / "a.tif"
+    before = {258: 16, 339: 1}[tag]
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(path, tiffinfo={339: 1})
+    entry = struct.pack("<HHI", tag, 3, 1)  # a SHORT
+    old, new = entry + struct.pack("<H", before), entry + struct.pack("<H", value)
+    assert path.read_bytes().count(old) == 1
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(InputError, match=rf"a\.tif: not a readable image: {words}"):
+        load_image(path, 64)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_12_bits_in_a_file_of_16_are_warned_of_once(tmp_path, ramp, caplog, monkeypatch, suffix, colour):
+    monkeypatch.setattr(images, "_FIRST_DARK", threading.Lock())
+    deep = ramp.astype(np.uint16) * 16
+    for name, array in (("bright", deep * 2), ("dark", deep), ("darker", deep)):
+        cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), np.stack([array] * 3, -1) if colour else array)
+        load_image(tmp_path / f"{name}.{suffix}", 64)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"dark.{suffix}: uses the lowest 12 of its 16 bits at most" in caplog.text
+
+
+def test_dark_pictures_of_8_bits_are_not_warned_of(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(images, "_FIRST_DARK", threading.Lock())
+    Image.new("RGB", (40, 40), (3, 3, 3)).save(tmp_path / "a.png")
+    load_image(tmp_path / "a.png", 64)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_files_of_several_pictures_are_refused(tmp_path, kind):
+    first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
+    first.save(tmp_path / "a.png", kind, save_all=True, append_images=[second])
+    with pytest.raises(InputError, match=r"a\.png: not a readable image: holds 2 pages or frames; expected one"):
+        load_image(tmp_path / "a.png", 64)
+
+
+def test_the_picture_of_a_phone_is_read_without_its_preview(tmp_path):
+    first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    assert (load_image(tmp_path / "a.jpg", 64)[0, 0] == (254, 0, 0)).all()
 
 
 def test_damaged_directory_of_a_tiff_is_named(tmp_path):
