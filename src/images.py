@@ -60,6 +60,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
             _check_png(path.read_bytes())
         if image.format == "TIFF":
             _check_samples(image)
+            image.filename = ""  # else PIL maps uncompressed rows into memory, of wrong length where they lie
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's picture, with previews
         if pages > 1:
             raise ValueError(f"holds {pages} pages or frames; expected one, or each in a file of its own")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from src import images
 from src.images import MASK_RULES, binary_mask, load_image, load_mask, to_network_input
@@ -47,11 +47,16 @@ def test_grey_alpha_palette_and_16_bit_pictures(tmp_path, ramp):
     assert np.array_equal(load_image(tmp_path / "deep.tif", 64), np.stack([ramp] * 3, -1))
 
 
-def test_pictures_are_turned_upright(tmp_path, ramp):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("array", [np.uint8, np.uint16])
+def test_pictures_are_turned_upright(tmp_path, ramp, suffix, array):
+    """Pillow 13.0 jumbles the pixels of an uncompressed grey TIFF that lies on its side."""
+    lying = ramp[:40].astype(array) * (np.iinfo(array).max // 255)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
-    Image.fromarray(ramp).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(load_image(tmp_path / "turned.png", 64)[..., 0], np.rot90(ramp, -1))
+    exif[ExifTags.Base.Orientation] = 6  # turn by 90 degrees clockwise to show
+    Image.fromarray(lying).save(tmp_path / f"turned.{suffix}", exif=exif)
+    Image.fromarray(np.rot90(ramp[:40], -1)).save(tmp_path / "upright.png")
+    assert np.array_equal(load_image(tmp_path / f"turned.{suffix}", 64), load_image(tmp_path / "upright.png", 64))
 
 
 @pytest.mark.parametrize("load", [load_image, load_mask])
