@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from src.utils import LOGGER, InputError, check_not_endless
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # whatever a file is called: PIL would hand PostScript to another program
+_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _DARK = 16  # what the 12 bits of many a camera reach of 255, where 16 are expected
 _FIRST_DARK = threading.Lock()  # whoever takes it warns, for the process
 # ImageNet statistics of torchvision's pretrained models, RGB.
@@ -131,21 +132,37 @@ def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np
     """Read a defect's mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
 
     Args:
-        picture: what it is the mask of, and must be as large as.
+        picture: what it is the mask of, and must be as large as, turned upright. Who draws masks sees pictures
+            upright: a mask without an orientation of its own is taken to be so, which its size cannot tell where
+            the picture is square or upside down.
 
     Raises:
         InputError: the file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
     """
     mask = _decode(path, "L")
     if picture is not None:
-        with _opened(picture) as image:
-            size = image.size
-        if sorted(size) != sorted(mask.size):  # sorted: as it lies in the file, or turned upright
-            raise InputError(f"{path}: has {mask.size} pixels, and its image {picture} has {size}")
+        _check_size(path, mask.size, picture)
     brightest = mask.getextrema()[1]
     if brightest < MASK_RULES["half"]:
         raise InputError(f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect")
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def _check_size(path: Path, size: tuple[int, int], picture: Path) -> None:
+    """Check that a mask is as large as its picture, turned upright."""
+    with _opened(picture) as image:
+        expected = image.size
+        if size == expected and size[0] == size[1]:
+            return  # to ask for the orientation, PIL decodes the whole of most PNGs
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation in _LYING and image.format != "TIFF":  # PIL gives the size of a TIFF upright
+        expected = expected[::-1]
+    if size == expected:
+        return
+    problem = f"{path}: has {size} pixels, and its image {picture} has {expected}"
+    if orientation in _LYING and size == expected[::-1]:
+        problem += f" once its EXIF orientation {orientation} turns it upright; expected a mask of the upright picture"
+    raise InputError(problem)
 
 
 def binary_mask(mask: np.ndarray, rule: str = "half") -> np.ndarray:

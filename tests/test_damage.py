@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import export
 import postprocess
@@ -158,6 +158,8 @@ def check_refusal(refused, place, entry, words, *, flags=(), circumstances=None)
 HUGE = png_header(30000, 30000)
 DEEP = "[" * 100_000
 GREY = np.full((40, 48), 200, np.uint8)
+TURNED = Image.Exif()
+TURNED[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees
 
 FILES = [
     # image
@@ -195,6 +197,8 @@ FILES = [
      "000_mask.png: marks nothing: its brightest pixel is 1"),
     ("mask", "of another size", "postprocess", picture(MASK, GREY[:20]),
      "000_mask.png: has (48, 20) pixels, and its image"),
+    ("mask", "turned, its image not", "postprocess", picture(MASK, GREY, exif=TURNED),
+     f"000_mask.png: has (40, 48) pixels, and its image {IMAGE} has (48, 40)"),
     ("mask", "30,000 x 30,000", "postprocess", put(MASK, HUGE),
      "hole/000_mask.png: Image size (900000000 pixels) exceeds"),
     ("mask", "permission denied", "postprocess", deny(MASK), "hole/000_mask.png: not a readable image: [Errno 13]"),

@@ -59,6 +59,31 @@ def test_pictures_are_turned_upright(tmp_path, ramp, suffix, array):
     assert np.array_equal(load_image(tmp_path / f"turned.{suffix}", 64), load_image(tmp_path / "upright.png", 64))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_on_their_pictures(tmp_path, suffix, orientation):
+    """Upright, whether turned when saved or when read; not as the picture lies in the file."""
+    upright = np.zeros((40, 48), np.uint8)
+    upright[4:12, 8:30] = 255
+    turn_back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # to PIL's transpositions: none, or the inverse of EXIF's
+    image = Image.fromarray(upright)
+    lying = image.transpose(turn_back[orientation]) if orientation > 1 else image
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture = tmp_path / f"a.{suffix}"
+    lying.save(picture, exif=exif)
+    image.save(tmp_path / "upright.png")
+    lying.save(tmp_path / "lying.png")
+    lying.save(tmp_path / "turned.png", exif=exif)
+    shown = load_image(picture, 48)[..., 0] > 127
+    for name in ("upright.png", "turned.png"):
+        assert (binary_mask(load_mask(tmp_path / name, 48, picture=picture)) ^ shown).mean() < 0.02
+    if orientation >= 5:
+        expected = rf"lying\.png: has \(40, 48\) .* has \(48, 40\) once its EXIF orientation {orientation} turns"
+        with pytest.raises(InputError, match=expected):
+            load_mask(tmp_path / "lying.png", 48, picture=picture)
+
+
 @pytest.mark.parametrize("load", [load_image, load_mask])
 def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
