@@ -28,11 +28,15 @@ def read_results(path: Path) -> dict:
         InputError: it is missing or damaged, or a metric in it is neither a number from 0 to 1 nor null.
     """
     content = read_json(path)
-    for metric in METRICS:
-        value = content.get(metric, "nothing")
-        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-            raise InputError(f"{path}: {metric} {value!r}, expected a number from 0 to 1, or null")
+    _check_metrics({metric: content.get(metric, "nothing") for metric in METRICS}, str(path))
     return content
+
+
+def _check_metrics(found: dict, where: str) -> None:
+    for metric in METRICS:
+        value = found.get(metric)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise InputError(f"{where}: {metric} {value!r}, expected a number from 0 to 1, or null")
 
 
 def collect(results: Iterable[tuple[str, dict]]) -> dict:
@@ -140,10 +144,14 @@ def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None
         replace: what stands there to what shall.
 
     Raises:
-        InputError: the marks are not there.
+        InputError: the marks are not there, or the file is no UTF-8.
     """
     marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, begin, rest = path.read_text(encoding="utf-8").partition(marks[0])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text: {error}") from error
+    head, begin, rest = text.partition(marks[0])
     before, end, foot = rest.partition(marks[1])
     if not begin or not end:
         raise InputError(f"{path}: has no lines {marks[0]} and {marks[1]}")
@@ -174,8 +182,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Update; return the exit status."""
     results = read_json(args.results)
-    if not isinstance(results.get("categories"), dict):
-        raise InputError(f"{args.results}: expected an object 'categories', of category to metrics")
+    categories = results.get("categories")
+    if not isinstance(categories, dict) or not all(isinstance(found, dict) for found in categories.values()):
+        raise InputError(f"{args.results}: expected an object 'categories', of category to an object of metrics")
+    for name, found in categories.items():
+        _check_metrics(found, f"{args.results}: {name}")
     for path in args.readme:
         update_readme(path, results)
     return 0

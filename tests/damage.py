@@ -28,6 +28,10 @@ def put(path, content):
     return damage
 
 
+def both(first, second):
+    return lambda place: (first(place), second(place))
+
+
 def remove(path):
     def damage(place):
         target = place / path

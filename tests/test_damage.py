@@ -30,6 +30,7 @@ from src.utils import write_json
 from tests.conftest import make_tree
 from tests.damage import (
     another_user,
+    both,
     contents,
     copy,
     cut,
@@ -396,6 +397,16 @@ FILES = [
      "image_auroc 2, expected a number from"),
     ("results.json", "a decision a text", "report --index", edit(RESULTS, decision="x"), "decision 'x' is damaged"),
     ("results.json", "without categories", "results_table", lambda place: None, "expected an object 'categories'"),
+    ("results.json", "categories of numbers", "results_table", put(RESULTS, '{"categories": {"bottle": 3}}'),
+     "results.json: expected an object 'categories', of category to an object of metrics"),
+    ("results.json", "a category's metric a text", "results_table",
+     put(RESULTS, '{"categories": {"bottle": {"pixel_auroc": "x"}}}'),
+     "results.json: bottle: pixel_auroc 'x', expected a number from 0 to 1"),
+    ("results.json", "a category's metric in per cent", "results_table",
+     put(RESULTS, '{"categories": {"bottle": {"pro": 98.8}}}'),
+     "results.json: bottle: pro 98.8, expected a number from 0 to 1"),
+    ("README", "no text", "results_table", both(put(RESULTS, '{"categories": {}}'), put("README.md", b"\xff\xfe")),
+     "README.md: is not UTF-8 text: "),
     ("README", "missing", "results_table", put(RESULTS, '{"categories": {}}'), "README.md: No such file or directory"),
     ("reports", "none", "report --index", remove("reports"), "reports: holds no <category>/report.html"),
 ]  # fmt: skip
