@@ -21,6 +21,7 @@ import test as evaluate
 import train
 from src import predict, pth2ckpt
 from src.manifest import read_manifest
+from src.utils import run_entry_point
 from tests.conftest import ROOT, make_tree, run_python, train_arguments
 from tests.damage import contents, float_map, put
 from tests.test_scripts import run_script
@@ -260,3 +261,19 @@ def test_scripts_hand_names_on_as_they_are(script, name, stub, tmp_path):
     for given in (real[word] for word in expected):
         assert f"\n{given}\n" in calls or f"\n{here / given}\n" in calls, calls
     assert not list(tmp_path.rglob("x"))
+
+
+def test_closed_streams_take_nothing_away(tmp_path, monkeypatch):
+    """A program may be started without stdout and stderr; Python then has None for them."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    def main(args):
+        print("said", file=sys.stderr)
+        (tmp_path / "done").touch()
+        return 0
+
+    assert run_entry_point(main, None) == 0
+    assert (tmp_path / "done").exists()
+    sys.stdout.close()
+    sys.stderr.close()
