@@ -8,7 +8,9 @@ Writes to --out_dir: scores.csv (a line per image), regions.csv (a line per regi
 import argparse
 import contextlib
 import csv
+import hashlib
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -35,6 +37,7 @@ FLAG_NAMES = (
     "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
 _SCORE_FIELDS = ("file", "score", "verdict", "regions", "error")
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added to it, and while it is written
 _REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
 
 
@@ -169,13 +172,21 @@ class PredictionFiles:
         self._is_first = False
 
 
+def picture_name(name: str) -> str:
+    """Return what the picture of a file of this name is called; a long name ends in its SHA-256's beginning."""
+    encoded = os.fsencode(name)
+    if len(encoded) > _LONGEST_NAME:
+        name = f"{encoded[:_LONGEST_NAME].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
+    return f"{name}.png"
+
+
 def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None:
     """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
     image, one = prediction.picture.image, prediction.anomaly_map
     panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
     name = prediction.picture.path.name
     caption = f"{name}   {prediction.verdict}, score {prediction.score / threshold:.2f} of the threshold"
-    save_panels(folder / f"{name}.png", panels, caption=caption, legend=scale_legend("the threshold"))
+    save_panels(folder / picture_name(name), panels, caption=caption, legend=scale_legend("the threshold"))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -190,7 +201,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Predict; return 0, or 1 where a picture could not be read."""
+    """Predict; return 0, or 1 where a picture could not be read, or not be shown."""
     # 1. What goes in
     model = inspect_model(Path(args.ckpt_path), image_size=args.image_size, batch_size=args.eval_batch_size)
     threshold, _ = choose_threshold(args.threshold, model)
@@ -215,7 +226,7 @@ def main(args: argparse.Namespace) -> int:
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if threshold is None:
         LOGGER.warning("no verdicts: %s has no threshold (python -m src.calibrate, or --threshold)", model.path)
-    return 1 if counts["unreadable"] else 0
+    return 1 if counts["unreadable"] or counts.get("not shown") else 0
 
 
 def write_all(
@@ -238,12 +249,22 @@ def write_all(
             counts["images"] += 1
             if prediction.picture.error:
                 counts["unreadable"] += 1
-                print(f"error: {prediction.picture.error}", file=sys.stderr)
+                complain(prediction.picture.error)
             elif prediction.verdict:
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:
-                save_picture(pictures, prediction, threshold)
+                try:
+                    save_picture(pictures, prediction, threshold)
+                except InputError as error:
+                    counts["not shown"] = counts.get("not shown", 0) + 1
+                    complain(error)
     return counts
+
+
+def complain(error: object) -> None:
+    """Write the line of one picture's error; where stderr takes none, the scores of the others matter more."""
+    with contextlib.suppress(OSError):
+        print(f"error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Prediction on new pictures: scores, verdicts, regions, files, and what is unreadable."""
 
+import contextlib
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +84,37 @@ def test_regions_and_pictures(pictures, trained, tmp_path):
     assert {path.name for path in (tmp_path / "shown").iterdir()} == {f"{r['file']}.png" for r in content["images"]}
     with Image.open(tmp_path / "shown/b.jpg.png") as shown:
         assert shown.width > 3 * 256
+
+
+def test_no_picture_keeps_the_scores_from_being_written(pictures, trained, tmp_path, capsys, monkeypatch):
+    """Neither a name too long for another word behind it, nor a place that is taken, nor an error that nobody reads."""
+    long = ["ü" * 120 + f"{i}.jpg" for i in range(2)]
+    for name in long:
+        shutil.copy(pictures / "b.jpg", pictures / name)
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    flags = ("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", "--threshold", 1)
+    shown = tmp_path / "out/pictures"
+    assert run(*flags, "--save_sample", "True") == 1  # for broken.png
+    assert len(list(shown.iterdir())) == 6
+    assert not any("tmp" in path.name for path in shown.iterdir())
+    (pictures / "broken.png").unlink()
+    (shown / "b.jpg.png").unlink()
+    (shown / "b.jpg.png").mkdir()
+    capsys.readouterr()
+    assert run(*flags, "--save_sample", "True") == 1
+    captured = capsys.readouterr()
+    assert captured.err.strip() == f"error: {shown / 'b.jpg.png'}: cannot be written: Is a directory"
+    assert "6 images, 0 unreadable, 6 good, 0 defective, 1 not shown" in captured.out
+    assert {row["file"] for row in read(tmp_path / "out", "scores.csv")} >= {"b.jpg", *long}
+    (pictures / "broken.png").touch()
+    with open("/dev/full", "w") as full:
+        full.reconfigure(line_buffering=True)
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run(*flags) == 1
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert "broken.png" in {row["file"] for row in read(tmp_path / "out", "scores.csv")}
 
 
 def test_regions_by_hand():
