@@ -189,6 +189,18 @@ def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None
     save_panels(folder / picture_name(name), panels, caption=caption, legend=scale_legend("the threshold"))
 
 
+def warn_of_others(folder: Path, paths: list[Path]) -> None:
+    """Warn where a folder for pictures holds others than those of these files, such as an earlier run's."""
+    others = {path.name for path in folder.iterdir()} - {picture_name(path.name) for path in paths}
+    if others:
+        LOGGER.warning(
+            "warning: %s: holds %d files that are not of these images, such as %s; they stay",
+            folder,
+            len(others),
+            min(others),
+        )
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
@@ -213,6 +225,8 @@ def main(args: argparse.Namespace) -> int:
     paths = list_images(Path(args.image_path))
     folder = make_output_folder(Path(args.out_dir))
     pictures = make_output_folder(Path(args.save_sample_path or folder / "pictures")) if args.save_sample else None
+    if pictures:
+        warn_of_others(pictures, paths)
 
     # 2. Model and predictions
     anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)

@@ -117,6 +117,16 @@ def test_no_picture_keeps_the_scores_from_being_written(pictures, trained, tmp_p
     assert "broken.png" in {row["file"] for row in read(tmp_path / "out", "scores.csv")}
 
 
+def test_pictures_of_an_earlier_run_are_told_of(pictures, trained, tmp_path, caplog):
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    flags = ("--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", "--threshold", 1, "--save_sample", "True")
+    for _ in range(2):
+        assert run("--image_path", pictures / "b.jpg", *flags) == 0
+    assert "not of these images" not in caplog.text
+    assert run("--image_path", pictures / "e.tiff", *flags) == 0
+    assert "pictures: holds 1 files that are not of these images, such as b.jpg.png; they stay" in caplog.text
+
+
 def test_regions_by_hand():
     one = np.zeros((64, 64), np.float32)
     one[10:12, 20:24] = 2.0
