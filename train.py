@@ -33,6 +33,7 @@ from src.utils import (
     RANDOM_TEACHER,
     InputError,
     check_checkpoint_file,
+    file_sha256,
     lock_folder,
     make_output_folder,
     run_entry_point,
@@ -166,8 +167,9 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
 
     image_size = run.config["image_size"]
     anomaly_map = AnomalyMaps(run.stpm, image_size=image_size)
+    sha256 = file_sha256(run.checkpoint_path)
     scores = score_good(anomaly_map, held_out, image_size=image_size, batch_size=batch_size)
-    store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr)
+    store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr, sha256=sha256)
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  # noqa: F821

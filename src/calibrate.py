@@ -30,18 +30,24 @@ def score_good(anomaly_map: MapFunction, samples: list[Sample], *, image_size: i
 
 
 def store_threshold(
-    model_path: Path, scores: np.ndarray, samples: list[Sample], *, target_fpr: float
+    model_path: Path, scores: np.ndarray, samples: list[Sample], *, target_fpr: float, sha256: str
 ) -> Calibration | None:
-    """Set the threshold by the scores of good images and write it beside the model; None where it cannot be set."""
+    """Set the threshold by the scores of good images and write it beside the model; None where it cannot be set.
+
+    Args:
+        sha256: of the model's file that computed the scores.
+
+    Raises:
+        InputError: it cannot be written, or the file is another one by now.
+    """
     try:
         calibration = calibrate(scores, target_fpr=target_fpr)
     except ValueError as error:
         LOGGER.warning("warning: no threshold for %s: %s", model_path, error)
         return None
     names = [sample.path.name for sample in samples]
-    record_calibration(
-        model_path, calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
-    )
+    about = calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
+    record_calibration(model_path, about, sha256=sha256)
     low, high = calibration.fpr_interval
     LOGGER.info(
         "threshold %.6g (%s of %d good images, target false positive rate %g; the true one lies in %.4f to %.4f)",
@@ -78,7 +84,8 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"{args.image_path}: holds {len(samples)} image, expected at least {MIN_IMAGES}")
     anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)
     scores = score_good(anomaly_map, samples, image_size=model.image_size, batch_size=model.batch_size)
-    return 0 if store_threshold(model.path, scores, samples, target_fpr=args.target_fpr) else 1
+    stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)
+    return 0 if stored else 1
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ class ModelFile:
         sidecar: content of the JSON beside it; None for a checkpoint without one.
         image_size: side of its input images, pixels.
         batch_size: images per call.
+        sha256: of the file; None for a checkpoint without sidecar.
     """
 
     path: Path
     sidecar: dict | None
     image_size: int
     batch_size: int
+    sha256: str | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -56,15 +58,14 @@ def inspect_model(
             raise InputError(f"{path}: AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx")
         check_checkpoint_file(path)
         sidecar = read_sidecar(path, category=category)
-        if sidecar:
-            check_checkpoint(path, sidecar)
-        elif not image_size:
+        sha256 = check_checkpoint(path, sidecar) if sidecar else None
+        if not sidecar and not image_size:
             LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
         trained = sidecar["image_size"] if sidecar else None
         if image_size and trained and image_size != trained:
             LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
         size = image_size or trained or DEFAULT_IMAGE_SIZE
-        return ModelFile(path, sidecar, size, batch_size or DEFAULT_EVAL_BATCH_SIZE)
+        return ModelFile(path, sidecar, size, batch_size or DEFAULT_EVAL_BATCH_SIZE, sha256)
 
     check_file(path, path.suffix[1:].upper())
     sidecar, facts = read_export(path, category=category)
@@ -74,7 +75,7 @@ def inspect_model(
     ):
         if given and given != fixed:
             raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
-    return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"])
+    return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"], facts["sha256"])
 
 
 def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:

@@ -92,38 +92,44 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_checkpoint(path: Path, sidecar: dict) -> None:
-    """Check that a checkpoint is the one that its sidecar was written with, where that is known.
+def check_checkpoint(path: Path, sidecar: dict) -> str:
+    """Check that a checkpoint is the one that its sidecar was written with, where that is known; return its SHA-256.
 
     Or the one of the epoch before: a training may have been killed just before it was replaced.
 
     Raises:
         InputError: it is not.
     """
+    sha256 = file_sha256(path)
     written = sidecar.get("checkpoint")
     if written is None:
-        return
+        return sha256
     known = (written.get("sha256"), written.get("replaces")) if isinstance(written, dict) else ()
-    if file_sha256(path) not in known:
+    if sha256 not in known:
         raise InputError(
             f"{path}: is damaged, or is not the checkpoint that {sidecar_path(path).name} describes; "
             "keep the two together, or train it again (--resume)"
         )
+    return sha256
 
 
-def record_calibration(model_path: Path, calibration: dict) -> None:
+def record_calibration(model_path: Path, calibration: dict, *, sha256: str) -> None:
     """Write a threshold into the sidecar of a model.
 
     Args:
         calibration: ``Calibration.to_json()`` and the names of the images behind it.
+        sha256: of the model's file that computed their scores.
 
     Raises:
-        InputError: there is no readable sidecar.
+        InputError: there is no readable sidecar, or the file is another one by now.
     """
     path = sidecar_path(model_path)
     content = read_json(path)
-    if isinstance(content.get("checkpoint"), dict):
-        content["checkpoint"].pop("replaces", None)  # the threshold is this one's alone
+    written = describe_file(model_path)
+    if written["sha256"] != sha256:
+        raise InputError(f"{model_path}: was replaced while its threshold was measured; calibrate it again")
+    if model_path.suffix == ".ckpt":
+        content["checkpoint"] = written  # the threshold is this one's alone, whatever was to replace it
     write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
 
 

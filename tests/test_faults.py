@@ -89,9 +89,20 @@ def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
     later = {"file": path.name, "sha256": "0" * 64, "replaces": file_sha256(path)}
     write_json(tmp_path / "widget_last.json", about | {"checkpoint": later})
     assert inspect_model(path).image_size == 64
-    record_calibration(path, {"threshold": 0.5})
-    with pytest.raises(InputError, match=r"is not the checkpoint that widget_last\.json describes"):
-        inspect_model(path)
+    record_calibration(path, {"threshold": 0.5}, sha256=file_sha256(path))  # of this one alone
+    assert inspect_model(path).threshold == 0.5
+    assert read_json(tmp_path / "widget_last.json")["checkpoint"] == {"file": path.name, "sha256": file_sha256(path)}
+
+
+def test_a_model_that_is_replaced_while_it_is_calibrated_keeps_its_own_threshold(trained, tmp_path):
+    shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "widget_last.ckpt"
+    before, seen = read_json(tmp_path / "widget_last.json"), inspect_model(path).sha256
+    path.chmod(0o644)
+    path.write_bytes(b"weights of a later training")
+    with pytest.raises(InputError, match=r"widget_last\.ckpt: was replaced while its threshold was measured"):
+        record_calibration(path, {"threshold": 0.5}, sha256=seen)
+    assert read_json(tmp_path / "widget_last.json") == before
 
 
 @pytest.mark.parametrize(("change", "is_known"), [({}, True), ({"image_size": 96}, False)])
