@@ -28,6 +28,7 @@ from src.dataset import (
     list_test,
     list_train,
 )
+from src.sidecar import LOCK_PATIENCE, TRAINING_LOCK
 from src.utils import (
     LOGGER,
     RANDOM_TEACHER,
@@ -49,7 +50,6 @@ FLAG_NAMES = (
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
-LOCK_PATIENCE = 10.0  # seconds; a training whose sweep was killed is gone within a few
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -93,7 +93,7 @@ def main(args: Namespace) -> int:
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
-        lock_folder(folder, ".train.lock", patience=LOCK_PATIENCE)
+        lock_folder(folder, TRAINING_LOCK, patience=LOCK_PATIENCE)
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder}
     images = decode_images(samples, image_size=args.image_size, **memory)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)

@@ -10,9 +10,20 @@ import sys
 from pathlib import Path
 
 from src.images import MEAN, STD, is_image_size
-from src.utils import InputError, file_sha256, fingerprint, read_json, run_entry_point, versions, write_json
+from src.utils import (
+    InputError,
+    file_sha256,
+    fingerprint,
+    lock_folder,
+    read_json,
+    run_entry_point,
+    versions,
+    write_json,
+)
 
 FORMAT = 1
+TRAINING_LOCK = ".train.lock"  # of a folder in which a training writes checkpoints
+LOCK_PATIENCE = 10.0  # seconds; a training whose sweep was killed is gone within a few, and a JSON is soon written
 PREPROCESSING = {
     "colour": "RGB",
     "resize": "LANCZOS",
@@ -121,9 +132,10 @@ def record_calibration(model_path: Path, calibration: dict, *, sha256: str) -> N
         sha256: of the model's file that computed their scores.
 
     Raises:
-        InputError: there is no readable sidecar, or the file is another one by now.
+        InputError: there is no readable sidecar, the file is another one by now, or a training is about to replace it.
     """
     path = sidecar_path(model_path)
+    _lock(model_path)
     content = read_json(path)
     written = describe_file(model_path)
     if written["sha256"] != sha256:
@@ -131,6 +143,12 @@ def record_calibration(model_path: Path, calibration: dict, *, sha256: str) -> N
     if model_path.suffix == ".ckpt":
         content["checkpoint"] = written  # the threshold is this one's alone, whatever was to replace it
     write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
+
+
+def _lock(model_path: Path) -> None:
+    """Keep others from a model and its sidecar until this process ends: of a checkpoint, a training is one of them."""
+    name = TRAINING_LOCK if model_path.suffix == ".ckpt" else f".{model_path.stem}.lock"
+    lock_folder(model_path.parent, name, patience=LOCK_PATIENCE)
 
 
 def record_export(model_path: Path, written: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
@@ -144,6 +162,7 @@ def record_export(model_path: Path, written: Path, content: dict, *, checkpoint:
     """
     path = sidecar_path(model_path)
     exports = {}
+    _lock(model_path)
     if path.exists():
         before = read_json(path)
         if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:

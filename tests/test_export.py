@@ -2,18 +2,21 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import export as export_entry
 import test as test_entry
-from src import exporter, model_file
+from src import exporter, model_file, sidecar
 from src.images import to_network_input
 from src.sidecar import read_export
 from src.stpm import AnomalyMaps, load_stpm
 from src.utils import InputError
-from tests.conftest import run_python
+from tests.conftest import ROOT, run_python
+from tests.damage import contents
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -27,7 +30,7 @@ def scores(folder):
 
 
 def test_both_formats_are_described_by_one_file(exported, trained):
-    assert {path.name for path in exported.iterdir()} == {"widget.mindir", "widget.onnx", "widget.json"}
+    assert {path.name for path in exported.iterdir()} == {"widget.mindir", "widget.onnx", "widget.json", ".widget.lock"}
     content, facts = read_export(exported / "widget.mindir", category="widget")
     assert facts["batch_size"] == 4
     assert facts["inputs"] == [{"name": "images", "shape": [4, 3, 64, 64], "dtype": "float32"}]
@@ -212,3 +215,40 @@ def test_export_of_another_checkpoint_forgets_the_first(copied, checkpoint, tmp_
     assert content["config_hash"] is None  # nothing stood beside the checkpoint
     with pytest.raises(InputError, match=r"does not describe widget\.onnx"):
         read_export(copied / "widget.onnx", category="widget")
+
+
+def test_exports_at_the_same_time_are_all_described(tmp_path):
+    """Eight processes, each with a format of its own, of one checkpoint."""
+    code = (
+        "import sys, pathlib; from src.sidecar import record_export, sidecar_content\n"
+        "path = pathlib.Path(sys.argv[1]); path.write_text('model')\n"
+        "content = sidecar_content(category='widget', image_size=64, config=None)\n"
+        "sys.stdin.readline()\n"
+        "record_export(path, path, content, checkpoint={'file': 'widget.ckpt', 'sha256': '0'}, facts={'batch_size': 1})"
+    )
+    names = [f"widget.format{i}" for i in range(8)]
+    ready = {"stdin": subprocess.PIPE, "cwd": ROOT, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", code, tmp_path / name], **ready) for name in names]
+    while not all((tmp_path / name).exists() for name in names):
+        assert all(process.poll() is None for process in running)
+    for process in running:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait() for process in running] == [0] * 8
+    assert set(json.loads((tmp_path / "widget.json").read_text())["exports"]) == set(names)
+
+
+def test_what_another_process_writes_to_is_left_alone(exported, trained, tmp_path, monkeypatch):
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(sidecar, "LOCK_PATIENCE", 0.0)
+    before = contents(tmp_path)
+    for name, lock in (("widget_last.ckpt", ".train.lock"), ("widget.mindir", ".widget.lock")):
+        code = f"import pathlib, src.utils; src.utils.lock_folder(pathlib.Path({str(tmp_path)!r}), {lock!r})"
+        command = [sys.executable, "-c", code + "; print('held', flush=True); input()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+            assert holder.stdout.readline() == b"held\n"
+            model = model_file.inspect_model(tmp_path / name)
+            with pytest.raises(InputError, match=f"is in use by process {holder.pid} on "):
+                sidecar.record_calibration(model.path, {"threshold": 0.5}, sha256=model.sha256)
+    assert contents(tmp_path) == before

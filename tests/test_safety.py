@@ -169,7 +169,7 @@ def test_export_takes_any_text_as_name(trained, tmp_path, file_format):
     (tmp_path / f"{category}.json").write_text(json.dumps(about | {"category": category}))
     flags = ("--category", category, "--out_dir", tmp_path / "a b", "--file_format", file_format)
     assert run(export, "--ckpt_file", tmp_path / f"{category}.ckpt", *flags) == 0
-    names = {f"{category}.{file_format.lower()}", f"{category}.json"}
+    names = {f"{category}.{file_format.lower()}", f"{category}.json", f".{category}.lock"}
     assert {path.name for path in (tmp_path / "a b").iterdir()} == names
 
 
