@@ -7,10 +7,12 @@ import argparse
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 from src.images import MEAN, STD, is_image_size
 from src.utils import (
+    LOGGER,
     InputError,
     file_sha256,
     fingerprint,
@@ -87,9 +89,7 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     for name in ("threshold", "config_hash"):
         if name not in content:
             raise InputError(f"{path}: is damaged: {name} is missing")
-    threshold = content["threshold"]
-    if threshold is not None and not (_is_number(threshold) and 0 < threshold < math.inf):
-        raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
+    _check_threshold(path, content["threshold"])
     if not isinstance(content["config_hash"], str | None):
         raise InputError(f"{path}: config_hash {content['config_hash']!r}, expected null or a string")
     if category is not None and content.get("category") != category:
@@ -99,8 +99,10 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     return content
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check_threshold(path: Path, threshold: object) -> None:
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and 0 < threshold < math.inf):
+        raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
 
 
 def check_checkpoint(path: Path, sidecar: dict) -> str:
@@ -142,6 +144,7 @@ def record_calibration(model_path: Path, calibration: dict, *, sha256: str) -> N
         raise InputError(f"{model_path}: was replaced while its threshold was measured; calibrate it again")
     if model_path.suffix == ".ckpt":
         content["checkpoint"] = written  # the threshold is this one's alone, whatever was to replace it
+    calibration = calibration | {"set_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
 
 
@@ -153,6 +156,8 @@ def _lock(model_path: Path) -> None:
 
 def record_export(model_path: Path, written: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
     """Write the sidecar of an exported model, keeping what it says of the same checkpoint's other formats.
+
+    So is a threshold that was set on one of them later than the checkpoint's: their maps are the same.
 
     Args:
         written: where the model is until it gets its name.
@@ -167,8 +172,29 @@ def record_export(model_path: Path, written: Path, content: dict, *, checkpoint:
         before = read_json(path)
         if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:
             exports = _exports(path, before)
+            content = content | _later_calibration(path, before, content)
     exports[model_path.name] = {"sha256": file_sha256(written)} | facts
     write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
+
+
+def _later_calibration(path: Path, before: dict, content: dict) -> dict:
+    """Return threshold and calibration of an exported model where they were set after the checkpoint's, else nothing.
+
+    Args:
+        before: content of the exported model's sidecar.
+        content: the checkpoint's.
+    """
+    threshold = before.get("threshold")
+    _check_threshold(path, threshold)
+    if threshold is None or (content["threshold"] is not None and _set_at(before) <= _set_at(content)):
+        return {}
+    LOGGER.info("threshold %.6g: kept, since it was set on the exported model, after the checkpoint's", threshold)
+    return {"threshold": threshold, "calibration": before.get("calibration")}
+
+
+def _set_at(content: dict) -> str:
+    calibration = content.get("calibration")
+    return str(calibration.get("set_at", "")) if isinstance(calibration, dict) else ""
 
 
 def _exports(path: Path, content: dict) -> dict[str, dict]:

@@ -140,6 +140,7 @@ def test_held_out_images_give_the_model_a_threshold(random_backbone, tmp_path):
     assert list(again["calibration"]["scores"]) == ["0.png", "1.png", "2.png", "3.png"]
     assert again["threshold"] != sidecar["threshold"]
     assert again["config_hash"] == sidecar["config_hash"]
+    assert again["calibration"]["set_at"] >= calibration["set_at"] > "2026"
 
 
 def test_without_held_out_images_there_is_no_verdict(trained, session_tree, tmp_path):

@@ -252,3 +252,42 @@ def test_what_another_process_writes_to_is_left_alone(exported, trained, tmp_pat
             with pytest.raises(InputError, match=f"is in use by process {holder.pid} on "):
                 sidecar.record_calibration(model.path, {"threshold": 0.5}, sha256=model.sha256)
     assert contents(tmp_path) == before
+
+
+def test_the_later_threshold_stays(tmp_path, caplog):
+    """A model is exported, calibrated, exported to another format; then its checkpoint is calibrated, and so on."""
+    caplog.set_level("INFO")
+
+    def calibration(threshold, minute):
+        return {
+            "threshold": threshold,
+            "calibration": {"threshold": threshold, "set_at": f"2026-01-01T00:{minute}:00Z"},
+        }
+
+    def export(suffix, threshold=None, minute=None, *, sha256="0"):
+        path = tmp_path / f"widget.{suffix}"
+        path.write_text("model")
+        about = sidecar.sidecar_content(category="widget", image_size=64, config=None)
+        about |= calibration(threshold, minute) if threshold else {}
+        checkpoint = {"file": "widget.ckpt", "sha256": sha256}
+        sidecar.record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": 1})
+        return read_export(path, category="widget")[0]["threshold"]
+
+    def calibrate_exported(threshold, minute):
+        edit(tmp_path / "widget.json", **calibration(threshold, minute))
+
+    assert export("mindir") is None
+    calibrate_exported(0.5, "01")
+    assert export("onnx") == 0.5  # the checkpoint has none
+    assert "threshold 0.5: kept, since it was set on the exported model" in caplog.text
+    assert export("onnx", 0.6, "02") == 0.6
+    assert export("mindir", 0.6, "02") == 0.6
+    calibrate_exported(0.7, "03")
+    assert export("mindir", 0.6, "02") == 0.7
+    assert json.loads((tmp_path / "widget.json").read_text())["calibration"]["set_at"] == "2026-01-01T00:03:00Z"
+    assert export("onnx", 0.8, "04") == 0.8
+    calibrate_exported(0.9, "05")
+    assert export("mindir", 0.8, "04", sha256="1") == 0.8  # another checkpoint
+    edit(tmp_path / "widget.json", threshold="0.9")
+    with pytest.raises(InputError, match=r"widget.json: threshold '0.9', expected null or a number above 0"):
+        export("mindir", sha256="1")
