@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.config import build_parser
 from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
-from src.sidecar import describe_file, record_export, sidecar_content
+from src.sidecar import at_image_size, describe_file, record_export, sidecar_content
 from src.utils import (
     LOGGER,
     InputError,
@@ -56,6 +56,7 @@ def main(args: Namespace) -> int:
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
     about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
+    about = at_image_size(about, size)
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
         reference = AnomalyMaps(stpm, image_size=size)
@@ -63,7 +64,7 @@ def main(args: Namespace) -> int:
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
                   "largest_relative_difference": difference}  # fmt: skip
         origin = describe_file(checkpoint.path)
-        record_export(path, temporary, about | {"image_size": size}, checkpoint=origin, facts=facts)
+        record_export(path, temporary, about, checkpoint=origin, facts=facts)
     LOGGER.info("exported: %s", path)
     return 0
 

@@ -78,6 +78,11 @@ def main(args: argparse.Namespace) -> int:
     )
     if model.sidecar is None:
         raise InputError(f"{model.path.with_suffix('.json')}: is missing; the threshold is kept in it")
+    if model.image_size != model.sidecar["image_size"]:
+        raise InputError(
+            f"--image_size {model.image_size}: {model.path} has its threshold at {model.sidecar['image_size']} pixels; "
+            "leave the flag out, or export it at that size and calibrate the exported model"
+        )
     make_output_folder(model.path.parent)  # for the threshold
     samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
     if len(samples) < MIN_IMAGES:

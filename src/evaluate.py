@@ -135,7 +135,10 @@ def summary(results: dict) -> str:
             f"{counts['false_positives']} of {results['images']['good']} good ones called defective"
         )
     else:
-        lines.append("no threshold, no verdicts: the model is not calibrated (--val_split, python -m src.calibrate)")
+        lines.append(
+            f"no threshold, no verdicts: the model is not calibrated for {results['image_size']} pixels "
+            "(--val_split, python -m src.calibrate)"
+        )
     return "\n".join(lines)
 
 

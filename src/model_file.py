@@ -82,7 +82,16 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
     """Return the threshold in use and where it comes from: the flag, else the model's own, else none."""
     if flag is not None:
         return flag, "--threshold"
-    return (model.threshold if model else None), "the model, set by good images"
+    threshold = model.threshold if model else None
+    if threshold is not None and model.image_size != model.sidecar["image_size"]:
+        LOGGER.warning(
+            "warning: no verdicts: the threshold of %s was set at %d pixels, not %d (--threshold sets another)",
+            model.path,
+            model.sidecar["image_size"],
+            model.image_size,
+        )
+        threshold = None
+    return threshold, "the model, set by good images"
 
 
 def load_map_function(

@@ -56,6 +56,19 @@ def sidecar_content(*, category: str, image_size: int, config: dict | None) -> d
     }
 
 
+def at_image_size(content: dict, image_size: int) -> dict:
+    """Return a sidecar's content for another image size, at which its threshold would mean nothing."""
+    if content["threshold"] is None or content["image_size"] == image_size:
+        return content | {"image_size": image_size}
+    LOGGER.warning(
+        "warning: --image_size %d: without a threshold, since the checkpoint's was set at %d pixels; "
+        "calibrate the exported model (python -m src.calibrate)",
+        image_size,
+        content["image_size"],
+    )
+    return content | {"image_size": image_size, "threshold": None, "calibration": None}
+
+
 def describe_file(path: Path, *, name: str | None = None) -> dict:
     """Return the name of a file, or the one that it is about to get, and its SHA-256."""
     return {"file": name or path.name, "sha256": file_sha256(path)}

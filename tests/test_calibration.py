@@ -1,6 +1,7 @@
 """The threshold: its definition, its guarantees on simulated scores, and its way through the command lines."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,12 +10,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
 
+import export as export_entry
+import postprocess
+import preprocess
 import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
+from src import predict
 from src.calibration import best_f1_threshold, calibrate, confusion, proportion_interval
 from src.dataset import hold_out, list_train
-from src.utils import InputError
+from src.manifest import read_manifest
+from src.sidecar import read_export, record_calibration
+from src.utils import InputError, file_sha256
 from tests.conftest import make_tree, run_python, save_picture, train_arguments
 
 
@@ -173,3 +180,65 @@ def test_calibration_refuses(refused, trained, tmp_path):
     assert "one: holds no image" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")
     save_picture(tmp_path / "one/0.png", np.random.default_rng(0))
     assert "holds 1 image, expected at least 2" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")
+    error = refused(calibrate_entry, *flags, "--image_path", tmp_path / "one", "--image_size", 32)
+    assert "--image_size 32: " in error
+    assert "has its threshold at 64 pixels; leave the flag out, or export it at that size" in error
+
+
+@pytest.fixture
+def calibrated(trained, tmp_path):
+    """A copy of the trained model, with a threshold that calls every image defective."""
+    folder = shutil.copytree(trained[0] / "widget", tmp_path / "calibrated")
+    path = folder / "widget_last.ckpt"
+    record_calibration(path, {"threshold": 1e-9, "scores": {}}, sha256=file_sha256(path))
+    return path
+
+
+def test_a_threshold_is_for_one_image_size(calibrated, session_tree, tmp_path, caplog, capsys):
+    warning = f"no verdicts: the threshold of {calibrated} was set at 64 pixels, not 32 (--threshold sets another)"
+
+    def evaluate(*flags):
+        caplog.clear()
+        words = ("--eval_url", session_tree, "--category", "widget", "--ckpt_path", calibrated, "--out_dir", tmp_path)
+        assert test_entry.main(test_entry.parse_args([str(word) for word in (*words, *flags)])) == 0
+        return json.loads((tmp_path / "widget/results.json").read_text())["decision"]
+
+    caplog.set_level("INFO")
+    assert evaluate()["false_positives"] == 2
+    assert evaluate("--image_size", 32) is None
+    assert warning in caplog.text
+    assert "the model is not calibrated for 32 pixels" in caplog.text
+    assert evaluate("--image_size", 32, "--threshold", 1)["threshold"] == 1
+    assert "no verdicts" not in caplog.text
+    flags = ("--image_path", session_tree / "widget/test/hole", "--ckpt_path", calibrated, "--out_dir", tmp_path / "p")
+    assert predict.main(predict.parse_args([str(word) for word in (*flags, "--image_size", 32)])) == 0
+    assert warning in caplog.text
+    assert json.loads((tmp_path / "p/predictions.json").read_text())["threshold"] is None
+    assert "defective" not in capsys.readouterr().out
+
+
+def test_maps_of_another_size_get_no_verdicts(calibrated, session_tree, tmp_path, caplog):
+    inputs, maps = tmp_path / "inputs", tmp_path / "maps"
+    data = ("--data_dir", session_tree, "--category", "widget")
+    flags = (*data, "--img_dir", inputs, "--image_size", 32)
+    assert preprocess.main(preprocess.parse_args([str(word) for word in flags])) == 0
+    maps.mkdir()
+    for name in read_manifest(inputs).names:
+        np.ones((32, 32), np.float32).tofile(maps / f"{name}_0.bin")
+    flags = (*data, "--label_dir", inputs, "--result_dir", maps, "--mindir_path", calibrated, "--out_dir", tmp_path)
+    assert postprocess.main(postprocess.parse_args([str(word) for word in flags])) == 0
+    assert "was set at 64 pixels, not 32" in caplog.text
+    assert json.loads((tmp_path / "results.json").read_text())["decision"] is None
+
+
+def test_an_export_at_another_size_has_no_threshold(calibrated, tmp_path, caplog):
+    def export(size):
+        flags = ("--ckpt_file", calibrated, "--category", "widget", "--image_size", size, "--out_dir", tmp_path)
+        assert export_entry.main(export_entry.parse_args([str(word) for word in flags])) == 0
+        content, _ = read_export(tmp_path / "widget.mindir", category="widget")
+        return content["threshold"], bool(content["calibration"])
+
+    assert export(64) == (1e-9, True)
+    assert "without a threshold" not in caplog.text
+    assert export(32) == (None, False)
+    assert "--image_size 32: without a threshold, since the checkpoint's was set at 64 pixels" in caplog.text
