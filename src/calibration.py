@@ -9,9 +9,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
+from src.utils import LARGEST
+
 # Two-sided probability of all intervals.
 CONFIDENCE = 0.95
 MIN_IMAGES = 2
+
+
+def reaches(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
+    """Tell which scores are those of defective images, as float32 numbers: so does the C++ program."""
+    return np.asarray(scores, np.float32) >= np.float32(threshold)
+
+
+def as_float32(threshold: float) -> float:
+    """Return the smallest float32 number that is not below a threshold: rounded down, it would call more defective."""
+    rounded = np.float32(threshold)
+    return float(rounded if rounded >= threshold else np.nextafter(rounded, np.float32(np.inf)))
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class Calibration:
     """A threshold and how far it can be trusted.
 
     Attributes:
-        threshold: score from which an image is defective.
+        threshold: score from which an image is defective, a float32 number as scores are.
         target_fpr: probability, asked for, that a further good image reaches it.
         method: "order statistic" or "log-normal".
         images: number of good images behind it.
@@ -70,9 +83,9 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     logarithm = logarithms.mean() + factor * logarithms.std(ddof=1)
     if not np.isfinite(logarithm):
         raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
-    if logarithm > np.log(np.finfo(np.float32).max):
+    if logarithm > np.log(LARGEST):
         raise ValueError(f"scores from {scores.min():g} to {scores.max():g} are too far apart for {count} images")
-    threshold = float(np.exp(logarithm))
+    threshold = as_float32(np.exp(logarithm))
     return Calibration(threshold, target_fpr, "log-normal", count, _normal_rate_interval(count, factor))
 
 
@@ -116,7 +129,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
         scores: (N,).
         labels: bool (N,), True for defective.
     """
-    verdicts = scores >= threshold
+    verdicts = reaches(scores, threshold)
     counts = {
         "true_positives": int((verdicts & labels).sum()),
         "false_positives": int((verdicts & ~labels).sum()),
@@ -138,7 +151,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
 
 
 def best_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Return the threshold of the highest F1 on labelled images, halfway to the next lower score.
+    """Return the threshold of the highest F1 on labelled images, halfway to the next lower score, as float32.
 
     It has seen the answers: a bound on what a threshold could do, not a threshold to use. None where no image is
     defective.
@@ -152,4 +165,4 @@ def best_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
     is_last_of_ties = np.append(ordered[:-1] > ordered[1:], True)
     best = int(np.argmax(np.where(is_last_of_ties, f1, -1)))
     below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
-    return float((ordered[best] + below) / 2)
+    return as_float32((ordered[best] + below) / 2)

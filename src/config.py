@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from src.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
-from src.utils import DEVICE_TARGETS
+from src.utils import DEVICE_TARGETS, LARGEST
 
 
 def parse_bool(text: str) -> bool:
@@ -16,7 +16,7 @@ def parse_bool(text: str) -> bool:
 
 def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float | None = None):
     # beyond these nothing is meant, and not everything below can count or compute
-    maximum = maximum or (2**31 - 1 if kind is int else 3.4e38)
+    maximum = maximum or (2**31 - 1 if kind is int else LARGEST)
 
     def parse(text: str):
         try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from src.calibration import best_f1_threshold, confusion
+from src.calibration import best_f1_threshold, confusion, reaches
 from src.dataset import GOOD, Sample
 from src.images import MASK_RULES, binary_mask, to_network_input
 from src.metrics import PixelRanking, auroc, image_scores, why_undefined
@@ -169,7 +169,7 @@ def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | No
 
 def verdict(score: float, threshold: float) -> str:
     """Return "defective" from the threshold on, else "good"."""
-    return "defective" if score >= threshold else "good"
+    return "defective" if reaches(score, threshold) else "good"
 
 
 def results_content(

@@ -79,9 +79,12 @@ def inspect_model(
 
 
 def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
-    """Return the threshold in use and where it comes from: the flag, else the model's own, else none."""
+    """Return the threshold in use and where it comes from: the flag, else the model's own, else none.
+
+    It is the nearest float32 number, which is what the C++ program makes of the same text.
+    """
     if flag is not None:
-        return flag, "--threshold"
+        return _nearest_float32(flag, "--threshold"), "--threshold"
     threshold = model.threshold if model else None
     if threshold is not None and model.image_size != model.sidecar["image_size"]:
         LOGGER.warning(
@@ -91,7 +94,16 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
             model.image_size,
         )
         threshold = None
+    if threshold is not None:
+        threshold = _nearest_float32(threshold, f"{sidecar_path(model.path)}: threshold")
     return threshold, "the model, set by good images"
+
+
+def _nearest_float32(threshold: float, name: str) -> float:
+    rounded = float(np.float32(threshold))
+    if rounded == 0:
+        raise InputError(f"{name} {threshold!r}: is no float32 number above 0, and scores are float32")
+    return rounded
 
 
 def load_map_function(

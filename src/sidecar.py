@@ -4,7 +4,6 @@ A model that was exported to several formats under one name has one such file, w
 """
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from src.images import MEAN, STD, is_image_size
 from src.utils import (
+    LARGEST,
     LOGGER,
     InputError,
     file_sha256,
@@ -114,7 +114,7 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
 
 def _check_threshold(path: Path, threshold: object) -> None:
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if threshold is not None and not (is_number and 0 < threshold < math.inf):
+    if threshold is not None and not (is_number and 0 < threshold <= LARGEST):
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
 
 

@@ -20,6 +20,7 @@ from typing import TextIO
 
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
+LARGEST = 3.4e38  # nearly the largest float32 number
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOCKS: dict[Path, TextIO] = {}  # open for as long as the process lives

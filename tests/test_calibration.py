@@ -1,5 +1,6 @@
 """The threshold: its definition, its guarantees on simulated scores, and its way through the command lines."""
 
+import ctypes
 import json
 import shutil
 
@@ -19,7 +20,10 @@ from src import calibrate as calibrate_entry
 from src import predict
 from src.calibration import best_f1_threshold, calibrate, confusion, proportion_interval
 from src.dataset import hold_out, list_train
+from src.evaluate import verdict
 from src.manifest import read_manifest
+from src.model_file import choose_threshold, inspect_model
+from src.regions import find_regions
 from src.sidecar import read_export, record_calibration
 from src.utils import InputError, file_sha256
 from tests.conftest import make_tree, run_python, save_picture, train_arguments
@@ -242,3 +246,58 @@ def test_an_export_at_another_size_has_no_threshold(calibrated, tmp_path, caplog
     assert "without a threshold" not in caplog.text
     assert export(32) == (None, False)
     assert "--image_size 32: without a threshold, since the checkpoint's was set at 64 pixels" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def strtof():
+    """What the C++ program reads numbers with."""
+    function = ctypes.CDLL(None).strtof
+    function.argtypes, function.restype = (ctypes.c_char_p, ctypes.c_void_p), ctypes.c_float
+    return lambda text: np.float32(function(text.encode(), None))
+
+
+@pytest.mark.parametrize("start", [0.7, 1e-4, 0.3, 2.5e-9, 17.0])
+def test_verdicts_are_those_of_the_cpp_program(strtof, start):
+    """At the score next to the threshold: with thresholds of both its sides, as numbers and as the printed text."""
+    middle = np.float32(start)
+    scores = np.array([np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(np.inf))])
+    labels = np.array([False, True, True])
+    for threshold in (float(start), float(middle), *np.linspace(float(scores[0]), float(scores[2]), 100)):
+        chosen, _ = choose_threshold(threshold, None)
+        assert strtof(repr(threshold)) == strtof(repr(chosen)) == chosen
+        cpp = [strtof(f"{score:.9g}") >= strtof(repr(chosen)) for score in scores.tolist()]
+        for value in (threshold, chosen):
+            assert [verdict(score, value) == "defective" for score in scores.tolist()] == cpp
+            counts = confusion(scores, labels, value)
+            assert counts["true_positives"] + counts["false_positives"] == sum(cpp)
+        whole = [bool(find_regions(np.full((4, 4), score), chosen, size=(4, 4))) for score in scores]
+        assert whole == cpp
+
+
+def test_a_threshold_is_a_float32_number_on_the_safe_side():
+    for seed in range(50):
+        scores = np.exp(np.random.default_rng(seed).normal(-7, 0.5, 6)).astype(np.float32)
+        logarithms = np.log(scores.astype(np.float64))
+        exact = np.exp(logarithms.mean() + stats.t.ppf(0.95, 5) * np.sqrt(1 + 1 / 6) * logarithms.std(ddof=1))
+        threshold = calibrate(scores, target_fpr=0.05).threshold
+        assert np.float32(threshold) == threshold >= exact
+        assert threshold == pytest.approx(exact, rel=2e-7)
+
+
+def test_a_bound_between_neighbouring_scores_tells_them_apart():
+    one = np.float32(1)
+    for low, high in ((one, np.nextafter(one, np.float32(2))), (np.nextafter(one, np.float32(0)), one)):
+        best = best_f1_threshold(np.array([low, high]), np.array([False, True]))
+        assert confusion(np.array([low, high]), np.array([False, True]), best)["precision"]["value"] == 1.0
+
+
+def test_a_threshold_that_float32_cannot_hold(calibrated):
+    with pytest.raises(InputError, match=r"--threshold 1e-60: is no float32 number above 0"):
+        choose_threshold(1e-60, None)
+    about = calibrated.with_suffix(".json")
+    about.write_text(about.read_text().replace('"threshold": 1e-09', '"threshold": 1e-60'))
+    with pytest.raises(InputError, match=r"widget_last.json: threshold 1e-60: is no float32 number"):
+        choose_threshold(None, inspect_model(calibrated))
+    about.write_text(about.read_text().replace('"threshold": 1e-60', '"threshold": 1' + "0" * 400))
+    with pytest.raises(InputError, match=r"widget_last.json: threshold 10+, expected null or a number above 0"):
+        inspect_model(calibrated)

@@ -68,7 +68,7 @@ def test_regions_and_pictures(pictures, trained, tmp_path):
     flags = ("--threshold", threshold, "--save_sample", "True", "--save_sample_path", tmp_path / "shown")
     assert run("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", *flags) == 0
     content = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert content["threshold"] == threshold
+    assert content["threshold"] == np.float32(threshold)
     assert sorted(record["verdict"] for record in content["images"]) == ["defective"] * 3 + ["good"]
     rows = read(tmp_path / "out", "regions.csv")
     regions = [{"file": record["file"]} | region for record in content["images"] for region in record["regions"]]
