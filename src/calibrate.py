@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.calibration import MIN_IMAGES, Calibration, calibrate
+from src.calibration import CONFIDENCE, MIN_IMAGES, Calibration, calibrate
 from src.config import build_parser
 from src.dataset import GOOD, Sample, decode_images, list_images
 from src.evaluate import MapFunction, predict_maps
 from src.metrics import image_scores
-from src.model_file import inspect_model, load_map_function
+from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_map_function
 from src.sidecar import record_calibration
 from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
 
@@ -50,13 +50,15 @@ def store_threshold(
     record_calibration(model_path, about, sha256=sha256)
     low, high = calibration.fpr_interval
     LOGGER.info(
-        "threshold %.6g (%s of %d good images, target false positive rate %g; the true one lies in %.4f to %.4f)",
+        "threshold %.6g (%s of %d good images, target false positive rate %g; the true one lies in %.4f to %.4f "
+        "with %.0f %% confidence)",
         calibration.threshold,
         calibration.method,
         calibration.images,
         target_fpr,
         low,
         high,
+        100 * CONFIDENCE,
     )
     return calibration
 
@@ -90,7 +92,15 @@ def main(args: argparse.Namespace) -> int:
     anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)
     scores = score_good(anomaly_map, samples, image_size=model.image_size, batch_size=model.batch_size)
     stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)
-    return 0 if stored else 1
+    if not stored:
+        return 1
+    if model.path.suffix not in EXPORTED_SUFFIXES:
+        LOGGER.info(
+            "models exported from it before keep their threshold: export again, or calibrate them themselves, such as "
+            "--ckpt_path %s.mindir",
+            model.sidecar["category"],
+        )
+    return 0
 
 
 if __name__ == "__main__":

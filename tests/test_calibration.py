@@ -113,13 +113,15 @@ def test_hold_out_is_a_partition_that_the_seed_decides(tree):
         hold_out(samples, 0.99, seed=1)
 
 
-def test_held_out_images_give_the_model_a_threshold(random_backbone, tmp_path):
+def test_held_out_images_give_the_model_a_threshold(random_backbone, tmp_path, caplog):
     """Training on 4 of 6, threshold from 2, verdicts in the evaluation; then another threshold from other images."""
     data = make_tree(tmp_path / "data")
     arguments = train_arguments(data, random_backbone, tmp_path, epoch=1)
     done = run_python("train.py", *arguments, "--val_split", 0.3, "--target_fpr", 0.1)
     assert done.returncode == 0, done.stderr
     assert "(log-normal of 2 good images, target false positive rate 0.1; the true one lies in" in done.stdout
+    assert " with 95 % confidence)" in done.stdout
+    assert "models exported" not in done.stdout
     sidecar_path = tmp_path / "widget/widget_last.json"
     sidecar = json.loads(sidecar_path.read_text())
     assert sidecar["config"]["val_split"] == 0.3
@@ -146,7 +148,10 @@ def test_held_out_images_give_the_model_a_threshold(random_backbone, tmp_path):
         save_picture(tmp_path / f"more/{i}.png", np.random.default_rng(i))
     flags = ("--ckpt_path", tmp_path / "widget/widget_last.ckpt", "--category", "widget", "--image_path")
     args = calibrate_entry.parse_args([str(word) for word in (*flags, tmp_path / "more")])
+    caplog.set_level("INFO")
     assert calibrate_entry.main(args) == 0
+    assert "models exported from it before keep their threshold: export again, or calibrate them" in caplog.text
+    assert "such as --ckpt_path widget.mindir" in caplog.text
     again = json.loads(sidecar_path.read_text())
     assert list(again["calibration"]["scores"]) == ["0.png", "1.png", "2.png", "3.png"]
     assert again["threshold"] != sidecar["threshold"]
