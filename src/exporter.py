@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from src.evaluate import MapFunction
 from src.stpm import AnomalyMap
-from src.utils import InputError
+from src.utils import InputError, removed_on_sigterm
 
 # The version of the MINDIR format that MindSpore Lite 2.0 reads. MindSpore 2.10 stamps its files 3 and reads both;
 # for the operators of this network the two do not differ.
@@ -36,7 +36,7 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
 
     network.set_train(False)
     options = {"custom_func": stamp} if file_format == "MINDIR" else {}
-    with tempfile.TemporaryDirectory(prefix="stpm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="stpm-") as folder, removed_on_sigterm(Path(folder)):
         made = Path(folder, "model").with_suffix(path.suffix)  # MindSpore refuses paths with a space or accents in them
         try:
             ms.export(network, Tensor(np.zeros(input_shape, np.float32)), file_name=str(made), file_format=file_format,

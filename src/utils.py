@@ -4,14 +4,19 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
+import glob
 import hashlib
 import json
 import logging
 import os
 import platform
+import re
+import shutil
 import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +28,7 @@ LOGGER = logging.getLogger("stpm")
 LARGEST = 3.4e38  # nearly the largest float32 number
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_HALF_WRITTEN: set[Path] = set()  # temporaries of this process
 _LOCKS: dict[Path, TextIO] = {}  # open for as long as the process lives
 _REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
 
@@ -130,20 +136,74 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        for left in (temporary, temporary.with_suffix(".tmp")):  # MindSpore writes a .ckpt under the second name first
+def removed_on_sigterm(*paths: Path) -> Iterator[None]:
+    """Have SIGTERM remove files and folders before it ends the process, as long as the block runs.
+
+    It raises nothing that would unwind the stack: MindSpore, while it compiles, answers that with pages of errors and
+    a dump. Where somebody else handles SIGTERM, nothing changes.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    is_first = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    owner = os.getpid()
+
+    def remove_and_end(number: int, _frame: object) -> None:
+        for path in list(_HALF_WRITTEN) if os.getpid() == owner else ():  # not a fork's to remove
+            shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
-                left.unlink()
+                path.unlink()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    _HALF_WRITTEN.update(paths)
+    if is_first:
+        signal.signal(signal.SIGTERM, remove_and_end)
+    try:
+        yield
+    finally:
+        if is_first:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _HALF_WRITTEN.difference_update(paths)
+
+
+@functools.cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove, once per process, what processes of this machine that were killed have left in a folder half-written."""
+    with contextlib.suppress(OSError):
+        for left in folder.glob(f".*.{glob.escape(platform.node())}-*.tmp*"):
+            pid = re.search(r"-(\d{1,9})\.tmp(\.|$)", left.name)
+            if pid and not _is_running(int(pid[1])):
+                left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure or SIGTERM."""
+    _remove_leftovers(path.parent.absolute())
+    # with the machine's name, since a number that is free here may be a process on another that shares the folder
+    temporary = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}.tmp{path.suffix}")
+    left = (temporary, temporary.with_suffix(".tmp"))  # MindSpore writes a .ckpt under the second name first
+    with removed_on_sigterm(*left):
+        try:
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            for one in left:
+                with contextlib.suppress(OSError):
+                    one.unlink()
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,7 +1,10 @@
 """A training that is killed at any moment goes on to the same weights, and what is on disk is whole at every moment."""
 
 import json
+import os
+import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -131,3 +134,80 @@ def test_same_seed_same_results(trained, session_tree, tmp_path):
         return (tmp_path / out / "widget/results.json").read_bytes()
 
     assert evaluate("first") == evaluate("second")
+
+
+def test_sigterm_leaves_nothing_half_written(trained, session_tree, tmp_path):
+    """Prediction holds three files open all the time."""
+    (tmp_path / "many").mkdir()
+    for i in range(2000):
+        (tmp_path / f"many/{i}.png").symlink_to(session_tree / "widget/test/hole/000.png")
+    out = tmp_path / "out"
+    flags = ("--image_path", tmp_path / "many", "--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--out_dir", out)
+    command = [sys.executable, "-m", "src.predict", *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list(out.glob(".predictions.*.tmp.json")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGTERM
+    assert list(out.iterdir()) == []
+
+
+def test_sigterm_during_an_export_leaves_nothing(trained, tmp_path):
+    """While MindSpore compiles: without a page of errors, and without its own folder of temporaries."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "here").mkdir()
+    flags = ("--ckpt_file", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--out_dir", tmp_path / "o")
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(
+        [sys.executable, ROOT / "export.py", *flags],
+        cwd=tmp_path / "here",
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while process.poll() is None and not list((tmp_path / "temporary").glob("stpm-*")):
+            time.sleep(0.01)
+        time.sleep(0.05)
+        process.terminate()
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGTERM
+    assert [list((tmp_path / name).iterdir()) for name in ("temporary", "here", "o")] == [[], [], []]
+
+
+def test_a_fork_that_is_ended_removes_nothing(tmp_path):
+    code = """if True:
+        import os, pathlib, signal, sys
+        from src.utils import atomic_path
+        with atomic_path(pathlib.Path(sys.argv[1])) as temporary:
+            temporary.write_text("model")
+            ready, tell = os.pipe()
+            child = os.fork()
+            if not child:
+                os.write(tell, b"x")
+                signal.pause()
+            os.read(ready, 1)
+            os.kill(child, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    """
+    done = run_python("-c", code, tmp_path / "widget.mindir")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "widget.mindir").read_text() == "model"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """Its own machine's alone: on another one that shares the folder the same number may be a living process."""
+    code = "import pathlib; from src.utils import atomic_path; a = atomic_path(pathlib.Path({!r})); t = a.__enter__()"
+    run = code.format(str(tmp_path / "widget.mindir")) + "; t.write_text('half'); import os; os.kill(os.getpid(), 9)"
+    assert run_python("-c", run).returncode == -9
+    (dead,) = tmp_path.iterdir()
+    kept = [
+        dead.with_name(dead.name.replace(f".{platform.node()}-", ".elsewhere-")),
+        tmp_path / f".widget.{platform.node()}-{os.getppid()}.tmp.json",
+        tmp_path / "mine.tmp",
+    ]
+    for path in kept:
+        path.write_text("")
+    write_json(tmp_path / "new.json", {})
+    assert set(tmp_path.iterdir()) == {*kept, tmp_path / "new.json"}
