@@ -12,9 +12,7 @@ import hashlib
 import json
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -25,9 +23,9 @@ from tqdm import tqdm
 from src.config import build_parser
 from src.dataset import list_images
 from src.evaluate import MapFunction, verdict
-from src.images import load_image_and_size, to_network_input
+from src.images import to_network_input
 from src.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
-from src.parallel import core_count
+from src.picture_stream import Picture, decode
 from src.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from src.regions import Region, find_regions
 from src.utils import LOGGER, InputError, atomic_path, make_output_folder, run_entry_point
@@ -42,16 +40,6 @@ _REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture, or the reason why it could not be decoded."""
-
-    path: Path
-    image: np.ndarray | None = None  # uint8 (S, S, 3)
-    size: tuple[int, int] = (0, 0)  # width and height of the file's picture
-    error: str = ""
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What a model says of one picture; ``regions`` need a threshold."""
 
@@ -60,25 +48,6 @@ class Prediction:
     score: float | None = None
     verdict: str | None = None
     regions: tuple[Region, ...] = ()
-
-
-def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Picture]:
-    """Yield decoded pictures in order; all cores decode, at most ``ahead`` pictures before they are asked for."""
-
-    def load(path: Path) -> Picture:
-        try:
-            return Picture(path, *load_image_and_size(path, image_size))
-        except InputError as error:
-            return Picture(path, error=str(error))
-
-    with ThreadPoolExecutor(core_count()) as pool:  # more would only get in the network's way
-        window: deque[Future[Picture]] = deque()
-        for path in paths:
-            window.append(pool.submit(load, path))
-            if len(window) > ahead:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
 
 
 def predict(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import predict
+from src import picture_stream, predict
 from src.evaluate import predict_maps
 from src.images import load_image
 from src.model_file import inspect_model, load_map_function
@@ -159,7 +159,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(pictures, monkeypatch)
     (pictures / "broken.png").unlink()
     decoded = []
     monkeypatch.setattr(
-        predict, "load_image_and_size", lambda path, size: decoded.append(1) or (np.zeros((4, 4, 3)), (4, 4))
+        picture_stream, "load_image_and_size", lambda path, size: decoded.append(1) or (np.zeros((4, 4, 3)), (4, 4))
     )
     paths = [pictures / "b.jpg"] * 100
     seen = 0

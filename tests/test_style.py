@@ -16,7 +16,7 @@ ENTRY_POINTS = ("train", "test", "export", "preprocess", "postprocess")
 # Late imports inside functions count, too.
 WITHOUT_MINDSPORE = (
     *("images", "metrics", "evaluate", "config", "sidecar", "store", "dataset_check", "manifest", "demo_data"),
-    *("calibration", "calibrate", "predict", "regions", "pictures", "report", "report_page"),
+    *("calibration", "calibrate", "predict", "regions", "pictures", "picture_stream", "report", "report_page"),
     *("sweep", "sweep_state", "sweep_task", "sweep_view", "results_table"),
     *("onednn", "parallel", "feature_distance"),
 )
