@@ -4,6 +4,7 @@ python -m src.calibrate --ckpt_path bottle_last.ckpt --category bottle --image_p
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from src.calibration import CONFIDENCE, MIN_IMAGES, Calibration, calibrate
 from src.config import build_parser
-from src.dataset import GOOD, Sample, decode_images, list_images
+from src.dataset import GOOD, Sample, list_images
 from src.evaluate import MapFunction, predict_maps
 from src.metrics import image_scores
 from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_map_function
+from src.picture_stream import decode
 from src.sidecar import record_calibration
 from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
 
@@ -24,9 +26,20 @@ FLAG_NAMES = (
 
 
 def score_good(anomaly_map: MapFunction, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
-    """Return the anomaly scores of good images: float32 (N,)."""
-    images = decode_images(samples, image_size=image_size)
-    return image_scores(predict_maps(anomaly_map, images, batch_size=batch_size))
+    """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
+
+    Raises:
+        InputError: a picture is unreadable; the message names it.
+    """
+    pictures = decode((sample.path for sample in samples), image_size=image_size, ahead=2 * batch_size)
+    scores = []
+    while batch := list(itertools.islice(pictures, batch_size)):
+        for picture in batch:
+            if picture.error:
+                raise InputError(picture.error)
+        images = np.stack([picture.image for picture in batch])
+        scores.append(image_scores(predict_maps(anomaly_map, images, batch_size=batch_size)))
+    return np.concatenate(scores)
 
 
 def store_threshold(

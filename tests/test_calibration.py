@@ -3,6 +3,7 @@
 import ctypes
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ import preprocess
 import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
-from src import predict
+from src import picture_stream, predict
 from src.calibration import best_f1_threshold, calibrate, confusion, proportion_interval
-from src.dataset import hold_out, list_train
+from src.dataset import Sample, hold_out, list_train
 from src.evaluate import verdict
 from src.manifest import read_manifest
 from src.model_file import choose_threshold, inspect_model
@@ -27,6 +28,7 @@ from src.regions import find_regions
 from src.sidecar import read_export, record_calibration
 from src.utils import InputError, file_sha256
 from tests.conftest import make_tree, run_python, save_picture, train_arguments
+from tests.damage import contents
 
 
 def true_rates(count, draws, target_fpr=0.01):
@@ -306,3 +308,33 @@ def test_a_threshold_that_float32_cannot_hold(calibrated):
     about.write_text(about.read_text().replace('"threshold": 1e-60', '"threshold": 1' + "0" * 400))
     with pytest.raises(InputError, match=r"widget_last.json: threshold 10+, expected null or a number above 0"):
         inspect_model(calibrated)
+
+
+def test_good_images_are_decoded_as_they_are_scored(monkeypatch):
+    """At most two batches ahead of the one in work; the last batch is smaller."""
+    decoded, scored = [], []
+
+    def load(path, size):
+        decoded.append(path)
+        return np.full((4, 4, 3), int(path.name), np.uint8), (4, 4)
+
+    def anomaly_map(images):
+        scored.extend(images[:, 0, 0, 0])
+        assert len(decoded) <= len(scored) + 2 * 2 + 1
+        return images[:, :1]
+
+    monkeypatch.setattr(picture_stream, "load_image_and_size", load)
+    samples = [Sample(Path(str(i)), "good") for i in range(101)]
+    scores = calibrate_entry.score_good(anomaly_map, samples, image_size=4, batch_size=2)
+    assert scores.shape == (101,)
+    assert (np.diff(scores) > 0).all()
+
+
+def test_a_picture_that_is_no_good_ends_the_calibration(refused, calibrated, tmp_path):
+    for i in range(12):
+        save_picture(tmp_path / f"more/{i:02}.png", np.random.default_rng(i))
+    (tmp_path / "more/10.png").write_text("no picture")
+    before = contents(calibrated.parent)
+    flags = ("--ckpt_path", calibrated, "--category", "widget", "--image_path", tmp_path / "more")
+    assert "more/10.png: not a readable image" in refused(calibrate_entry, *flags)
+    assert contents(calibrated.parent) == before
