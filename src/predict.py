@@ -208,7 +208,8 @@ def main(args: argparse.Namespace) -> int:
     LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if threshold is None:
-        LOGGER.warning("no verdicts: %s has no threshold (python -m src.calibrate, or --threshold)", model.path)
+        where = f"{model.path} has no threshold for {model.image_size} pixels"
+        LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
     return 1 if counts["unreadable"] or counts.get("not shown") else 0
 
 
