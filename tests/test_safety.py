@@ -247,7 +247,7 @@ SCRIPTS = CATEGORIES | {"run_predict.sh": ("DATA", "MODEL"), "run_all_mvtec.sh":
 @pytest.mark.parametrize("name", ["a b;touch x", "$(touch x)", "`touch x`", "*", "caf\udce9", "a\nb"])
 def test_scripts_hand_names_on_as_they_are(script, name, stub, tmp_path):
     here = tmp_path / "here"
-    (here / name / name).mkdir(parents=True)
+    (here / name / name / "test").mkdir(parents=True)
     (here / "model").mkdir()
     put(f"model/{name}", "x")(here)
     real = {"DATA": name, "MODEL": f"model/{name}", "CATEGORY": name}
