@@ -53,6 +53,23 @@ class File {
   int fd_;
 };
 
+// Returns the status of what was opened: by name, another file could take its place in between. Throws Error.
+struct stat StatusOf(const File &file, const std::string &path, const char *wrong = "cannot be read") {
+  struct stat status = {};
+  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, wrong);
+  return status;
+}
+
+// Reads up to size bytes; returns how many, 0 at the end of the file. Throws Error.
+size_t ReadSome(const File &file, const std::string &path, void *data, size_t size) {
+  ssize_t got = 0;
+  do {
+    got = ::read(file.fd(), data, size);
+  } while (got < 0 && errno == EINTR);
+  if (got < 0) ThrowErrno(path, "cannot be read");
+  return static_cast<size_t>(got);
+}
+
 int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t minimum, int64_t maximum) {
   char *end = nullptr;
   errno = 0;
@@ -224,9 +241,8 @@ void CheckSize(const std::string &path, size_t expected_bytes) {
 }
 
 void CheckModelFile(const std::string &path) {
-  struct stat status = {};
   const File file(path, O_RDONLY | O_NONBLOCK);
-  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read, expected a MINDIR file");
+  const struct stat status = StatusOf(file, path, "cannot be read, expected a MINDIR file");
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file, expected a MINDIR file");
   if (status.st_size == 0) throw Error(path + ": is empty, expected a MINDIR file");
 }
@@ -234,16 +250,12 @@ void CheckModelFile(const std::string &path) {
 void ReadFloats(const std::string &path, float *values, size_t count) {
   const size_t bytes = count * sizeof(float);
   const File file(path, O_RDONLY | O_NONBLOCK);
-  struct stat status = {};  // of what was opened: by name, another file could take its place in between
-  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read");
-  CheckStatus(path, status, bytes);
+  CheckStatus(path, StatusOf(file, path), bytes);
   char *const start = reinterpret_cast<char *>(values);
   for (size_t done = 0; done < bytes;) {
-    const ssize_t got = ::read(file.fd(), start + done, bytes - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) ThrowErrno(path, "cannot be read");
+    const size_t got = ReadSome(file, path, start + done, bytes - done);
     if (got == 0) throw Error(path + ": became shorter while it was read");
-    done += static_cast<size_t>(got);
+    done += got;
   }
   // Not for the network to judge: ReLU makes a NaN an ordinary 0.
   if (!std::all_of(values, values + count, [](float value) { return std::isfinite(value); })) {
@@ -252,20 +264,15 @@ void ReadFloats(const std::string &path, float *values, size_t count) {
 }
 
 FileMark MarkFile(const std::string &path) {
-  struct stat status = {};
   const File file(path, O_RDONLY | O_NONBLOCK);
-  if (!file.ok() || ::fstat(file.fd(), &status) != 0) ThrowErrno(path, "cannot be read");
-  if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
+  if (!S_ISREG(StatusOf(file, path).st_mode)) throw Error(path + ": is not a file");
   FileMark mark;
   std::vector<unsigned char> part(1U << 20);
-  for (;;) {
-    const ssize_t got = ::read(file.fd(), part.data(), part.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) ThrowErrno(path, "cannot be read");
-    if (got == 0) return mark;
-    mark.bytes += static_cast<uint64_t>(got);
-    mark.crc32 = UpdateCrc32(mark.crc32, part.data(), static_cast<size_t>(got));
+  while (const size_t got = ReadSome(file, path, part.data(), part.size())) {
+    mark.bytes += got;
+    mark.crc32 = UpdateCrc32(mark.crc32, part.data(), got);
   }
+  return mark;
 }
 
 void WriteFile(const std::string &path, const void *data, size_t bytes) {
