@@ -12,7 +12,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
 from src.stpm import STPM, checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
-from src.utils import LOGGER, InputError, atomic_path, file_sha256, fingerprint, read_json, versions, write_json
+from src.utils import LOGGER, InputError, atomic_path, fingerprint, versions, write_json
 
 FORMAT = 1
 _META = "run_state"
@@ -97,20 +97,20 @@ class TrainingRun:
 
     def _replaced_sha256(self, config_hash: str) -> str | None:
         """Return the hash of the present checkpoint if it is of this configuration: the JSON is true of it, too."""
-        if not self.is_intact():
-            return None
-        is_same = read_json(sidecar_path(self.checkpoint_path))["config_hash"] == config_hash
-        return file_sha256(self.checkpoint_path) if is_same else None
+        present = self._present_model()
+        return present[1] if present and present[0]["config_hash"] == config_hash else None
 
     def is_intact(self) -> bool:
         """Tell whether the checkpoint and its JSON are there and belong together."""
+        return self._present_model() is not None
+
+    def _present_model(self) -> tuple[dict, str] | None:
+        """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
         try:
             sidecar = read_sidecar(self.checkpoint_path, category=self.category)
-            if sidecar:
-                check_checkpoint(self.checkpoint_path, sidecar)
+            return (sidecar, check_checkpoint(self.checkpoint_path, sidecar)) if sidecar else None
         except InputError:
-            return False
-        return sidecar is not None and self.checkpoint_path.is_file()
+            return None
 
     def _save_state(self) -> None:
         """Write what a resumed run needs."""
