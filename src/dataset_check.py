@@ -1,13 +1,12 @@
 """Is a data set what it should be? Counts, layout, readability, and images that are in both train and test."""
 
-import hashlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from src.dataset import GOOD, Sample, list_categories, list_test, list_train
 from src.images import load_image, load_mask
-from src.utils import InputError
+from src.utils import InputError, file_sha256
 
 # (train, test) images of each category of MVTec AD (Bergmann et al. 2021, table 1).
 OFFICIAL_COUNTS = {
@@ -99,7 +98,7 @@ def _duplicates(train: list[Sample], test: list[Sample]) -> list[tuple[Path, Pat
 
     def digest(path: Path) -> str:
         if path not in digests:
-            digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            digests[path] = file_sha256(path)
         return digests[path]
 
     for sample in test:

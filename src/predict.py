@@ -35,8 +35,8 @@ FLAG_NAMES = (
     "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
 _SCORE_FIELDS = ("file", "score", "verdict", "regions", "error")
-_LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added to it, and while it is written
 _REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added to it, and while it is written
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,9 @@ class Job:
     def is_resumable(self) -> bool:
         """Tell whether training with the same configuration was begun and left a state to go on from."""
         marker = self.marker()
-        state = _sha256(self.resume_state)
-        if state is None or self.configuration is None or marker.get("configuration") != self.configuration:
+        if self.configuration is None or marker.get("configuration") != self.configuration:
+            return False
+        if (state := _sha256(self.resume_state)) is None:
             return False
         if marker.get("state") == "finished":  # since then somebody may have trained there by hand
             checkpoint = _sha256(self.checkpoint)

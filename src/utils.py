@@ -40,11 +40,10 @@ class InputError(ValueError):
 def run_entry_point(main: Callable[..., int], args: object) -> int:
     """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and exit status 1."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: the next file to be opened would get its number, and its text
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
-        getattr(sys, name).reconfigure(
-            errors="backslashreplace"
-        )  # file names need not be text, nor the terminal know all letters
+        # closed, it is None: the next file to be opened would get its number, and its text
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+        stream.reconfigure(errors="backslashreplace")  # file names need not be text, nor the terminal know all letters
+        setattr(sys, name, stream)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # a full disk below a log must not fill the terminal with tracebacks
     try:
