@@ -1,5 +1,6 @@
 """Fixtures: a tiny MVTec AD tree, random weights, the command lines, and the real data where it is there."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -14,9 +15,48 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
+from src import utils
 from src.utils import InputError, prepare_environment, run_entry_point, set_up_device
 
 prepare_environment(own_convolutions=True)  # some tests use them
+settings.register_profile("stpm", derandomize=True, deadline=None, database=None)  # the same examples in every run
+settings.load_profile("stpm")
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what uses the real data, so that ``-m shared`` selects it."""
+    for item in items:
+        if "shared" in item.fixturenames:
+            item.add_marker("shared")
+
+
+def missing(reason):
+    """Skip a test for want of something that a user need not have; CI has everything, and fails."""
+    if IN_CI:
+        pytest.fail(f"{reason}, and CI must not skip a test")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_new_process():
+    """Undo what programs that tests call in this process leave in it: log handlers, locks, what was tidied up once."""
+    root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
+    raise_exceptions = logging.raiseExceptions
+    yield
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+    root.setLevel(level)
+    logging.raiseExceptions = raise_exceptions
+    forget_process()
+
+
+def forget_process():
+    """Let go of this process's locks, and let it look for leftovers again."""
+    for lock in utils._LOCKS.values():
+        lock.close()
+    utils._LOCKS.clear()
+    utils._remove_leftovers.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +69,7 @@ def device():
 def shared():
     """The folder of real data; absent for users, required in CI."""
     if not SHARED.is_dir():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{SHARED} is missing, and CI must not skip the tests on real data")
-        pytest.skip("no real data beside the checkout")
+        missing(f"no real data beside the checkout: {SHARED} is missing")
     return SHARED
 
 
@@ -158,7 +196,7 @@ def refused(capsys):
 def examples(usual):
     """Hypothesis settings: the same few examples in every run of the suite, many new ones in a campaign."""
     count = int(os.environ.get("STPM_FUZZ_EXAMPLES", "0"))
-    return settings(max_examples=count or usual, derandomize=not count, deadline=None, database=None)
+    return settings(max_examples=count or usual, derandomize=not count)
 
 
 def result_or_error(call, *arguments, **named):

@@ -1,0 +1,40 @@
+"""The list of planted defects: that each can still be planted, and where."""
+
+import ast
+from collections import Counter
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.mutants.__main__ import read_lists
+
+MUTANTS = read_lists()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
+def test_can_be_planted(mutant, tmp_path):
+    """Its text stands once in its file, what comes out is a program, and the tests that should notice exist."""
+    path = tmp_path / mutant.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((ROOT / mutant.file).read_text())
+    before = mutant.plant(tmp_path)
+    assert path.read_text() != before
+    if path.suffix == ".py":
+        assert ast.dump(ast.parse(path.read_text())) != ast.dump(ast.parse(before))
+    assert mutant.tests
+    for test in mutant.tests:
+        file, *names = test.split("::")
+        text = (ROOT / file).read_text()
+        for name in names:
+            assert f"def {name.partition('[')[0]}(" in text, test
+
+
+def test_list():
+    """At least 120, each with a name of its own, in every module, script and C++ source; few that cannot be noticed."""
+    assert len(MUTANTS) >= 120
+    assert not [name for name, count in Counter(one.name for one in MUTANTS).items() if count > 1]
+    assert len([one for one in MUTANTS if one.survives]) <= 0.05 * len(MUTANTS)
+    files = {one.file for one in MUTANTS}
+    programs = [*ROOT.glob("*.py"), *ROOT.glob("src/*.py"), *ROOT.glob("scripts/*.sh")]
+    programs += [*ROOT.glob("ascend_310_infer/src/*.cc"), ROOT / "ascend_310_infer/build.sh"]
+    assert {str(path.relative_to(ROOT)) for path in programs} <= files
