@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 from src import utils
 from src.utils import InputError, prepare_environment, run_entry_point, set_up_device
 
-prepare_environment(own_convolutions=True)  # some tests use them
+USER_ENVIRONMENT = dict(os.environ)
+prepare_environment(own_convolutions=True)  # some tests in this process use them
 settings.register_profile("stpm", derandomize=True, deadline=None, database=None)  # the same examples in every run
 settings.load_profile("stpm")
 
@@ -65,7 +66,7 @@ def device():
     return set_up_device("CPU")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared():
     """The folder of real data; absent for users, required in CI."""
     if not SHARED.is_dir():
@@ -125,6 +126,16 @@ def random_backbone(tmp_path_factory, device):
     return path
 
 
+@pytest.fixture(scope="session")
+def real_teacher(shared, tmp_path_factory):
+    """The pretrained teacher as a checkpoint."""
+    path = tmp_path_factory.mktemp("real teacher") / "resnet18.ckpt"
+    source = shared / "weights/resnet18_imagenet_trunk.pth"
+    done = run_python("src/pth2ckpt.py", "--pth_path", source, "--ckpt_path", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
 def random_statistics(arrays):
     """Random batch-norm parameters and statistics for every batch norm in MindSpore-named arrays."""
     rng = np.random.default_rng(3)
@@ -164,12 +175,18 @@ def train_arguments(data, backbone, out, *, epoch, category="widget"):
     ]
 
 
+def user_environment(**changes):
+    """The environment for a program in its own process: as a user has it, not as this process made it for itself."""
+    own = {name for name in os.environ.keys() - USER_ENVIRONMENT.keys() if name.startswith(("ONEDNN_", "GLOG_"))}
+    return {name: value for name, value in os.environ.items() if name not in own} | changes
+
+
 def run_python(*command, **options):
     """Run one of the project's Python files or ``-m`` modules in a process of its own."""
     words = [str(word) for word in command]
     if words[0].endswith(".py"):
         words[0] = str(ROOT / words[0])
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    environment = user_environment(PYTHONPATH=str(ROOT)) | options.pop("env", {})
     return subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, timeout=300, env=environment, check=False, **options
     )

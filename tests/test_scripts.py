@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, user_environment
 
 FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")
 
 
 def run_script(name, *arguments, cwd, **environment):
     command = ["bash", str(ROOT / "scripts" / name), *map(str, arguments)]
-    environment = os.environ | {"STPM_PYTHON": sys.executable} | environment
+    environment = user_environment(STPM_PYTHON=sys.executable) | environment
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment, check=False)
 
 
