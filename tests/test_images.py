@@ -1,7 +1,7 @@
 """Pictures of every kind are read right, and prepared as torchvision's users would."""
 
+import importlib.util
 import struct
-import threading
 
 import cv2
 import numpy as np
@@ -10,7 +10,15 @@ import torch
 from PIL import ExifTags, Image
 
 from src import images
-from src.images import MASK_RULES, binary_mask, load_image, load_mask, to_network_input
+from src.images import (
+    MASK_RULES,
+    binary_mask,
+    is_image_size,
+    load_image,
+    load_image_and_size,
+    load_mask,
+    to_network_input,
+)
 from src.utils import InputError
 
 
@@ -29,8 +37,28 @@ def test_resizing_is_pils_lanczos(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "jpg"])
 def test_formats(tmp_path, ramp, suffix):
-    Image.fromarray(np.stack([ramp] * 3, -1)).save(tmp_path / f"a.{suffix}")
-    assert np.abs(load_image(tmp_path / f"a.{suffix}", 64)[..., 1].astype(int) - ramp).max() <= 6
+    """What was saved, or, of a JPEG, what Pillow reads; each colour in its place."""
+    rgb = np.stack([ramp, ramp[::-1], ramp.T], -1)
+    Image.fromarray(rgb).save(tmp_path / f"a.{suffix}")
+    loaded = load_image(tmp_path / f"a.{suffix}", 64)
+    with Image.open(tmp_path / f"a.{suffix}") as picture:
+        assert np.array_equal(loaded, np.asarray(picture))
+    assert np.abs(loaded.astype(int) - rgb).max() <= (30 if suffix == "jpg" else 0)
+
+
+def test_image_size():
+    """Multiples of 16, from the smallest that leaves features of 2x2 to what memory holds."""
+    assert [size for size in range(6000) if is_image_size(size)] == list(range(32, 4097, 16))
+    assert not is_image_size("64")
+    assert not is_image_size(64.0)
+
+
+def test_rounding_of_16_bits(tmp_path):
+    """257 levels of 16 bits are one of 8, to the nearest."""
+    deep = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]] * 8, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    Image.fromarray(np.array([[0, 0, 1, 1, 2, 254, 255, 255]] * 8, np.uint8)).save(tmp_path / "b.png")
+    assert np.array_equal(load_image(tmp_path / "a.png", 32), load_image(tmp_path / "b.png", 32))
 
 
 def test_grey_alpha_palette_and_16_bit_pictures(tmp_path, ramp):
@@ -75,9 +103,13 @@ def test_masks_lie_on_their_pictures(tmp_path, suffix, orientation):
     image.save(tmp_path / "upright.png")
     lying.save(tmp_path / "lying.png")
     lying.save(tmp_path / "turned.png", exif=exif)
-    shown = load_image(picture, 48)[..., 0] > 127
+    loaded, size = load_image_and_size(picture, 64)
+    assert size == (48, 40)
+    expected = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS))
+    assert np.abs(loaded[..., 0].astype(int) - expected).max() <= (40 if suffix == "jpg" else 0)
     for name in ("upright.png", "turned.png"):
-        assert (binary_mask(load_mask(tmp_path / name, 48, picture=picture)) ^ shown).mean() < 0.02
+        mask = load_mask(tmp_path / name, 64, picture=picture)
+        assert np.array_equal(mask, np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)))
     if orientation >= 5:
         expected = rf"lying\.png: has \(40, 48\) .* has \(48, 40\) once its EXIF orientation {orientation} turns"
         with pytest.raises(InputError, match=expected):
@@ -114,10 +146,34 @@ def test_every_changed_bit_at_the_end_of_a_png_is_found(tmp_path):
     load_image(path, 48)
 
 
-def test_the_picture_of_a_line_scan_camera_is_no_bomb(tmp_path, recwarn):
-    Image.new("L", (10_000, 10_000), 100).save(tmp_path / "a.png", compress_level=1)
+def test_line_scan_camera(tmp_path, recwarn, monkeypatch):
+    """10,000 x 10,000 pixels, of which Pillow warns as a bomb, and which it does not refuse; here, in proportion."""
+    assert Image.MAX_IMAGE_PIXELS < 10_000**2 < 2 * Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS // 10_000)
+    Image.new("L", (100, 100), 100).save(tmp_path / "a.png")
     assert (load_image(tmp_path / "a.png", 64) == 100).all()
     assert not recwarn
+
+
+def test_empty_mask(tmp_path):
+    """A mask whose brightest pixel is not even half white marks nothing."""
+    for level in (0, 127, 128):
+        Image.fromarray(np.array([[0, level]] * 8, np.uint8)).save(tmp_path / f"{level}.png")
+    for level in (0, 127):
+        with pytest.raises(InputError, match=rf"{level}\.png: marks nothing: its brightest pixel is {level}, expected"):
+            load_mask(tmp_path / f"{level}.png", 32)
+    assert load_mask(tmp_path / "128.png", 32).max() == 128
+
+
+def test_mask_of_another_size(tmp_path):
+    Image.new("L", (40, 48), 255).save(tmp_path / "mask.png")
+    for size, is_right in (((40, 48), True), ((48, 40), False), ((40, 49), False)):
+        Image.new("L", size).save(tmp_path / "a.png")
+        if is_right:
+            assert load_mask(tmp_path / "mask.png", 32, picture=tmp_path / "a.png").min() == 255
+        else:
+            with pytest.raises(InputError, match=r"mask\.png: has \(40, 48\) pixels, and its image .*a\.png has \(4"):
+                load_mask(tmp_path / "mask.png", 32, picture=tmp_path / "a.png")
 
 
 def test_mask_rules():
@@ -164,22 +220,30 @@ def test_tiffs_of_other_numbers_are_named(tmp_path, ramp, tag, value, words):
         load_image(path, 64)
 
 
+@pytest.fixture
+def new_images():
+    """The module as another process has it, which has not warned yet."""
+    spec = importlib.util.spec_from_file_location("new_images", images.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_12_bits_in_a_file_of_16_are_warned_of_once(tmp_path, ramp, caplog, monkeypatch, suffix, colour):
-    monkeypatch.setattr(images, "_FIRST_DARK", threading.Lock())
-    deep = ramp.astype(np.uint16) * 16
-    for name, array in (("bright", deep * 2), ("dark", deep), ("darker", deep)):
+def test_12_bits_in_a_file_of_16_are_warned_of_once(tmp_path, ramp, caplog, new_images, suffix, colour):
+    """The brightest of 12 bits, 4095, warns; what is above, as 4369, which is 17 of 255, does not."""
+    deep = np.round(ramp * (4095 / 255)).astype(np.uint16)
+    for name, array in (("bright", np.maximum(deep, 4369)), ("dark", deep), ("darker", deep)):
         cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), np.stack([array] * 3, -1) if colour else array)
-        load_image(tmp_path / f"{name}.{suffix}", 64)
+        new_images.load_image(tmp_path / f"{name}.{suffix}", 64)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"dark.{suffix}: uses the lowest 12 of its 16 bits at most" in caplog.text
 
 
-def test_dark_pictures_of_8_bits_are_not_warned_of(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(images, "_FIRST_DARK", threading.Lock())
+def test_dark_pictures_of_8_bits_are_not_warned_of(tmp_path, caplog, new_images):
     Image.new("RGB", (40, 40), (3, 3, 3)).save(tmp_path / "a.png")
-    load_image(tmp_path / "a.png", 64)
+    new_images.load_image(tmp_path / "a.png", 64)
     assert not caplog.records
 
 
