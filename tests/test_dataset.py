@@ -10,14 +10,19 @@ from PIL import Image
 from src import dataset
 from src.dataset import (
     EpochBatches,
+    Sample,
     decode_images,
     decode_masks,
     epoch_order,
     fingerprint_samples,
+    hold_out,
     list_categories,
+    list_for_inference,
+    list_images,
     list_test,
     list_train,
 )
+from src.dataset_check import OFFICIAL_COUNTS
 from src.images import to_network_input
 from src.store import allocate
 from src.utils import InputError
@@ -116,6 +121,103 @@ def test_fingerprint_is_of_contents_and_of_masks_where_they_count(tree):
     assert fingerprint_samples(samples) != before[0]
 
 
+def test_fingerprint_of_names(tree):
+    """Another name or another defect type is another data set, though every byte is the same; another place is not."""
+    folder = tree / "widget"
+    found = {fingerprint_samples(list_test(tree, "widget"))}
+    (tree / "widget").rename(tree / "gadget")
+    assert {fingerprint_samples(list_test(tree, "gadget"))} == found
+    (tree / "gadget").rename(folder)
+    changes = [
+        ("test/good/001.png", "test/good/009.png"),
+        ("test/hole", "test/crack"),
+        ("test/stain/001.png", "test/crack/002.png"),
+    ]
+    shutil.rmtree(folder / "ground_truth")
+    for number, (old, new) in enumerate(changes):
+        (folder / old).rename(folder / new)
+        found.add(fingerprint_samples(list_test(tree, "widget")))
+        assert len(found) == number + 2
+
+
+def test_fingerprint_of_order(tree):
+    """Which picture has which name and mask counts."""
+    samples = list_test(tree, "widget")
+    before = fingerprint_samples(samples, with_masks=True)
+    a, b = (tree / f"widget/ground_truth/hole/00{i}_mask.png" for i in (0, 1))
+    a.rename(tree / "aside")
+    b.rename(a)
+    (tree / "aside").rename(b)
+    assert fingerprint_samples(samples, with_masks=True) != before
+    assert fingerprint_samples(list_train(tree, "widget")) != fingerprint_samples(list_train(tree, "widget")[1:])
+
+
+def test_order(tmp_path):
+    """By name, whatever the order in which the file system has them; hidden files and what is no picture left out."""
+    folder = tmp_path / "widget/train/good"
+    folder.mkdir(parents=True)
+    for i in np.random.default_rng(0).permutation(40):
+        (folder / f"{i}.{('png', 'JPG', 'jpeg', 'Tif', 'tiff', 'bmp')[i % 6]}").touch()
+    for other in (".hidden.png", "notes.txt", "a.json"):
+        (folder / other).touch()
+    names = [sample.path.name for sample in list_train(tmp_path, "widget")]
+    assert names == sorted(names)
+    assert sorted(int(name.partition(".")[0]) for name in names) == list(range(40))
+    assert [path.name for path in list_images(folder)] == names
+
+
+def test_for_inference(tree, tmp_path):
+    """A category's test images, or all pictures of a folder; a folder of results beside these does not matter."""
+    assert list_for_inference(tree, "widget") == list_test(tree, "widget")
+    new = tmp_path / "new"
+    shutil.copytree(tree / "widget/test/hole", new)
+    for _ in range(2):
+        found = list_for_inference(new, "widget")
+        assert [(one.path, one.defect) for one in found] == [(new / f"00{i}.png", "unlabelled") for i in (0, 1)]
+        (new / "widget").mkdir(exist_ok=True)
+    shutil.rmtree(tree / "widget/test")
+    with pytest.raises(InputError, match=r"widget/test: no such folder"):
+        list_for_inference(tree, "widget")
+
+
+def test_reserved_name(tree):
+    (tree / "widget/test/hole").rename(tree / "widget/test/unlabelled")
+    with pytest.raises(InputError, match=r"test/unlabelled: this name stands for images without labels"):
+        list_test(tree, "widget")
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "held"), [(10, 0.2, 2), (10, 0.25, 2), (10, 0.35, 4), (5, 0.01, 1), (2, 0.5, 1), (9, 0, 0)]
+)
+def test_hold_out(tmp_path, count, fraction, held):
+    """The share, rounded; every image is on one side, each side in its order."""
+    samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(count)]
+    left, right = hold_out(samples, fraction, seed=3)
+    assert len(right) == held
+    for side in (left, right):
+        assert side == [sample for sample in samples if sample in side]
+    assert sorted([*left, *right], key=samples.index) == samples
+    assert hold_out(samples, fraction, seed=3) == (left, right)
+
+
+def test_hold_out_at_random(tmp_path):
+    """Another seed holds out others; all are held out about equally often."""
+    samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(10)]
+    counts = dict.fromkeys(samples, 0)
+    for seed in range(400):
+        for sample in hold_out(samples, 0.3, seed=seed)[1]:
+            counts[sample] += 1
+    assert sum(counts.values()) == 1200
+    assert all(80 < count < 160 for count in counts.values())  # 120 expected, deviation 9
+
+
+def test_hold_out_leaves_some(tmp_path):
+    samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(2)]
+    for few, fraction in ((samples, 0.9), (samples[:1], 0.1)):
+        with pytest.raises(InputError, match=rf"--val_split {fraction}: leaves none of {len(few)} images to train on"):
+            hold_out(few, fraction, seed=0)
+
+
 def test_two_pictures_with_one_stem(tree):
     shutil.copy(tree / "widget/test/hole/000.png", tree / "widget/test/hole/000.bmp")
     with pytest.raises(InputError, match=r"000\.png: has the same stem as 000\.bmp"):
@@ -133,8 +235,25 @@ def test_decoding(tree):
     images, masks = decode_images(samples, image_size=32), decode_masks(samples, image_size=32)
     assert images.shape == (6, 32, 32, 3)
     assert masks.shape == (6, 32, 32)
-    assert not masks[:2].any()
-    assert masks[2:].max(axis=(1, 2)).tolist() == [255] * 4
+    for sample, image, mask in zip(samples, images, masks, strict=True):
+        with Image.open(sample.path) as picture:
+            assert np.array_equal(image, np.asarray(picture.resize((32, 32), Image.Resampling.LANCZOS)))
+        if sample.defect == "good":
+            assert not mask.any()
+            continue
+        path = tree / "widget/ground_truth" / sample.defect / f"{sample.path.stem}_mask.png"
+        with Image.open(path) as picture:
+            assert np.array_equal(mask, np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR)))
+    spilled = decode_images(samples, image_size=32, budget_bytes=100, spill_folder=tree)
+    assert is_mapped(spilled)
+    assert np.array_equal(spilled, images)
+
+
+def test_mask_of_another_size(tree):
+    path = tree / "widget/ground_truth/stain/001_mask.png"
+    Image.new("L", (47, 40), 255).save(path)
+    with pytest.raises(InputError, match=r"stain/001_mask\.png: has \(47, 40\) pixels, and its image .*stain/001\.png"):
+        decode_masks(list_test(tree, "widget"), image_size=32)
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -187,20 +306,29 @@ def test_check_finds_every_kind_of_defect(tree, capsys):
     make_tree(tree, category="bottle")
     shutil.copy(tree / "widget/train/good/002.png", tree / "widget/test/good/leak.png")
     (tree / "widget/test/stain/000.png").write_text("no picture")
+    (tree / "widget/ground_truth/hole/001_mask.png").write_text("no picture")
     (tree / "bottle/ground_truth/hole/000_mask.png").unlink()
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
     report = capsys.readouterr().out
     assert "leak.png: byte-identical to" in report
-    assert "stain/000.png: not a readable image" in report
+    assert f"{tree}/widget/test/stain/000.png: not a readable image" in report
+    assert f"{tree}/widget/ground_truth/hole/001_mask.png: not a readable image" in report
     assert "ground_truth/hole: no mask for" in report
     assert "bottle: 6 + 0 images, MVTec AD has 209 + 83" in report
-    assert "categories: 2, defects: 4" in report
+    assert "categories: 2, defects: 5" in report
 
 
 def test_check_refuses_what_is_no_data_set(refused, tmp_path, tree):
     assert refused(dataset, "--check", tmp_path).endswith("holds no category (a folder with train/good)")
     assert "it is a category itself: give its parent folder" in refused(dataset, "--check", tree / "widget")
     assert "no such data set folder" in refused(dataset, "--check", tmp_path / "nowhere")
+
+
+def test_official_counts():
+    """Their sums as in the abstract and table 1 of Bergmann et al. 2021."""
+    assert len(OFFICIAL_COUNTS) == 15
+    assert sum(train for train, _ in OFFICIAL_COUNTS.values()) == 3629
+    assert sum(test for _, test in OFFICIAL_COUNTS.values()) == 1725
 
 
 def test_check_on_real_data(shared):
