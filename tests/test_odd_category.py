@@ -8,7 +8,6 @@ import base64
 import csv
 import io
 import json
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import mindspore as ms
@@ -28,6 +27,7 @@ from src.exporter import write_model
 from src.images import MASK_RULES, binary_mask
 from src.sidecar import record_export, sidecar_content
 from tests.conftest import train_arguments
+from tests.test_report import Page
 
 CATEGORY = 'wid"get <i>&amp;'
 ODD, PLAIN = 'a" onload="x" <b>&lt;', "crack"
@@ -240,32 +240,6 @@ def test_check(odd, capsys):
     assert f"{CATEGORY:<16}      3      9  -            0" in capsys.readouterr().out
 
 
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text by the tag around it."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.texts, self._open = [], [], []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        self.texts.append((self._open[-1] if self._open else "", data))
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    def text(self, tag):
-        return [text for name, text in self.texts if name == tag]
-
-
 def test_report(evaluated, truth):
     """Every tag is the report's own, every attribute one that it gives, and names are in them letter by letter."""
     page = Page(evaluated / CATEGORY / "report.html")
@@ -280,9 +254,8 @@ def test_report(evaluated, truth):
     assert {ODD, PLAIN} <= set(page.text("td"))
     options = page.text("option")
     assert options[options.index(ODD) : options.index(ODD) + 3] == [ODD, PLAIN, "good"]
-    tiles = [one for one in page.attributes("figure") if "data-type" in one]
-    assert [tile["data-type"] for tile in tiles] == [name.rpartition("/")[0] for name in truth[0]]
-    for tile, caption, name in zip(tiles, page.text("figcaption"), truth[0], strict=True):
+    assert [tile["data-type"] for tile in page.tiles()] == [name.rpartition("/")[0] for name in truth[0]]
+    for tile, caption, name in zip(page.tiles(), page.text("figcaption"), truth[0], strict=True):
         assert set(tile) == {"class", "tabindex", "data-score", "data-type", "data-verdict", "data-wrong"}
         assert caption.startswith(f"{name}: score {float(tile['data-score']):.2f}, called {tile['data-verdict']}")
     for picture in page.attributes("img"):
@@ -303,8 +276,8 @@ def test_index(evaluated):
         *("table", "thead", "tbody", "tr", "th", "td", "a"),
     }
     results = read_results(evaluated / CATEGORY)
-    cells = [text for text in page.text("td") if text.strip()]
-    assert cells[:3] == [f"{results[name]:.4f}" for name in ("pixel_auroc", "image_auroc", "pro")]
+    metrics = [f"{results[name]:.4f}" for name in ("pixel_auroc", "image_auroc", "pro")]
+    assert page.rows[1][:4] == [CATEGORY, *metrics]
 
 
 def test_training(odd, random_backbone, tmp_path):

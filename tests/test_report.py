@@ -6,33 +6,72 @@ import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import test as test_entry
-from src import report
+from src import report, results_table
 from src.dataset import Sample
 from src.evaluate import results_content
 from src.metrics import bootstrap_auroc
+from src.pictures import colour_map, defect_overlay, save_panels, save_sample_sheet, scale_unit
 from src.utils import InputError
+from tests.conftest import missing
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = 64
+SCORES = {"good": [0.2, 0.3, 0.4, 1.5], "hole": [0.9, 2, 3], "<b>stain": [1.2, 4, 5]}
 
 
-@pytest.fixture
-def evaluated(tmp_path):
+class Page(HTMLParser):
+    """The tags of a page with their attributes, its text by the tag around it, and the cells of its tables by row."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.texts, self.rows, self._open = [], [], [], []
+        self.feed(path.read_bytes().decode())
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        self.texts.append((self._open[-1] if self._open else "", data))
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def text(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+    def tiles(self):
+        return [one for one in self.attributes("figure") if "data-type" in one]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
     """Samples, images, masks and maps: 4 good, 6 defective of two types; one miss, one false alarm at threshold 1."""
-    rng = np.random.default_rng(2)
-    scores = {"good": [0.2, 0.3, 0.4, 1.5], "hole": [0.9, 2, 3], "<b>stain": [1.2, 4, 5]}
+    rng, folder = np.random.default_rng(2), tmp_path_factory.mktemp("evaluated")
     samples, maps, masks = [], [], []
-    for defect, values in scores.items():
+    for defect, values in SCORES.items():
         for i, value in enumerate(values):
-            mask_path = None if defect == "good" else tmp_path / f"{i}_mask.png"
-            samples.append(Sample(tmp_path / "test" / defect / f"{i} & <i>.png", defect, mask_path))
+            mask_path = None if defect == "good" else folder / f"{i}_mask.png"
+            samples.append(Sample(folder / "test" / defect / f"{i} & <i>.png", defect, mask_path))
             one = rng.uniform(0, 0.1, (SIZE, SIZE)).astype(np.float32)
             mask = np.zeros((SIZE, SIZE), np.uint8)
             one[20:30, 20:30] = value
@@ -40,64 +79,164 @@ def evaluated(tmp_path):
                 mask[20:32, 20:30] = 255
             maps.append(one)
             masks.append(mask)
-    images = rng.integers(0, 255, (len(samples), SIZE, SIZE, 3), np.uint8)
+    # smooth, so that a JPEG keeps them, and each unlike the others
+    colours = rng.integers(0, 255, (len(samples), 1, 1, 3), np.uint8)
+    images = np.repeat(np.repeat(colours, SIZE, axis=1), SIZE, axis=2)
+    images[:, 40:] //= 2
     return samples, images, np.stack(masks), np.stack(maps)
 
 
-def contents(evaluated, threshold=1.0):
+def contents(evaluated, threshold=1.0, category="wid<get>"):
     samples, _, masks, maps = evaluated
-    about = {"category": "wid<get>", "model": "m.ckpt", "image_size": SIZE, "config_hash": None}
+    about = {"category": category, "model": "m.ckpt", "image_size": SIZE, "config_hash": None}
     return results_content(
         samples, maps, masks, about=about, mask_rule="half", threshold=threshold, threshold_source="--threshold"
     )
 
 
-def write(evaluated, folder, threshold=1.0):
+def write(evaluated, folder, threshold=1.0, **about):
     folder.mkdir(parents=True)
-    results = contents(evaluated, threshold)
+    results = contents(evaluated, threshold, **about)
     samples, images, masks, maps = evaluated
     (folder / "results.json").write_text(json.dumps(results))
     return report.write_report(folder, results, samples, images, masks, maps), results
 
 
-def test_report_says_what_the_results_say(evaluated, tmp_path):
-    path, results = write(evaluated, tmp_path / "o")
-    page = path.read_text()
-    for metric in ("pixel_auroc", "image_auroc", "pro"):
-        assert f"<td>{results[metric]:.4f}</td>" in page
-    assert "Threshold from --threshold: 1" in page
-    assert "<td>defective</td><td>5</td><td>1</td>" in page
-    assert "<td>good</td><td>1</td><td>3</td>" in page
-    assert page.count('<figure class="tile') == 10
-    assert page.count('data-wrong="missed"') == 1
-    assert page.count('data-wrong="false alarm"') == 1
-    assert page.count("<svg") == 4
+@pytest.fixture(scope="module")
+def usual(evaluated, tmp_path_factory):
+    """Their report, and the results in it."""
+    return write(evaluated, tmp_path_factory.mktemp("usual") / "o")
 
 
-def test_report_stands_alone_escapes_names_and_is_the_same_again(evaluated, tmp_path):
-    page = write(evaluated, tmp_path / "a")[0].read_text()
-    without_data = re.sub(r'src="data:image/jpeg;base64,[^"]+"', "", page)
-    loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", without_data)
-    assert all(target.startswith("#") for target in loads)  # inside the page's own curves
-    assert "@import" not in page
-    for name in ("<b>", "<i>", "<get>"):
-        assert name not in page
-    assert "&lt;b&gt;stain/0 &amp; &lt;i&gt;.png" in page
-    assert write(evaluated, tmp_path / "b")[0].read_text() == page
+def test_report_says_what_the_results_say(evaluated, usual):
+    page, results = Page(usual[0]), usual[1]
+    metrics = [[name, f"{results[key]:.4f}"] for key, name in (
+        ("pixel_auroc", "pixel AUROC"), ("image_auroc", "image AUROC"), ("pro", "PRO (FPR up to 0.3)")
+    )]  # fmt: skip
+    assert [row[:2] for row in page.rows[1:4]] == metrics
+    scores, defective = np.concatenate(list(SCORES.values())), np.repeat([False, True], [4, 6])
+    for row, bounds in (
+        (1, bootstrap_auroc(evaluated[3], evaluated[2] > 127)),
+        (2, bootstrap_auroc(scores, defective)),
+    ):
+        assert page.rows[row][2] == f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+        assert bounds[0] < float(page.rows[row][1]) < bounds[1]
+    assert page.rows[3][2:] == ["", "", ""]
+    assert "Threshold from --threshold: 1" in page.text("h3")
+    assert ["defective", "5", "1"] in page.rows
+    assert ["good", "1", "3"] in page.rows
+    # Clopper and Pearson's intervals of 5 of 6 and 1 of 4, from a table
+    assert ["recall", "0.833 (0.359 to 0.996)"] in page.rows
+    assert ["false positive rate", "0.250 (0.006 to 0.806)"] in page.rows
+    for defect in ("hole", "<b>stain"):
+        found = results["by_defect"][defect]
+        assert [defect, "3", f"{found['pixel_auroc']:.4f}", f"{found['image_auroc']:.4f}"] in page.rows
+    assert len(page.attributes("svg")) == 4
+
+
+def test_tiles(evaluated, usual, tmp_path):
+    """Every image with its score in units of the threshold, its verdict, and whether that is wrong."""
+    _, images, masks, _ = evaluated
+    page = Page(write(evaluated, tmp_path / "o", threshold=0.5)[0])
+    values = [(defect, value) for defect, values in SCORES.items() for value in values]
+    assert len(page.tiles()) == len(values) == 10
+    for tile, (defect, value) in zip(page.tiles(), values, strict=True):
+        called = "defective" if value >= 0.5 else "good"
+        wrong = "" if called == ("good" if defect == "good" else "defective") else "false alarm"
+        assert (tile["data-type"], tile["data-verdict"], tile["data-wrong"]) == (defect, called, wrong)
+        assert float(tile["data-score"]) == pytest.approx(value / 0.5, rel=1e-5)
+        assert tile["class"].split() == ["tile", "wrong"][: 2 if wrong else 1]
+    captions = page.text("figcaption")
+    assert captions[3] == "good/3 & <i>.png: score 3.00, called defective, false alarm"
+    assert captions[4] == "hole/0 & <i>.png: score 1.80, called defective"
+    for picture, image, mask, (_, value) in zip(page.attributes("img"), images, masks, values, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(picture["src"].partition("base64,")[2]))) as strip:
+            panels = np.split(np.asarray(strip).astype(int), 4, axis=1)
+        assert np.abs(panels[0][20, 20] - image[0, 0]).max() < 12
+        assert np.abs(panels[0][-20, -20] - image[-1, -1]).max() < 12
+        assert np.abs(panels[1][80:100, 80:100] - int(mask[25, 25])).max() < 12
+        assert np.abs(panels[2][90, 90] - inferno(min(value / 0.5 / 2, 1))).max() < 25
+        assert np.abs(panels[3][20, 20] - image[0, 0]).max() < 12
+        is_outlined = np.abs(panels[3] - panels[0]).max() > 60
+        assert is_outlined == (value >= 0.5)
+    assert [tile["data-wrong"] for tile in Page(usual[0]).tiles()] == [
+        *([""] * 3),
+        "false alarm",
+        "missed",
+        *([""] * 5),
+    ]
+
+
+def test_form(usual):
+    """What the gallery can be filtered by is what its tiles have; names are text, not tags."""
+    page = Page(usual[0])
+    options = [(attributes.get("value"), text.strip()) for attributes, text in zip(
+        page.attributes("option"), page.text("option"), strict=True)]  # fmt: skip
+    assert [value for value, _ in options[:4]] == ["wrong", "high", "low", "file"]
+    assert options[4:] == [
+        *(("", "all"), (None, "<b>stain"), (None, "good"), (None, "hole")),
+        *(("", "all"), (None, "good"), (None, "defective"), ("wrong", "wrong")),
+    ]
+    assert [select["name"] for select in page.attributes("select")] == ["sort", "type", "verdict"]
+    assert page.text("title") == page.text("h1") == ["STPM: wid<get>"]
+    assert not {"b", "i", "get"} & {tag for tag, _ in page.tags}
+
+
+def test_published_values(evaluated, tmp_path):
+    """Beside those of a category of MVTec AD stand the published ones."""
+    rows = Page(write(evaluated, tmp_path / "o", category="cable")[0]).rows
+    assert rows[0] == ["metric", "value", "95 % bootstrap interval", "model zoo", "paper's code"]
+    published = json.loads(results_table.PUBLISHED_PATH.read_text())
+    for row, metric in ((1, "pixel_auroc"), (2, "image_auroc")):
+        assert rows[row][3:] == [f"{published[source][metric]['cable']:.3f}" for source in ("model_zoo", "paper_code")]
+    assert rows[3][3:] == ["", f"{published['paper_code']['pro']['cable']:.3f}"]
+    assert rows[1][3] == "0.959"  # of the model zoo's README
+
+
+def test_facts(evaluated, usual, tmp_path):
+    """How many images, and over how many the pixel metrics are."""
+    words = "Model m.ckpt, 64 pixels; 10 test images, 4 good and 6 defective"
+    assert Page(usual[0]).text("p")[0] == f"{words}."
+    samples = [Sample(one.path, one.defect, None if one.defect == "hole" else one.mask_path) for one in evaluated[0]]
+    page = Page(write((samples, *evaluated[1:]), tmp_path / "b")[0])
+    assert page.text("p")[0] == f"{words}; pixel metrics over the 7 that are good or have a mask."
+    assert next(row for row in page.rows if row[0] == "hole")[2] == ""
+
+
+def test_perfect_separation_has_no_interval(evaluated, tmp_path):
+    """Whatever is redrawn of images that do not overlap is perfect, too, which tells nothing."""
+    rows = [i for i, sample in enumerate(evaluated[0]) if sample.path.stem[0] != "3" and i != 4]
+    chosen = ([evaluated[0][i] for i in rows], *(part[rows] for part in evaluated[1:]))
+    page = Page(write(chosen, tmp_path / "o")[0])
+    assert page.rows[2][1:3] == ["1.0000", "not known: no overlap to redraw"]
+
+
+def test_report_stands_alone_and_is_the_same_again(evaluated, usual, tmp_path):
+    path = usual[0]
+    page = Page(path)
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+                assert value.startswith(("#", "data:")), value  # inside the page's own curves, or in the page
+    assert "@import" not in path.read_text()
+    assert "url(http" not in path.read_text()
+    assert write(evaluated, tmp_path / "b")[0].read_bytes() == path.read_bytes()
 
 
 def test_report_without_threshold_has_no_verdicts(evaluated, tmp_path):
-    page = write(evaluated, tmp_path / "o", threshold=None)[0].read_text()
-    assert "The model has no threshold: it is not calibrated." in page
-    assert "called good" not in page.replace("<th scope=col>called good</th>", "")
-    assert 'data-verdict=""' in page
+    page = Page(write(evaluated, tmp_path / "o", threshold=None)[0])
+    assert "The model has no threshold: it is not calibrated." in page.text("p")
+    assert not [text for text in page.text("figcaption") if "called" in text]
+    assert {(tile["data-verdict"], tile["data-wrong"]) for tile in page.tiles()} == {("", "")}
+    # in units of the highest good score, 1.5
+    assert float(page.tiles()[-1]["data-score"]) == pytest.approx(5 / 1.5, rel=1e-5)
+    assert any("1 is the highest score of a good image" in text for text in page.text("p"))
 
 
 def test_report_of_good_images_only(evaluated, tmp_path):
-    good = tuple(part[:4] for part in evaluated)
-    page = write(good, tmp_path / "o")[0].read_text()
-    assert "undefined: no label is defective" in page
-    assert page.count("<svg") == 1  # the histogram
+    page = Page(write((evaluated[0][:4], *(part[:4] for part in evaluated[1:])), tmp_path / "o")[0])
+    assert page.rows[1][1] == "undefined: no label is defective"
+    assert len(page.attributes("svg")) == 1  # the histogram
 
 
 @pytest.mark.parametrize(
@@ -109,25 +248,35 @@ def test_report_of_good_images_only(evaluated, tmp_path):
         (0, 2, ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25", "1.50", "1.75", "2.00"]),
     ],
 )
-def test_ticks_of_the_histogram_are_plain_and_few(low, high, ticks):
-    scores = np.linspace(low, high, 20, dtype=np.float32)
-    figure = report._histogram(scores, scores > 0.5, "the threshold", has_threshold=True)
-    axis = figure[figure.index('id="xtick_1"') : figure.index(">anomaly score; 1 is")]
-    found = re.findall(r"<text [^>]*>([^<]+)</text>", axis)
-    assert found == ticks
+def test_ticks_of_the_histogram_are_plain_and_few(tmp_path, low, high, ticks):
+    maps = np.repeat(np.linspace(low, high, 5, dtype=np.float32), 4).reshape(5, 2, 2)
+    samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(5)]
+    nothing = np.zeros((5, 2, 2), np.uint8)
+    page = write((samples, np.zeros((5, 2, 2, 3), np.uint8), nothing, maps), tmp_path / "o")[0].read_text()
+    axis = page[page.index('id="xtick_1"') : page.index(">anomaly score; 1 is the threshold<")]
+    assert re.findall(r"<text [^>]*>([^<]+)</text>", axis) == ticks
 
 
-def test_index_links_all_reports(evaluated, tmp_path):
+def test_index_links_all_reports(evaluated, usual, tmp_path):
     with pytest.raises(InputError, match=r"holds no <category>/report\.html"):
         report.write_index(tmp_path)
-    write(evaluated, tmp_path / "a b")
-    write(evaluated, tmp_path / "c", threshold=None)
-    page = report.write_index(tmp_path).read_text()
-    assert 'href="a%20b/report.html"' in page
-    assert 'href="c/report.html"' in page
+    results = usual[1]
+    for name, content in (("a b", results), ("c", results | {"decision": None})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    page = Page(report.write_index(tmp_path))
+    assert [link["href"] for link in page.attributes("a")] == ["a%20b/report.html", "c/report.html"]
+    metrics = [f"{results[name]:.4f}" for name in ("pixel_auroc", "image_auroc", "pro")]
+    assert len({*metrics}) == 3
+    intervals = " (95 % interval)"
+    assert page.rows == [
+        ["category", "pixel AUROC", "image AUROC", "PRO", f"recall{intervals}", f"false positive rate{intervals}"],
+        ["a b", *metrics, "0.833 (0.359 to 0.996)", "0.250 (0.006 to 0.806)"],
+        ["c", *metrics, "", ""],
+    ]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -138,10 +287,13 @@ def test_index_links_all_reports(evaluated, tmp_path):
         ("sort=file&verdict=good", [0.2, 0.3, 0.4, 0.9]),
     ],
 )
-def test_gallery_is_sorted_and_filtered_in_a_browser(evaluated, tmp_path, choice, expected):
-    path, _ = write(evaluated, tmp_path / "o")
+def test_gallery_is_sorted_and_filtered_in_a_browser(usual, tmp_path, choice, expected):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        missing("needs Chromium (Debian: apt install chromium)")
+    path, _ = usual
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run([CHROMIUM, *flags, f"file://{path}#{choice}"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([chromium, *flags, f"file://{path}#{choice}"], capture_output=True, text=True, timeout=60)
     tiles = [tile for tile in re.findall(r'<figure class="tile[^>]*>', done.stdout) if "hidden" not in tile]
     if not choice:  # wrong verdicts first, the higher score before the lower one
         assert [re.search('data-wrong="([^"]*)"', tile)[1] for tile in tiles[:3]] == ["false alarm", "missed", ""]
@@ -151,6 +303,89 @@ def test_gallery_is_sorted_and_filtered_in_a_browser(evaluated, tmp_path, choice
     assert f"{len(expected)} of 10 images" in done.stdout
 
 
+def inferno(value):
+    """Matplotlib's colour of a number from 0 to 1."""
+    return np.array(matplotlib.colormaps["inferno"](float(value), bytes=True)[:3]).astype(int)
+
+
+def test_colours():
+    """Inferno from 0 to twice the unit, and its last colour above."""
+    for value in (0, 0.3, 1.0, 1.7, 2.0, 40):
+        found = colour_map(np.full((2, 2), value * 0.003, np.float32), 0.003)
+        assert np.abs(found.astype(int) - inferno(min(value / 2, 1))).max() <= 3
+
+
+def test_unit_of_the_colours():
+    scores = np.array([3, 1, 2], np.float32)
+    assert scale_unit(scores, np.array([False, True, True])) == 2
+    assert scale_unit(scores, np.zeros(3, bool)) == 3
+    assert scale_unit(scores * 0, np.ones(3, bool)) > 0
+
+
+@pytest.mark.parametrize("size", [64, 320])
+def test_outline(size):
+    """Around what reaches the threshold, on a picture of at least 256 pixels; nothing else changes."""
+    image = np.full((size, size, 3), 100, np.uint8)
+    one = np.zeros((size, size), np.float32)
+    quarter = size // 4
+    one[quarter : 2 * quarter, : 3 * quarter] = 0.7
+    outlined = defect_overlay(image, one, 0.7)
+    assert outlined.shape == (max(256, size), max(256, size), 3)
+    step = len(outlined) // 4
+    changed = (outlined != 100).any(axis=-1)
+    assert not changed[: step - 3].any()
+    assert not changed[2 * step + 3 :].any()
+    assert not changed[:, 3 * step + 3 :].any()
+    assert not changed[step + 5 : 2 * step - 5, 5 : 3 * step - 5].any()
+    for y in (step, 2 * step - 1):
+        assert changed[y - 2 : y + 3, 10 : 3 * step - 10].any(axis=0).all()
+    assert not (defect_overlay(image, one, 0.71) != 100).any()
+
+
+def test_panels(tmp_path):
+    """Side by side in the given order, with words above and below."""
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    panels = [np.full((32, 32, 3), colour, np.uint8) for colour in colours]
+    save_panels(tmp_path / "a.png", panels, caption="words", legend="more")
+    save_panels(tmp_path / "b.png", panels, caption="", legend="")
+    with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
+        sheet, bare = np.asarray(a.convert("RGB")), np.asarray(b.convert("RGB"))
+    places = [np.argwhere((sheet == colour).all(axis=-1)) for colour in colours]
+    assert [len(place) for place in places] == [256 * 256] * 3
+    assert len({int(place[0, 0]) for place in places}) == 1
+    assert places[0][0][1] + 256 <= places[1][0][1] <= places[2][0][1] - 256
+    rows = np.flatnonzero((sheet != bare).any(axis=(1, 2)))
+    top = places[0][0][0]
+    assert (rows < top).any()
+    assert (rows >= top + 256).any()
+    assert not ((rows >= top) & (rows < top + 256)).any()
+
+
+@pytest.mark.parametrize("threshold", [None, 3.0])
+def test_sample_sheet(tmp_path, threshold):
+    """A row for each defect type, good first, of the image with the median score: image, mask, map."""
+    kinds = {"good": [5, 1, 3], "a": [7, 9, 8], "zigzag": [1, 2, 0]}
+    samples, images, masks, maps = [], [], [], []
+    for defect, values in kinds.items():
+        for value in values:
+            samples.append(Sample(tmp_path / f"{value}.png", defect))
+            images.append(np.full((32, 32, 3), (10 * len(images), 255, 77), np.uint8))
+            masks.append(np.full((32, 32), 100 + 10 * len(masks), np.uint8))
+            maps.append(np.full((32, 32), value, np.float32))
+    save_sample_sheet(tmp_path / "a.png", samples, *map(np.stack, (images, masks, maps)), threshold=threshold)
+    with Image.open(tmp_path / "a.png") as picture:
+        sheet = np.asarray(picture.convert("RGB")).astype(int)
+    shown = (sheet[..., 1] == 255) & (sheet[..., 2] == 77)
+    rows = [int(sheet[y, shown[y].argmax(), 0]) // 10 for y in np.flatnonzero(shown.any(axis=1))]
+    assert list(dict.fromkeys(rows)) == [2, 5, 6]
+    unit = threshold or 5
+    for chosen in (2, 5, 6):
+        y, left = np.argwhere(shown & (sheet[..., 0] == 10 * chosen))[128 * 256]
+        assert (sheet[y, left + 390] == 100 + 10 * chosen).all()
+        expected = inferno(min(maps[chosen][0, 0] / unit / 2, 1))
+        assert np.abs(sheet[y, left + 650] - expected).max() <= 3
+
+
 def test_evaluation_writes_the_report(exported, session_tree, tmp_path):
     flags = ["--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.onnx"]
     flags += ["--out_dir", tmp_path, "--report", tmp_path / "page", "--threshold", 0.001]
@@ -158,7 +393,6 @@ def test_evaluation_writes_the_report(exported, session_tree, tmp_path):
     page = (tmp_path / "page/report.html").read_text()
     assert page.count('<figure class="tile') == 6
     strip = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)[1]
-
     with Image.open(io.BytesIO(base64.b64decode(strip))) as picture:
         assert picture.width == 4 * picture.height
 
@@ -170,9 +404,9 @@ def test_bootstrap_is_that_of_redrawn_images():
     low, high = bootstrap_auroc(scores, labels, draws=2000)
     good, bad = np.flatnonzero(~labels), np.flatnonzero(labels)
     values = []
-    for _ in range(2000):
-        rows = np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])
-        values.append(roc_auc_score(labels[rows], scores[rows]))
+    for _ in range(4000):
+        redrawn_good, redrawn_bad = rng.choice(scores[good], len(good)), rng.choice(scores[bad], len(bad))
+        values.append((redrawn_bad[:, None] > redrawn_good).mean())  # no two scores are equal but a redrawn one's
     assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.015)
     assert bootstrap_auroc(scores, labels) == bootstrap_auroc(scores, labels)
 
@@ -182,3 +416,66 @@ def test_bootstrap_is_that_of_redrawn_images():
     maps[masks] += 0.3
     low, high = bootstrap_auroc(maps, masks)
     assert low < roc_auc_score(masks.ravel(), maps.ravel()) < high
+
+
+def read_table(folder):
+    return json.loads((folder / "results.json").read_text()), (folder / "results.md").read_text().splitlines()
+
+
+def test_table(tmp_path):
+    """By hand: means of what is defined, and signed differences from the published values, model zoo's first."""
+    rows = [
+        ("bottle", {"pixel_auroc": 0.9, "image_auroc": 1.0, "pro": None}),
+        ("mine", {"pixel_auroc": 0.8, "image_auroc": None, "pro": 0.5}),
+        ("failed", {}),
+    ]
+    results_table.write_tables(tmp_path, rows)
+    table, lines = read_table(tmp_path)
+    assert [row["category"] for row in table["categories"]] == ["bottle", "mine", "failed"]
+    assert table["mean"]["pixel_auroc"] == pytest.approx(0.85)
+    assert (table["mean"]["image_auroc"], table["mean"]["pro"]) == (1.0, 0.5)
+    assert table["mean"]["model_zoo_pixel_auroc"] is None  # that of all 15 categories says nothing beside it
+    bottle = table["categories"][0]
+    assert bottle["model_zoo_pixel_auroc_difference"] == pytest.approx(0.9 - 0.987)
+    assert lines[2:] == [
+        "| bottle | 0.9000 (-0.087) | 1.0000 (+0.000) | | 0.987 / 1.000 | 0.988 / 1.000 / 0.959 |",
+        "| mine | 0.8000 | | 0.5000 | | |",
+        "| failed | | | | | |",
+        "| mean | 0.8500 | 1.0000 | 0.5000 | | |",
+    ]
+    text = (tmp_path / "results.csv").read_text().splitlines()
+    assert text[0].startswith("category,pixel_auroc,image_auroc,pro,model_zoo_pixel_auroc,")
+    assert text[1].startswith("bottle,0.9,1.0,,0.987,")
+    assert text[3].startswith("failed,,,,")
+
+
+def test_table_of_all_categories(tmp_path):
+    """Only beside the mean of all 15 stands the published one, and only where all 15 are defined."""
+    names = json.loads(results_table.PUBLISHED_PATH.read_text())["categories"]
+    rows = [(name, {"pixel_auroc": 0.97, "image_auroc": 0.9, "pro": None}) for name in names]
+    results_table.write_tables(tmp_path, rows)
+    mean = read_table(tmp_path)[0]["mean"]
+    assert mean["model_zoo_pixel_auroc_difference"] == pytest.approx(0.97 - 0.968)
+    results_table.write_tables(tmp_path, [*rows[1:], (names[0], {"image_auroc": 0.9})])
+    mean, lines = read_table(tmp_path)[0]["mean"], read_table(tmp_path)[1]
+    assert mean["pixel_auroc"] is mean["model_zoo_pixel_auroc_difference"] is None
+    assert mean["model_zoo_pixel_auroc"] == 0.968
+    assert mean["image_auroc"] == pytest.approx(0.9)
+    assert lines[-1].startswith("| mean | | 0.9000 (")
+
+
+def test_table_in_a_readme(tmp_path, refused):
+    """The rows change, the heading and all around the marks stay."""
+    (tmp_path / "results.json").write_text(json.dumps({"categories": {"grid": {"pixel_auroc": 0.5}}}))
+    before = "Text.\n\n<!-- results: begin -->\n\n| a | b |\n| - | - |\n| old | 1 |\n\n<!-- results: end -->\nMore.\n"
+    (tmp_path / "README.md").write_text(before)
+    flags = ["--results", str(tmp_path / "results.json"), "--readme", str(tmp_path / "README.md")]
+    assert results_table.main(results_table.parse_args(flags)) == 0
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert lines[:6] == before.splitlines()[:6]
+    assert lines[-3:] == before.splitlines()[-3:]
+    names = [line.split("|")[1].strip() for line in lines[6:-3]]
+    assert names == [*json.loads(results_table.PUBLISHED_PATH.read_text())["categories"], "mean"]
+    assert [line for line in lines if line.startswith("| grid | 0.5000 (-0.490) |")]
+    (tmp_path / "results.json").write_text(json.dumps({"categories": {"grid": {"pixel_auroc": 1.5}}}))
+    assert "grid: pixel_auroc 1.5, expected a number from 0 to 1, or null" in refused(results_table, *flags)
