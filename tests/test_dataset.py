@@ -130,8 +130,8 @@ def test_fingerprint_of_names(tree):
     (tree / "gadget").rename(folder)
     changes = [
         ("test/good/001.png", "test/good/009.png"),
-        ("test/hole", "test/crack"),
-        ("test/stain/001.png", "test/crack/002.png"),
+        ("test/hole", "test/hollow"),  # between good and stain, as before
+        ("test/stain/001.png", "test/hollow/002.png"),
     ]
     shutil.rmtree(folder / "ground_truth")
     for number, (old, new) in enumerate(changes):
