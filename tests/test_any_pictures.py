@@ -145,7 +145,8 @@ def test_damaged_pictures(picture, seed):
             assert found.dtype == np.uint8
 
 
-def test_too_large_pictures_are_refused_by_every_thread(tmp_path, monkeypatch):
+def test_too_large(tmp_path, monkeypatch):
+    """Refused by every thread."""
     path = tmp_path / "large.png"
     Image.new("RGB", (160, 160)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)

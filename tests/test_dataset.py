@@ -29,7 +29,8 @@ from src.utils import InputError
 from tests.conftest import make_tree, run_python
 
 
-def test_samples_are_sorted_and_masks_paired_by_stem(tree):
+def test_listing(tree):
+    """Sorted, with masks by stem."""
     samples = list_test(tree, "widget")
     assert [f"{s.defect}/{s.path.name}" for s in samples] == [
         *("good/000.png", "good/001.png", "hole/000.png", "hole/001.png", "stain/000.png", "stain/001.png")
@@ -40,7 +41,8 @@ def test_samples_are_sorted_and_masks_paired_by_stem(tree):
     assert [s.path.name for s in list_train(tree, "widget")] == [f"{i:03}.png" for i in range(6)]
 
 
-def test_masks_need_no_suffix_and_images_may_be_of_any_format(tree):
+def test_masks_without_suffix(tree):
+    """And pictures of any format."""
     folder = tree / "widget"
     (folder / "ground_truth/hole/000_mask.png").rename(folder / "ground_truth/hole/000.png")
     Image.open(folder / "test/hole/000.png").save(folder / "test/hole/000.bmp")
@@ -48,14 +50,14 @@ def test_masks_need_no_suffix_and_images_may_be_of_any_format(tree):
     assert list_test(tree, "widget")[2].mask_path.name == "000.png"
 
 
-def test_defect_without_mask_folder_is_unlabelled(tree):
+def test_no_mask_folder(tree):
     shutil.rmtree(tree / "widget/ground_truth/stain")
     assert [s.mask_path is None for s in list_test(tree, "widget")] == [True, True, False, False, True, True]
     shutil.rmtree(tree / "widget/ground_truth")
     assert all(s.mask_path is None for s in list_test(tree, "widget"))
 
 
-def test_missing_data_set_and_category(tree, tmp_path):
+def test_missing_category(tree, tmp_path):
     make_tree(tree, category="gadget")
     assert list_categories(tree) == ["gadget", "widget"]
     with pytest.raises(InputError, match=r"no category 'bottle'; found: gadget, widget"):
@@ -87,7 +89,7 @@ def test_empty_folders(tree):
         list_test(tree, "widget")
 
 
-def test_partly_filled_mask_folder_and_extra_masks(tree):
+def test_missing_and_extra_masks(tree):
     masks = tree / "widget/ground_truth"
     (masks / "hole/001_mask.png").unlink()
     with pytest.raises(InputError, match=r"hole: no mask for .*test/hole/001\.png; expected 001_mask\.png"):
@@ -109,7 +111,8 @@ def test_partly_filled_mask_folder_and_extra_masks(tree):
         list_test(tree, "widget")
 
 
-def test_fingerprint_is_of_contents_and_of_masks_where_they_count(tree):
+def test_fingerprint_of_contents(tree):
+    """Those of masks count where that is asked for."""
     samples = list_test(tree, "widget")
     before = fingerprint_samples(samples), fingerprint_samples(samples, with_masks=True)
     assert before[0] != before[1]
@@ -218,13 +221,13 @@ def test_hold_out_leaves_some(tmp_path):
             hold_out(few, fraction, seed=0)
 
 
-def test_two_pictures_with_one_stem(tree):
+def test_one_stem_twice(tree):
     shutil.copy(tree / "widget/test/hole/000.png", tree / "widget/test/hole/000.bmp")
     with pytest.raises(InputError, match=r"000\.png: has the same stem as 000\.bmp"):
         list_test(tree, "widget")
 
 
-def test_unreadable_image_is_named(tree):
+def test_unreadable_image(tree):
     (tree / "widget/train/good/003.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(InputError, match=r"train/good/003\.png: not a readable image"):
         decode_images(list_train(tree, "widget"), image_size=32)
@@ -256,14 +259,16 @@ def test_mask_of_another_size(tree):
         decode_masks(list_test(tree, "widget"), image_size=32)
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_epoch_order():
+    """A function of seed and epoch alone."""
     orders = {(seed, epoch): tuple(epoch_order(50, seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (1, 2)}
     assert len(set(orders.values())) == 4
     assert all(sorted(order) == list(range(50)) for order in orders.values())
     assert orders[1, 2] == tuple(epoch_order(50, seed=1, epoch=2))
 
 
-def test_batches_keep_rows_together_and_the_last_smaller_one():
+def test_batches():
+    """Images with their features; the last batch is smaller."""
     images = np.random.default_rng(0).integers(0, 255, (7, 16, 16, 3), np.uint8)
     feature = np.arange(7, dtype=np.float32).reshape(7, 1)
     batches = EpochBatches(images, (feature,), batch_size=3, seed=1, first_epoch=4)
@@ -282,7 +287,8 @@ def is_mapped(array):
     return isinstance(getattr(array, "obj", None), mmap.mmap)  # behind a memoryview
 
 
-def test_store_spills_beyond_its_budget_and_leaves_no_file(tmp_path):
+def test_store(tmp_path):
+    """Beyond its budget on disk, where it leaves no file."""
     inside = allocate((10, 10), np.float32, 400, tmp_path)
     spilled = allocate((10, 10), np.float32, 399, tmp_path)
     spilled[:] = np.arange(100).reshape(10, 10)
@@ -296,13 +302,14 @@ def test_store_spills_beyond_its_budget_and_leaves_no_file(tmp_path):
         allocate((10**9, 10**9), np.float32, 0, tmp_path)
 
 
-def test_check_reports_a_sound_data_set(session_tree):
+def test_check_of_a_sound_set(session_tree):
     done = run_python("-m", "src.dataset", "--check", session_tree)
     assert done.returncode == 0, done.stderr
     assert "categories: 1, defects: 0" in done.stdout
 
 
-def test_check_finds_every_kind_of_defect(tree, capsys):
+def test_check_of_defects(tree, capsys):
+    """Each kind is found."""
     make_tree(tree, category="bottle")
     shutil.copy(tree / "widget/train/good/002.png", tree / "widget/test/good/leak.png")
     (tree / "widget/test/stain/000.png").write_text("no picture")
@@ -318,7 +325,7 @@ def test_check_finds_every_kind_of_defect(tree, capsys):
     assert "categories: 2, defects: 5" in report
 
 
-def test_check_refuses_what_is_no_data_set(refused, tmp_path, tree):
+def test_check_of_no_set(refused, tmp_path, tree):
     assert refused(dataset, "--check", tmp_path).endswith("holds no category (a folder with train/good)")
     assert "it is a category itself: give its parent folder" in refused(dataset, "--check", tree / "widget")
     assert "no such data set folder" in refused(dataset, "--check", tmp_path / "nowhere")

@@ -80,7 +80,8 @@ def test_washer():
     assert 1 < np.abs(centres).max() < 6
 
 
-def test_drawings_are_deterministic():
+def test_drawings():
+    """One seed, one drawing."""
     for defect in (None, *demo_data.DEFECTS):
         first, second = (demo_data.draw(defect, np.random.default_rng(5)) for _ in range(2))
         assert np.array_equal(first[0], second[0])
@@ -100,7 +101,8 @@ def contents(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.png")}
 
 
-def test_category_has_mvtecs_layout_and_is_written_once(tmp_path, few):
+def test_category(tmp_path, few):
+    """MVTec AD's layout, written once."""
     folder = demo_data.write_category(tmp_path)
     assert len(list_train(tmp_path, "washer")) == 3
     samples = list_test(tmp_path, "washer")
@@ -145,7 +147,7 @@ def test_unwritable_folder(refused, tmp_path):
     assert "cannot be created" in refused(demo_data, "--out_dir", tmp_path / "file/data")
 
 
-def test_seeds_that_no_generator_takes(refused, tmp_path):
+def test_bad_seeds(refused, tmp_path):
     for seed in (-1, 2**32, "x", 1.5):
         assert "argument --seed: expected a whole number" in refused(demo_data, "--out_dir", tmp_path, "--seed", seed)
     assert not list(tmp_path.iterdir())

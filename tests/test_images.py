@@ -27,7 +27,8 @@ def ramp():
     return np.linspace(0, 255, 64 * 64).reshape(64, 64).round().astype(np.uint8)
 
 
-def test_resizing_is_pils_lanczos(tmp_path):
+def test_resizing(tmp_path):
+    """Pillow's LANCZOS."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8))
     picture.save(tmp_path / "a.png")
     loaded = load_image(tmp_path / "a.png", 64)
@@ -61,7 +62,7 @@ def test_rounding_of_16_bits(tmp_path):
     assert np.array_equal(load_image(tmp_path / "a.png", 32), load_image(tmp_path / "b.png", 32))
 
 
-def test_grey_alpha_palette_and_16_bit_pictures(tmp_path, ramp):
+def test_modes(tmp_path, ramp):
     rgb = np.stack([ramp, ramp[::-1], ramp.T], -1)
     Image.fromarray(ramp).save(tmp_path / "grey.png")
     Image.fromarray(np.dstack([rgb, np.full_like(ramp, 9)])).save(tmp_path / "alpha.png")
@@ -77,7 +78,7 @@ def test_grey_alpha_palette_and_16_bit_pictures(tmp_path, ramp):
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("array", [np.uint8, np.uint16])
-def test_pictures_are_turned_upright(tmp_path, ramp, suffix, array):
+def test_orientation(tmp_path, ramp, suffix, array):
     """Pillow 13.0 jumbles the pixels of an uncompressed grey TIFF that lies on its side."""
     lying = ramp[:40].astype(array) * (np.iinfo(array).max // 255)
     exif = Image.Exif()
@@ -89,7 +90,7 @@ def test_pictures_are_turned_upright(tmp_path, ramp, suffix, array):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_masks_lie_on_their_pictures(tmp_path, suffix, orientation):
+def test_orientation_of_masks(tmp_path, suffix, orientation):
     """Upright, whether turned when saved or when read; not as the picture lies in the file."""
     upright = np.zeros((40, 48), np.uint8)
     upright[4:12, 8:30] = 255
@@ -117,7 +118,7 @@ def test_masks_lie_on_their_pictures(tmp_path, suffix, orientation):
 
 
 @pytest.mark.parametrize("load", [load_image, load_mask])
-def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
+def test_unreadable(tmp_path, load, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
@@ -130,7 +131,7 @@ def test_unreadable_pictures_are_named(tmp_path, load, monkeypatch):
         load(tmp_path / "whole.png", 64)
 
 
-def test_every_changed_bit_at_the_end_of_a_png_is_found(tmp_path):
+def test_png_checksums(tmp_path):
     """PIL stops at the last row, before the checksum of the stream, and does not look at those of the chunks."""
     pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8)
     whole = cv2.imencode(".png", pixels)[1].tobytes()
@@ -184,7 +185,8 @@ def test_mask_rules():
     assert set(MASK_RULES) == {"half", "erode", "dilate"}
 
 
-def test_network_input_is_torchvisions_normalisation():
+def test_network_input():
+    """torchvision's normalisation, in PyTorch's words."""
     pictures = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((torch.from_numpy(pictures).float() / 255 - mean) / std).permute(0, 3, 1, 2).numpy()
@@ -194,7 +196,7 @@ def test_network_input_is_torchvisions_normalisation():
     assert np.allclose(prepared, expected, atol=1e-6)
 
 
-def test_colours_that_do_not_convert_are_named(tmp_path):
+def test_unconvertible_colours(tmp_path):
     Image.new("LAB", (40, 40)).save(tmp_path / "lab.tif")
     with pytest.raises(InputError, match=r"lab\.tif: not a readable image: conversion from LAB"):
         load_mask(tmp_path / "lab.tif", 64)
@@ -208,7 +210,7 @@ def test_colours_that_do_not_convert_are_named(tmp_path):
         (339, 2, "its pixels are signed numbers of 16 bits"),
     ],
 )
-def test_tiffs_of_other_numbers_are_named(tmp_path, ramp, tag, value, words):
+def test_numbers_of_tiffs(tmp_path, ramp, tag, value, words):
     path = tmp_path / "a.tif"
     before = {258: 16, 339: 1}[tag]
     Image.fromarray(ramp.astype(np.uint16) * 257).save(path, tiffinfo={339: 1})
@@ -231,7 +233,7 @@ def new_images():
 
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_12_bits_in_a_file_of_16_are_warned_of_once(tmp_path, ramp, caplog, new_images, suffix, colour):
+def test_12_bits_of_16(tmp_path, ramp, caplog, new_images, suffix, colour):
     """The brightest of 12 bits, 4095, warns; what is above, as 4369, which is 17 of 255, does not."""
     deep = np.round(ramp * (4095 / 255)).astype(np.uint16)
     for name, array in (("bright", np.maximum(deep, 4369)), ("dark", deep), ("darker", deep)):
@@ -241,27 +243,29 @@ def test_12_bits_in_a_file_of_16_are_warned_of_once(tmp_path, ramp, caplog, new_
     assert f"dark.{suffix}: uses the lowest 12 of its 16 bits at most" in caplog.text
 
 
-def test_dark_pictures_of_8_bits_are_not_warned_of(tmp_path, caplog, new_images):
+def test_dark_8_bits(tmp_path, caplog, new_images):
+    """No warning."""
     Image.new("RGB", (40, 40), (3, 3, 3)).save(tmp_path / "a.png")
     new_images.load_image(tmp_path / "a.png", 64)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff"])
-def test_files_of_several_pictures_are_refused(tmp_path, kind):
+def test_several_pages(tmp_path, kind):
     first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
     first.save(tmp_path / "a.png", kind, save_all=True, append_images=[second])
     with pytest.raises(InputError, match=r"a\.png: not a readable image: holds 2 pages or frames; expected one"):
         load_image(tmp_path / "a.png", 64)
 
 
-def test_the_picture_of_a_phone_is_read_without_its_preview(tmp_path):
+def test_preview_of_a_phone(tmp_path):
+    """It is left out."""
     first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
     assert (load_image(tmp_path / "a.jpg", 64)[0, 0] == (254, 0, 0)).all()
 
 
-def test_damaged_directory_of_a_tiff_is_named(tmp_path):
+def test_damaged_tiff_directory(tmp_path):
     """A place in the file that is a double makes PIL raise TypeError."""
     path = tmp_path / "a.tif"
     Image.new("1", (20, 24)).save(path)

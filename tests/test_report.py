@@ -108,7 +108,8 @@ def usual(evaluated, tmp_path_factory):
     return write(evaluated, tmp_path_factory.mktemp("usual") / "o")
 
 
-def test_report_says_what_the_results_say(evaluated, usual):
+def test_numbers(evaluated, usual):
+    """Those of the results, each in its place."""
     page, results = Page(usual[0]), usual[1]
     metrics = [[name, f"{results[key]:.4f}"] for key, name in (
         ("pixel_auroc", "pixel AUROC"), ("image_auroc", "image AUROC"), ("pro", "PRO (FPR up to 0.3)")
@@ -203,7 +204,7 @@ def test_facts(evaluated, usual, tmp_path):
     assert next(row for row in page.rows if row[0] == "hole")[2] == ""
 
 
-def test_perfect_separation_has_no_interval(evaluated, tmp_path):
+def test_perfect_separation(evaluated, tmp_path):
     """Whatever is redrawn of images that do not overlap is perfect, too, which tells nothing."""
     rows = [i for i, sample in enumerate(evaluated[0]) if sample.path.stem[0] != "3" and i != 4]
     chosen = ([evaluated[0][i] for i in rows], *(part[rows] for part in evaluated[1:]))
@@ -211,7 +212,8 @@ def test_perfect_separation_has_no_interval(evaluated, tmp_path):
     assert page.rows[2][1:3] == ["1.0000", "not known: no overlap to redraw"]
 
 
-def test_report_stands_alone_and_is_the_same_again(evaluated, usual, tmp_path):
+def test_standing_alone(evaluated, usual, tmp_path):
+    """It loads nothing; written again, it is the same."""
     path = usual[0]
     page = Page(path)
     for _, attributes in page.tags:
@@ -223,7 +225,8 @@ def test_report_stands_alone_and_is_the_same_again(evaluated, usual, tmp_path):
     assert write(evaluated, tmp_path / "b")[0].read_bytes() == path.read_bytes()
 
 
-def test_report_without_threshold_has_no_verdicts(evaluated, tmp_path):
+def test_no_threshold(evaluated, tmp_path):
+    """No verdicts, and another unit."""
     page = Page(write(evaluated, tmp_path / "o", threshold=None)[0])
     assert "The model has no threshold: it is not calibrated." in page.text("p")
     assert not [text for text in page.text("figcaption") if "called" in text]
@@ -233,7 +236,7 @@ def test_report_without_threshold_has_no_verdicts(evaluated, tmp_path):
     assert any("1 is the highest score of a good image" in text for text in page.text("p"))
 
 
-def test_report_of_good_images_only(evaluated, tmp_path):
+def test_good_images_only(evaluated, tmp_path):
     page = Page(write((evaluated[0][:4], *(part[:4] for part in evaluated[1:])), tmp_path / "o")[0])
     assert page.rows[1][1] == "undefined: no label is defective"
     assert len(page.attributes("svg")) == 1  # the histogram
@@ -248,7 +251,8 @@ def test_report_of_good_images_only(evaluated, tmp_path):
         (0, 2, ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25", "1.50", "1.75", "2.00"]),
     ],
 )
-def test_ticks_of_the_histogram_are_plain_and_few(tmp_path, low, high, ticks):
+def test_ticks(tmp_path, low, high, ticks):
+    """Few and plain numbers."""
     maps = np.repeat(np.linspace(low, high, 5, dtype=np.float32), 4).reshape(5, 2, 2)
     samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(5)]
     nothing = np.zeros((5, 2, 2), np.uint8)
@@ -257,7 +261,8 @@ def test_ticks_of_the_histogram_are_plain_and_few(tmp_path, low, high, ticks):
     assert re.findall(r"<text [^>]*>([^<]+)</text>", axis) == ticks
 
 
-def test_index_links_all_reports(evaluated, usual, tmp_path):
+def test_index(evaluated, usual, tmp_path):
+    """A row and a link for each report."""
     with pytest.raises(InputError, match=r"holds no <category>/report\.html"):
         report.write_index(tmp_path)
     results = usual[1]
@@ -287,7 +292,8 @@ def test_index_links_all_reports(evaluated, usual, tmp_path):
         ("sort=file&verdict=good", [0.2, 0.3, 0.4, 0.9]),
     ],
 )
-def test_gallery_is_sorted_and_filtered_in_a_browser(usual, tmp_path, choice, expected):
+def test_gallery(usual, tmp_path, choice, expected):
+    """Sorted and filtered, in a browser."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         missing("needs Chromium (Debian: apt install chromium)")
@@ -386,7 +392,8 @@ def test_sample_sheet(tmp_path, threshold):
         assert np.abs(sheet[y, left + 650] - expected).max() <= 3
 
 
-def test_evaluation_writes_the_report(exported, session_tree, tmp_path):
+def test_of_an_evaluation(exported, session_tree, tmp_path):
+    """test.py writes it where it is told to."""
     flags = ["--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.onnx"]
     flags += ["--out_dir", tmp_path, "--report", tmp_path / "page", "--threshold", 0.001]
     assert test_entry.main(test_entry.parse_args([str(flag) for flag in flags])) == 0
@@ -397,7 +404,8 @@ def test_evaluation_writes_the_report(exported, session_tree, tmp_path):
         assert picture.width == 4 * picture.height
 
 
-def test_bootstrap_is_that_of_redrawn_images():
+def test_bootstrap():
+    """Quantiles of the AUROC over redrawn images."""
     rng = np.random.default_rng(1)
     labels = np.arange(60) < 25
     scores = rng.normal(labels * 1.0, 1).astype(np.float32)
