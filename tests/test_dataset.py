@@ -59,6 +59,8 @@ def test_no_mask_folder(tree):
 
 def test_missing_category(tree, tmp_path):
     make_tree(tree, category="gadget")
+    for other in ("notes", "outputs/train", ".cache/train/good"):
+        (tree / other).mkdir(parents=True)
     assert list_categories(tree) == ["gadget", "widget"]
     with pytest.raises(InputError, match=r"no category 'bottle'; found: gadget, widget"):
         list_train(tree, "bottle")
@@ -167,6 +169,7 @@ def test_order(tmp_path):
     assert names == sorted(names)
     assert sorted(int(name.partition(".")[0]) for name in names) == list(range(40))
     assert [path.name for path in list_images(folder)] == names
+    assert list_images(folder / names[7]) == [folder / names[7]]
 
 
 def test_for_inference(tree, tmp_path):

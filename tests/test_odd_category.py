@@ -262,6 +262,8 @@ def test_report(evaluated, truth):
         assert set(picture) == {"loading", "width", "height", "alt", "src"}
         with Image.open(io.BytesIO(base64.b64decode(picture["src"].partition("base64,")[2]))) as shown:
             assert shown.size == (int(picture["width"]), int(picture["height"]))
+    with Image.open(evaluated / CATEGORY / "samples.png") as sheet:
+        assert sheet.height > 3 * sheet.width / 4  # a row for each of three types
 
 
 def test_index(evaluated):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,6 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import test as test_entry
 from src import report, results_table
 from src.dataset import Sample
 from src.evaluate import results_content
@@ -242,6 +242,46 @@ def test_good_images_only(evaluated, tmp_path):
     assert len(page.attributes("svg")) == 1  # the histogram
 
 
+def points(path):
+    """The points of an SVG path, (N, 2)."""
+    return np.array(re.findall(r"(-?[\d.]+) (-?[\d.]+)", path.get("d")), float)
+
+
+def drawings(path):
+    """The page's figures: each one's axes, as a box (left, upper, right, lower), and what is drawn inside it."""
+    for svg in re.findall(r"<svg.*?</svg>", path.read_text(), re.DOTALL):
+        paths = {group.get("id"): group.findall("{*}path") for group in ElementTree.fromstring(svg).iterfind(".//{*}g")}
+        box = points(paths["patch_2"][0])
+        inside = [points(one) for found in paths.values() for one in found if one.get("clip-path")]
+        yield np.concatenate([box.min(axis=0), box.max(axis=0)]), inside
+
+
+def test_curves(usual):
+    """The areas under the curves are the metrics."""
+    figures = list(drawings(usual[0]))[1:]
+    metrics = [usual[1][name] for name in ("image_auroc", "pixel_auroc", "pro")]
+    assert len({round(value, 2) for value in metrics}) == 3
+    for (box, inside), expected in zip(figures, metrics, strict=True):
+        x, y = max(inside, key=len).T  # grid lines have two points
+        x, y = (x - box[0]) / (box[2] - box[0]), (box[3] - y) / (box[3] - box[1]) * 1.02
+        assert (x[0], x[-1]) == pytest.approx((0, 1), abs=0.01)
+        assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(expected, abs=0.01)
+
+
+def test_histogram(evaluated, usual, tmp_path):
+    """Bars of 4 good and 6 defective images, and the threshold, where there is one."""
+    _, inside = next(drawings(usual[0]))
+    bars = [np.ptp(one, axis=0) for one in inside if len(one) == 4]
+    heights = [sum(height for _, height in bars[start : start + 30]) for start in (0, 30)]
+    assert heights[1] / heights[0] == pytest.approx(6 / 4)
+    texts = Page(usual[0]).text("text")
+    assert [text for text in texts if text in ("good", "defective", "threshold")] == ["good", "defective", "threshold"]
+    assert "anomaly score; 1 is the threshold" in texts
+    good = (evaluated[0][:4], *(part[:4] for part in evaluated[1:]))
+    texts = Page(write(good, tmp_path / "o", threshold=None)[0]).text("text")
+    assert "threshold" not in texts
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
     [
@@ -390,18 +430,6 @@ def test_sample_sheet(tmp_path, threshold):
         assert (sheet[y, left + 390] == 100 + 10 * chosen).all()
         expected = inferno(min(maps[chosen][0, 0] / unit / 2, 1))
         assert np.abs(sheet[y, left + 650] - expected).max() <= 3
-
-
-def test_of_an_evaluation(exported, session_tree, tmp_path):
-    """test.py writes it where it is told to."""
-    flags = ["--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.onnx"]
-    flags += ["--out_dir", tmp_path, "--report", tmp_path / "page", "--threshold", 0.001]
-    assert test_entry.main(test_entry.parse_args([str(flag) for flag in flags])) == 0
-    page = (tmp_path / "page/report.html").read_text()
-    assert page.count('<figure class="tile') == 6
-    strip = re.search(r'src="data:image/jpeg;base64,([^"]+)"', page)[1]
-    with Image.open(io.BytesIO(base64.b64decode(strip))) as picture:
-        assert picture.width == 4 * picture.height
 
 
 def test_bootstrap():
