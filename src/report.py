@@ -227,7 +227,8 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _options(names: list[str]) -> str:
-    return "".join(f"<option>{escape(name)}</option>" for name in names)
+    # with a value: that of text alone has its spaces collapsed
+    return "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
 
 
 def _jpeg(panels: list[np.ndarray]) -> str:
