@@ -8,6 +8,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable
+from html import escape
 from pathlib import Path
 
 from src.utils import InputError, atomic_path, read_json, run_entry_point, write_json
@@ -102,7 +103,8 @@ def to_markdown(table: dict, *, heading: str = _HEADING) -> str:
     """Return a table with published values as Markdown; in brackets the difference from the first published value."""
     lines = []
     for row in [*table["categories"], table["mean"]]:
-        cells = [row["category"], *(_own(row, metric) for metric in METRICS), *(_cited(row, s) for s in SOURCES)]
+        name = escape(row["category"], quote=False).replace("|", "\\|")  # of one's own categories, any file name
+        cells = [name, *(_own(row, metric) for metric in METRICS), *(_cited(row, s) for s in SOURCES)]
         lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n")
     return heading + "".join(lines)
 

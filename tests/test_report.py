@@ -462,12 +462,12 @@ def test_table(tmp_path):
     """By hand: means of what is defined, and signed differences from the published values, model zoo's first."""
     rows = [
         ("bottle", {"pixel_auroc": 0.9, "image_auroc": 1.0, "pro": None}),
-        ("mine", {"pixel_auroc": 0.8, "image_auroc": None, "pro": 0.5}),
+        ("m|<i>ne", {"pixel_auroc": 0.8, "image_auroc": None, "pro": 0.5}),
         ("failed", {}),
     ]
     results_table.write_tables(tmp_path, rows)
     table, lines = read_table(tmp_path)
-    assert [row["category"] for row in table["categories"]] == ["bottle", "mine", "failed"]
+    assert [row["category"] for row in table["categories"]] == ["bottle", "m|<i>ne", "failed"]
     assert table["mean"]["pixel_auroc"] == pytest.approx(0.85)
     assert (table["mean"]["image_auroc"], table["mean"]["pro"]) == (1.0, 0.5)
     assert table["mean"]["model_zoo_pixel_auroc"] is None  # that of all 15 categories says nothing beside it
@@ -475,7 +475,7 @@ def test_table(tmp_path):
     assert bottle["model_zoo_pixel_auroc_difference"] == pytest.approx(0.9 - 0.987)
     assert lines[2:] == [
         "| bottle | 0.9000 (-0.087) | 1.0000 (+0.000) | | 0.987 / 1.000 | 0.988 / 1.000 / 0.959 |",
-        "| mine | 0.8000 | | 0.5000 | | |",
+        r"| m\|&lt;i&gt;ne | 0.8000 | | 0.5000 | | |",
         "| failed | | | | | |",
         "| mean | 0.8500 | 1.0000 | 0.5000 | | |",
     ]
