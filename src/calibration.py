@@ -4,7 +4,9 @@ The threshold is the score from which an image is called defective. It is set so
 defective with a given probability, the target false positive rate. No mindspore here.
 """
 
+import math
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 
 import numpy as np
 from scipy import stats
@@ -72,8 +74,9 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     if not (np.isfinite(scores).all() and (scores > 0).all()):
         raise ValueError("scores must be positive and finite")
     tail = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-    if count + 1 >= 1 / target_fpr:
-        rank = int(np.ceil((count + 1) * (1 - target_fpr)))
+    rate = Fraction(str(target_fpr))  # as it was written: 10 * (1 - 0.7) is above 3 in binary numbers
+    if (count + 1) * rate >= 1:
+        rank = math.ceil((count + 1) * (1 - rate))
         # the next number: the score of that rank is itself a good one
         threshold = float(np.nextafter(np.float32(np.sort(scores)[rank - 1]), np.float32(np.inf)))
         low, high = (float(stats.beta.ppf(p, count + 1 - rank, rank)) for p in tail)

@@ -2,12 +2,14 @@
 
 import ctypes
 import json
+import random
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
@@ -49,6 +51,29 @@ def test_the_rate_is_the_target_on_average_and_inside_the_interval(count, method
     low, high = calibration.fpr_interval
     assert 0 <= low < 0.01 < high
     assert ((rates >= low) & (rates <= high)).mean() == pytest.approx(0.95, abs=0.035)
+
+
+def smallest_rank(count, rate):
+    """The lowest of the places among ``count`` scores above which a further one lies with at most this probability."""
+    return next(rank for rank in range(1, count + 1) if Fraction(count + 1 - rank, count + 1) <= rate)
+
+
+@given(st.integers(2, 200), st.integers(1, 999).map(lambda thousandths: Fraction(thousandths, 1000)), st.randoms())
+@example(9, Fraction(7, 10), random.Random(0))  # products that are whole numbers, and are not in binary floating point
+@example(24, Fraction(44, 100), random.Random(0))
+@example(149, Fraction(18, 100), random.Random(0))
+@example(9, Fraction(1, 10), random.Random(0))
+@example(19, Fraction(1, 20), random.Random(0))
+@example(99, Fraction(1, 100), random.Random(0))
+def test_rank(count, rate, shuffler):
+    """The threshold is the number next to the score of the lowest rank that keeps the rate, in exact fractions."""
+    if (count + 1) * rate < 1:
+        return
+    scores = list(range(1, count + 1))
+    shuffler.shuffle(scores)
+    calibration = calibrate(np.array(scores, np.float32), target_fpr=float(rate))
+    assert calibration.method == "order statistic"
+    assert calibration.threshold == np.nextafter(np.float32(smallest_rank(count, rate)), np.float32(np.inf))
 
 
 def test_order_statistic_by_hand():
