@@ -33,14 +33,15 @@ def find_regions(anomaly_map: np.ndarray, threshold: float, *, size: tuple[int, 
     """
     reached = (anomaly_map >= threshold).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
-    scale_x, scale_y = size[0] / anomaly_map.shape[1], size[1] / anomaly_map.shape[0]
+    rows, columns = anomaly_map.shape
     regions = []
     for i in range(1, count):  # 0 is the background
         left, top, width, height, area = (int(value) for value in boxes[i])
-        # from edge to edge, so that boxes of whole pixels cover what they stand for
-        x, y = int(np.floor(left * scale_x)), int(np.floor(top * scale_y))
-        right, bottom = int(np.ceil((left + width) * scale_x)), int(np.ceil((top + height) * scale_y))
+        # from edge to edge, so that boxes of whole pixels cover what they stand for; in whole numbers, since a rounded
+        # scale would put edges beyond the picture's
+        x, y = left * size[0] // columns, top * size[1] // rows
+        right, bottom = -(-(left + width) * size[0] // columns), -(-(top + height) * size[1] // rows)
         inside = np.s_[top : top + height, left : left + width]
         score = float(anomaly_map[inside][labels[inside] == i].max())
-        regions.append(Region(x, y, right - x, bottom - y, round(area * scale_x * scale_y), score))
+        regions.append(Region(x, y, right - x, bottom - y, round(area * size[0] * size[1] / anomaly_map.size), score))
     return sorted(regions, key=lambda region: -region.score)

@@ -3,12 +3,19 @@
 import contextlib
 import csv
 import json
+import math
 import shutil
 import sys
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from src import picture_stream, predict
 from src.evaluate import predict_maps
@@ -16,7 +23,7 @@ from src.images import load_image
 from src.model_file import inspect_model, load_map_function
 from src.pictures import colour_map, defect_overlay
 from src.regions import Region, find_regions
-from tests.conftest import save_picture
+from tests.conftest import examples, save_picture
 from tests.test_scripts import run_script
 
 
@@ -135,6 +142,32 @@ def test_regions_by_hand():
     one[60, 60] = 0.99
     assert find_regions(one, 1.0, size=(128, 64)) == [Region(40, 10, 10, 3, 18, 3.0), Region(0, 40, 16, 10, 160, 1.0)]
     assert find_regions(one, 4.0, size=(128, 64)) == []
+
+
+@examples(100)
+@given(
+    arrays(np.float32, st.sampled_from([(3, 3), (6, 6), (7, 7), (48, 48)]), elements=st.sampled_from([0.0, 0.5, 1, 2])),
+    st.sampled_from([0.5, 0.75, 2.0]),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+)
+@example(np.ones((112, 112), np.float32), 1.0, (225, 450))  # 225 / 112 * 112 is above 225
+@example(np.eye(48, dtype=np.float32), 1.0, (400, 200))
+def test_regions(one, threshold, size):
+    """Against scipy's labels and exact fractions: what a region covers, its area, the highest first."""
+    labels, count = ndimage.label(one >= threshold, structure=np.ones((3, 3)))
+    scale_x, scale_y = Fraction(size[0], one.shape[1]), Fraction(size[1], one.shape[0])
+    expected = []
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        x, y = math.floor(columns.start * scale_x), math.floor(rows.start * scale_y)
+        right, bottom = math.ceil(columns.stop * scale_x), math.ceil(rows.stop * scale_y)
+        assert right <= size[0]
+        assert bottom <= size[1]
+        area = round(int((labels == label).sum()) * scale_x * scale_y)
+        expected.append(Region(x, y, right - x, bottom - y, area, float(one[labels == label].max())))
+    found = find_regions(one, threshold, size=size)
+    assert len(found) == count
+    assert [region.score for region in found] == sorted((region.score for region in expected), reverse=True)
+    assert Counter(found) == Counter(expected)
 
 
 def test_pictures_of_all_images_have_one_scale():
