@@ -100,6 +100,31 @@ def test_bootstrap_counts_only_draws_of_both_classes():
         assert np.isnan(bootstrap_auroc(np.arange(3.0), one_class)).all()
 
 
+def test_bootstrap():
+    """Against the AUROC, by pairs, of all draws of three good and of four defective images, each equally likely."""
+    good, bad = np.array([4, 5, 6]), np.array([4, 5, 5, 8])
+    pairs = (bad > good[:, None]) + 0.5 * (bad == good[:, None])
+    rows = [list(itertools.product(range(count), repeat=count)) for count in (3, 4)]
+    areas = [pairs[np.ix_(a, b)].mean() for a, b in itertools.product(*rows)]
+    expected = np.quantile(areas, [0.025, 0.975])
+    assert len({*expected.round(6), *np.quantile(areas, [0.05, 0.95]).round(6)}) == 4
+    scores, labels = np.concatenate([good, bad]).astype(np.float32), np.arange(7) >= 3
+    found = bootstrap_auroc(scores, labels, draws=50_000)
+    assert found == pytest.approx(tuple(expected), abs=1e-9)
+    assert bootstrap_auroc(scores, labels, draws=100, seed=1) == bootstrap_auroc(scores, labels, draws=100, seed=1)
+
+
+def test_bootstrap_of_images():
+    """Whole images are drawn: of two good ones and a defective one, whose pixels are told apart by the pixel."""
+    maps = np.array([[1, 2], [5, 6], [3, 4]], np.float32)
+    masks = np.array([[False, False], [False, False], [False, True]])
+    areas = [
+        roc_auc_score(masks[list(rows)].ravel(), maps[list(rows)].ravel())
+        for rows in ((0, 0, 2), (0, 1, 2), (1, 0, 2), (1, 1, 2))
+    ]
+    assert bootstrap_auroc(maps, masks, draws=1000) == pytest.approx((min(areas), max(areas)))
+
+
 def test_bootstrap_of_scores_that_are_far_apart():
     scores = np.array([-3e38, 3e38], np.float32)
     with np.errstate(all="raise"):
@@ -127,22 +152,34 @@ def random_case(count):
 
 
 def test_score_maps(tmp_path):
+    """Image, pixel and region metrics, each mask rule, and each defect type with the good images alone."""
     samples = make_samples(tmp_path, ["good", "good", "hole-m", "hole-m", "stain-m"])
     maps, masks = random_case(5)
     masks[:2] = 0
     masks[2, 3, 4:8] = 100  # touched, but by less than half
+    masks[3, 8, 4:8] = 128  # by just half
+    masks[4, 8, 4:8] = 254  # all but wholly
     results = score_maps(maps, masks, samples)
-    labels = np.array([0, 0, 1, 1, 1])
-    assert results["image_auroc"] == pytest.approx(roc_auc_score(labels, maps.max((1, 2))), rel=1e-12)
-    assert results["pixel_auroc"] == pytest.approx(roc_auc_score((masks >= 128).ravel(), maps.ravel()), rel=1e-12)
-    assert results["pixel_auroc_by_mask_rule"]["dilate"] == pytest.approx(
-        roc_auc_score((masks > 0).ravel(), maps.ravel()), rel=1e-12
-    )
-    assert results["pro"] == pytest.approx(brute_force_pro(maps, masks >= 128))
-    assert results["by_defect"]["hole"]["image_auroc"] == roc_auc_score(labels[:4], maps[:4].max((1, 2)))
+    kinds = np.array(["good", "good", "hole", "hole", "stain"])
+    labels, scores = kinds != "good", maps.max((1, 2))
+    for rule, truth in (("half", masks >= 128), ("erode", masks == 255), ("dilate", masks > 0)):
+        by_rule = score_maps(maps, masks, samples, mask_rule=rule)
+        expected = roc_auc_score(truth.ravel(), maps.ravel())
+        assert by_rule["pixel_auroc"] == pytest.approx(expected, rel=1e-12)
+        assert results["pixel_auroc_by_mask_rule"][rule] == pytest.approx(expected, rel=1e-12)
+        assert by_rule["pro"] == pytest.approx(brute_force_pro(maps, truth))
+        assert by_rule["image_auroc"] == pytest.approx(roc_auc_score(labels, scores), rel=1e-12)
+        assert by_rule["mask_rule"] == rule
+        for kind in ("hole", "stain"):
+            rows = np.isin(kinds, ("good", kind))
+            of_kind = by_rule["by_defect"][kind]
+            assert of_kind["images"] == (kinds == kind).sum()
+            assert of_kind["image_auroc"] == pytest.approx(roc_auc_score(labels[rows], scores[rows]), rel=1e-12)
+            pixel_auroc = roc_auc_score(truth[rows].ravel(), maps[rows].ravel())
+            assert of_kind["pixel_auroc"] == pytest.approx(pixel_auroc, rel=1e-12)
+    assert results["mask_rule"] == "half"  # where none is asked for
     assert results["images"] == {"test": 5, "good": 2, "defective": 3, "in_pixel_metrics": 5}
     assert results["undefined"] == {}
-    assert score_maps(maps, masks, samples, mask_rule="dilate")["pixel_auroc"] != results["pixel_auroc"]
 
 
 def test_unlabelled_defects_count_for_images_only(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import math
+import os
 import shutil
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy import ndimage
 
 from src import picture_stream, predict
@@ -24,6 +25,7 @@ from src.model_file import inspect_model, load_map_function
 from src.pictures import colour_map, defect_overlay
 from src.regions import Region, find_regions
 from tests.conftest import examples, save_picture
+from tests.plain_model import write_red_model
 from tests.test_scripts import run_script
 
 
@@ -93,13 +95,102 @@ def test_regions_and_pictures(pictures, trained, tmp_path):
         assert shown.width > 3 * 256
 
 
-def test_no_picture_keeps_the_scores_from_being_written(pictures, trained, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def turned(tmp_path):
+    """A picture of 96 x 64 with two red spots, as it is and twice turned by EXIF orientation; and a plain one."""
+    pixels = np.full((64, 96, 3), (20, 200, 200), np.uint8)
+    pixels[32:52, 9:30] = (255, 200, 200)  # whole pixels of a map of 32 x 32: 3 x 2 of the picture's each
+    pixels[0:4, 60:66, 0] = 180
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    Image.fromarray(pixels).save(folder / "a.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees to the right
+    Image.fromarray(np.rot90(pixels)).save(folder / "b.png", exif=exif)
+    exif[ExifTags.Base.Orientation] = 3
+    Image.fromarray(np.rot90(pixels, 2)).save(folder / "c.png", exif=exif)
+    Image.new("RGB", (48, 40), (20, 0, 0)).save(folder / "d.png")
+    return folder
+
+
+def test_coordinates(turned, tmp_path, capsys):
+    """Regions are told in pixels of the picture as it is seen upright, whatever way its file holds it."""
+    model = write_red_model(tmp_path / "model", threshold=0.5)
+    assert run("--image_path", turned, "--ckpt_path", model, "--out_dir", tmp_path / "out") == 0
+    assert "4 images, 0 unreadable, 1 good, 3 defective" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert content["model"] == "widget.onnx"
+    assert content["config_hash"] == json.loads(model.with_suffix(".json").read_text())["config_hash"]
+    assert content["threshold"] == 0.5
+    boxes = [[9, 32, 21, 20, 420], [60, 0, 6, 4, 24]]  # the redder first
+    for record, name in zip(content["images"][:3], "abc", strict=True):
+        found = [[region[key] for key in ("x", "y", "width", "height", "area")] for region in record["regions"]]
+        assert (record["file"], record["verdict"], found) == (f"{name}.png", "defective", boxes)
+    assert content["images"][3] == {
+        "file": "d.png", "score": pytest.approx(20 / 255, abs=1e-6), "verdict": "good", "regions": []
+    }  # fmt: skip
+    assert [row["regions"] for row in read(tmp_path / "out", "scores.csv")] == ["2", "2", "2", "0"]
+    rows = [list(row.values())[:6] for row in read(tmp_path / "out", "regions.csv")]
+    assert rows == [[f"{name}.png", *map(str, box)] for name in "abc" for box in boxes]
+
+
+def test_each_picture_its_own_score(tmp_path, capsys):
+    """More pictures than two batches, unreadable ones among them, one of a name that is no text: each its own."""
+    model = write_red_model(tmp_path / "model")
+    folder = tmp_path / "many"
+    folder.mkdir()
+    names = [f"{i:02}.png" for i in range(10)] + [os.fsdecode(b"\xff.png")]
+    for i, name in enumerate(names):
+        Image.new("RGB", (40, 40), (20 * i + 5, 0, 0)).save(folder / name)
+    for name in ("001.png", "03a.png", "06b.png"):
+        (folder / name).write_text("no picture")
+    assert run("--image_path", folder, "--ckpt_path", model, "--out_dir", tmp_path / "out") == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "14 images, 3 unreadable"
+    assert captured.err.count("not a readable image") == 3
+    file = (tmp_path / "out/scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape")
+    with file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == sorted([*names, "001.png", "03a.png", "06b.png"])
+    scores = {row["file"]: float(row["score"]) for row in rows if row["score"]}
+    assert scores == {name: pytest.approx((20 * i + 5) / 255, abs=1e-6) for i, name in enumerate(names)}
+    assert {row["verdict"] for row in rows} == {""}
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert content["threshold"] is None
+    assert [record["file"] for record in content["images"]] == [row["file"] for row in rows]
+    assert ["error" in record for record in content["images"]] == [not row["score"] for row in rows]
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_verdict_at_the_threshold(tmp_path, capsys, step):
+    """A score that is the threshold is defective, with a region; at the next number it is good, with none."""
+    model = write_red_model(tmp_path / "model")
+    Image.new("RGB", (32, 32), (77, 0, 0)).save(tmp_path / "one.png")
+    flags = ("--image_path", tmp_path / "one.png", "--ckpt_path", model, "--out_dir", tmp_path / "out")
+    assert run(*flags) == 0
+    score = np.float32(read(tmp_path / "out", "scores.csv")[0]["score"])
+    threshold = np.nextafter(score, np.float32(1)) if step else score
+    assert run(*flags, "--threshold", repr(float(threshold))) == 0
+    row = read(tmp_path / "out", "scores.csv")[0]
+    assert (row["verdict"], row["regions"]) == (("good", "0") if step else ("defective", "1"))
+
+
+def test_default_folder(tmp_path, monkeypatch):
+    model = write_red_model(tmp_path / "model")
+    save_picture(tmp_path / "one.png", np.random.default_rng(0))
+    monkeypatch.chdir(tmp_path)
+    assert run("--image_path", "one.png", "--ckpt_path", model) == 0
+    names = {"scores.csv", "regions.csv", "predictions.json"}
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == names
+
+
+def test_no_picture_keeps_the_scores_from_being_written(pictures, tmp_path, capsys, monkeypatch):
     """Neither a name too long for another word behind it, nor a place that is taken, nor an error that nobody reads."""
     long = ["ü" * 120 + f"{i}.jpg" for i in range(2)]
     for name in long:
         shutil.copy(pictures / "b.jpg", pictures / name)
-    checkpoint = trained[0] / "widget/widget_last.ckpt"
-    flags = ("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", "--threshold", 1)
+    model = write_red_model(tmp_path / "model")
+    flags = ("--image_path", pictures, "--ckpt_path", model, "--out_dir", tmp_path / "out", "--threshold", 2)
     shown = tmp_path / "out/pictures"
     assert run(*flags, "--save_sample", "True") == 1  # for broken.png
     assert len(list(shown.iterdir())) == 6
@@ -124,9 +215,9 @@ def test_no_picture_keeps_the_scores_from_being_written(pictures, trained, tmp_p
     assert "broken.png" in {row["file"] for row in read(tmp_path / "out", "scores.csv")}
 
 
-def test_pictures_of_an_earlier_run_are_told_of(pictures, trained, tmp_path, caplog):
-    checkpoint = trained[0] / "widget/widget_last.ckpt"
-    flags = ("--ckpt_path", checkpoint, "--out_dir", tmp_path / "out", "--threshold", 1, "--save_sample", "True")
+def test_pictures_of_an_earlier_run_are_told_of(pictures, tmp_path, caplog):
+    model = write_red_model(tmp_path / "model")
+    flags = ("--ckpt_path", model, "--out_dir", tmp_path / "out", "--threshold", 2, "--save_sample", "True")
     for _ in range(2):
         assert run("--image_path", pictures / "b.jpg", *flags) == 0
     assert "not of these images" not in caplog.text
