@@ -1,0 +1,181 @@
+"""The JSON beside a model: which file it describes, whose threshold it holds, and what is refused."""
+
+import hashlib
+import json
+
+import pytest
+
+from src import sidecar
+from src.images import MEAN, STD
+from src.sidecar import at_image_size, check_checkpoint, record_calibration, record_export, sidecar_content
+from src.utils import InputError
+from tests.conftest import result_or_error
+from tests.plain_model import write_red_model
+
+
+def read(path):
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def change(path, **changes):
+    path.with_suffix(".json").write_text(json.dumps(read(path) | changes))
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def model(tmp_path):
+    """An exported model without a threshold."""
+    return write_red_model(tmp_path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """What stands for a checkpoint, with a JSON that describes it and the one of the epoch before."""
+    path = tmp_path / "widget_last.ckpt"
+    path.write_bytes(b"this epoch's")
+    content = sidecar_content(category="widget", image_size=64, config={"lr": 0.4})
+    written = {"file": path.name, "sha256": sha256(b"this epoch's"), "replaces": sha256(b"the one before")}
+    path.with_suffix(".json").write_text(json.dumps(content | {"checkpoint": written}))
+    return path
+
+
+def test_content():
+    """ImageNet's constants as torchvision gives them, and a hash that depends on values, not on their order."""
+    content = sidecar_content(category="widget", image_size=64, config={"a": 1, "b": 2})
+    assert content["preprocessing"] == {
+        "colour": "RGB",
+        "resize": "LANCZOS",
+        "scale": 1 / 255,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "layout": "NCHW",
+        "dtype": "float32",
+    }
+    assert content["preprocessing"]["mean"] == pytest.approx(MEAN.tolist())
+    assert content["preprocessing"]["std"] == pytest.approx(STD.tolist())
+    assert (content["format"], content["category"], content["image_size"]) == (1, "widget", 64)
+    assert content["threshold"] is None
+    others = [sidecar_content(category="widget", image_size=64, config=one) for one in ({"b": 2, "a": 1}, {"a": 1})]
+    assert [content["config_hash"] == other["config_hash"] for other in others] == [True, False]
+    assert sidecar_content(category="widget", image_size=64, config=None)["config_hash"] is None
+
+
+def test_command_line(refused, model, capsys):
+    """The script's check: it prints the threshold, nothing where there is none, and refuses what does not belong."""
+    flags = ["--mindir_path", str(model), "--category", "widget"]
+    assert sidecar.main(sidecar.parse_args(flags)) == 0
+    assert capsys.readouterr().out == ""
+    change(model, threshold=0.125)
+    assert sidecar.main(sidecar.parse_args(flags)) == 0
+    assert capsys.readouterr().out == "0.125\n"
+    assert "was trained on 'widget'" in refused(sidecar, *flags[:3], "nut")
+    model.write_bytes(model.read_bytes()[:-1])
+    assert "is damaged, or is not the file that widget.json describes" in refused(sidecar, *flags)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2, this program reads format 1"),
+        ({"image_size": 40}, "image_size 40, expected a multiple of 16"),
+        ({"preprocessing": sidecar.PREPROCESSING | {"resize": "BILINEAR"}}, "preprocessing {"),
+        ({"threshold": 0}, "threshold 0, expected null or a number above 0"),
+        ({"threshold": True}, "threshold True, expected"),
+        ({"threshold": "1"}, "threshold '1', expected"),
+        ({"threshold": 1e39}, "threshold 1e+39, expected"),
+        ({"config_hash": 1}, "config_hash 1, expected null or a string"),
+        ({"exports": []}, "exports [], expected an object"),
+        ({"exports": {}}, "does not describe widget.onnx; export it again"),
+    ],
+)
+def test_refused(refused, model, changes, message):
+    change(model, **changes)
+    assert message in refused(sidecar, "--mindir_path", model, "--category", "widget")
+
+
+@pytest.mark.parametrize("batch_size", [0, 1.5, None])
+def test_refused_batch_size(refused, model, batch_size):
+    exports = read(model)["exports"]
+    exports["widget.onnx"]["batch_size"] = batch_size
+    change(model, exports=exports)
+    error = refused(sidecar, "--mindir_path", model, "--category", "widget")
+    assert f"batch_size {batch_size!r}, expected a whole number of at least 1" in error
+
+
+def test_checkpoint(checkpoint):
+    """The one described, or the one that it was about to replace when the training was killed; no other."""
+    about = read(checkpoint)
+    for content in (b"this epoch's", b"the one before"):
+        checkpoint.write_bytes(content)
+        assert check_checkpoint(checkpoint, about) == sha256(content)
+    checkpoint.write_bytes(b"another")
+    with pytest.raises(InputError, match=r"is not the checkpoint that widget_last.json describes"):
+        check_checkpoint(checkpoint, about)
+    assert check_checkpoint(checkpoint, about | {"checkpoint": None}) == sha256(b"another")
+    with pytest.raises(InputError, match="is not the checkpoint"):
+        check_checkpoint(checkpoint, about | {"checkpoint": "text"})
+
+
+def test_calibration_of_checkpoint(checkpoint):
+    """The threshold is this file's alone: the one of the epoch before is described no longer."""
+    before = read(checkpoint)
+    record_calibration(checkpoint, {"threshold": 0.5, "images": 3}, sha256=sha256(b"this epoch's"))
+    after = read(checkpoint)
+    assert after.pop("calibration").items() >= {"threshold": 0.5, "images": 3}.items()
+    assert after["checkpoint"] == {"file": "widget_last.ckpt", "sha256": sha256(b"this epoch's")}
+    assert after == before | {"threshold": 0.5, "checkpoint": after["checkpoint"]}
+
+
+def test_calibration_of_replaced_model(checkpoint, model):
+    """While its threshold was measured, the file became another."""
+    for path in (checkpoint, model):
+        before = read(path)
+        with pytest.raises(InputError, match="was replaced while its threshold was measured; calibrate it again"):
+            record_calibration(path, {"threshold": 0.5}, sha256=sha256(b"the one before"))
+        assert read(path) == before
+
+
+def test_other_image_size(caplog):
+    """A threshold means nothing at another size; the warning says so, and only where there was one."""
+    content = sidecar_content(category="widget", image_size=64, config=None)
+    assert at_image_size(content, 32) == content | {"image_size": 32}
+    assert not caplog.records
+    content |= {"threshold": 0.5, "calibration": {"threshold": 0.5}}
+    assert at_image_size(content, 64) == content
+    assert not caplog.records
+    assert at_image_size(content, 32) == content | {"image_size": 32, "threshold": None, "calibration": None}
+    assert "--image_size 32: without a threshold, since the checkpoint's was set at 64 pixels" in caplog.text
+
+
+def test_exports(tmp_path):
+    """One file describes all formats of one checkpoint at one image size, and those of another no longer."""
+
+    def export(suffix, *, origin="0", size=64):
+        path = tmp_path / f"widget.{suffix}"
+        path.write_text(suffix)
+        content = sidecar_content(category="widget", image_size=size, config=None)
+        checkpoint = {"file": "widget.ckpt", "sha256": origin}
+        record_export(path, path, content, checkpoint=checkpoint, facts={"batch_size": 1})
+        return read(path)
+
+    assert set(export("mindir")["exports"]) == {"widget.mindir"}
+    both = export("onnx")
+    assert both["exports"] == {
+        f"widget.{suffix}": {"sha256": sha256(suffix.encode()), "batch_size": 1} for suffix in ("mindir", "onnx")
+    }
+    assert both["checkpoint"] == {"file": "widget.ckpt", "sha256": "0"}
+    assert set(export("mindir", size=32)["exports"]) == {"widget.mindir"}
+    assert set(export("onnx", size=32)["exports"]) == {"widget.mindir", "widget.onnx"}
+    assert set(export("onnx", size=32, origin="1")["exports"]) == {"widget.onnx"}
+
+
+def test_no_sidecar(tmp_path):
+    """Of a checkpoint there may be none; a link that leads nowhere is not none."""
+    path = tmp_path / "widget_last.ckpt"
+    path.write_bytes(b"weights")
+    assert sidecar.read_sidecar(path, category="widget") is None
+    path.with_suffix(".json").symlink_to(tmp_path / "nowhere.json")
+    assert isinstance(result_or_error(sidecar.read_sidecar, path, category="widget"), InputError)
