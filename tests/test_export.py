@@ -54,6 +54,8 @@ def test_mindir_is_version_1_of_portable_operators(exported):
     primitives = {primitive.op_type for primitive in model.primitives}
     assert kinds | primitives <= PORTABLE | STRUCTURE
     assert "Conv2D" in kinds | primitives
+    outputs = read_export(exported / "widget.mindir", category="widget")[1]["outputs"]
+    assert [node.domain for node in model.graph.node if node.domain == outputs[0]["name"]] == ["maps"]
 
 
 @pytest.mark.parametrize("suffix", ["mindir", "onnx"])
@@ -121,6 +123,34 @@ def test_maps_that_are_not_finite_fail_the_check():
 
     with pytest.raises(InputError, match="differ"):
         exporter.check_same_maps(nan, lambda images: np.ones((1, 1, 4, 4), np.float32), input_shape=(1, 3, 4, 4))
+
+
+def test_relative_difference():
+    """The largest difference in units of the reference's largest value, whatever their signs."""
+    for found, reference, expected in (
+        ([1.0, 2.0], [8.0, 4.0], 7 / 8),
+        ([1.0, 2.0], [-8.0, 4.0], 9 / 8),
+        ([-16.0, 4.0], [8.0, 4.0], 3.0),
+        ([8.0, 4.0], [8.0, 4.0], 0.0),
+    ):
+        assert exporter.largest_relative_difference(np.array(found), np.array(reference)) == expected
+    assert not np.isfinite(exporter.largest_relative_difference(np.array([np.nan, 1]), np.array([1, 1])))
+    with pytest.raises(ValueError, match="shapes differ"):
+        exporter.largest_relative_difference(np.zeros((1, 4, 4)), np.zeros((4, 4)))
+
+
+def test_tolerance():
+    """A ten-thousandth, as the project promises; a little less passes, a little more does not."""
+
+    def times(factor):
+        return lambda images: images[:, :1] * np.float32(factor)
+
+    def compare(factor):
+        return exporter.check_same_maps(times(factor), times(1), input_shape=(2, 3, 16, 16))
+
+    assert compare(1 + 0.9e-4) == pytest.approx(0.9e-4, rel=0.01)
+    with pytest.raises(InputError, match=r"differ from the checkpoint's by 1.1e-04 \(relative\), more than 1e-04"):
+        compare(1 + 1.1e-4)
 
 
 def test_onnx_without_its_runtime(refused, exported, session_tree, checkpoint, tmp_path, monkeypatch, caplog):

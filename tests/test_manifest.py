@@ -1,21 +1,24 @@
 """preprocess.py and postprocess.py: what is which, and that nothing that does not belong together is scored."""
 
+import csv
 import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import postprocess
 import preprocess
-from src.dataset import decode_images, decode_masks, list_test
+from src.dataset import decode_masks, list_test
 from src.evaluate import score_maps
-from src.images import to_network_input
-from src.manifest import read_manifest
+from src.manifest import read_manifest, read_maps
 from src.origin import mark_file
 from src.utils import write_json
 from tests.conftest import make_tree, run_python, save_picture
+from tests.plain_model import write_red_model
 
 SIZE = 64
 
@@ -64,18 +67,59 @@ def test_inputs_are_the_networks(tree, tmp_path):
         "mask": "ground_truth/hole/000_mask.png",
         "sha256": sha256,
     }
-    expected = to_network_input(decode_images(samples, image_size=SIZE))
-    for image, array in zip(manifest["images"], expected, strict=True):
-        found = np.fromfile(tmp_path / f"in/{image['name']}.bin", np.float32)
-        assert np.array_equal(found.reshape(3, SIZE, SIZE), array)
+    for image, sample in zip(manifest["images"], samples, strict=True):
+        found = np.fromfile(tmp_path / f"in/{image['name']}.bin", np.float32).reshape(3, SIZE, SIZE)
+        with Image.open(tree / "widget" / image["source"]) as picture:
+            resized = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float64) / 255
+        normalised = (resized - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+        assert found == pytest.approx(normalised.transpose(2, 0, 1), abs=1e-6)
+        assert sample.path == tree / "widget" / image["source"]
+        assert image["label"] == (image["defect"] != "good")
+        assert (image["mask"] is None) == (image["defect"] == "good")
+    assert manifest["category"] == "widget"
+    assert manifest["complete"] is True
     assert len(list((tmp_path / "in").iterdir())) == len(samples) + 1  # and no temporary file
 
 
-def test_image_size_comes_from_the_model(tree, exported, tmp_path):
-    arguments = ["--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget"]
-    arguments += ["--mindir_path", exported / "widget.mindir"]
-    assert preprocess.main(preprocess.parse_args([str(argument) for argument in arguments])) == 0
-    assert read_manifest(tmp_path / "in").image_size == 64
+@pytest.fixture
+def model(tmp_path):
+    """An exported model for images of ``SIZE``."""
+    return write_red_model(tmp_path / "model", size=SIZE)
+
+
+def test_image_size_comes_from_the_model(refused, tree, model, tmp_path):
+    flags = ["--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget"]
+    of_model = [str(flag) for flag in (*flags, "--mindir_path", model)]
+    assert preprocess.main(preprocess.parse_args(of_model)) == 0
+    assert read_manifest(tmp_path / "in").image_size == SIZE
+    assert preprocess.main(preprocess.parse_args([*of_model, "--check"])) == 0
+    assert "was exported for 64" in refused(preprocess, *of_model, "--image_size", 32)
+    assert "was made for images of 64 pixels, not 256" in refused(preprocess, *flags, "--check")  # 256: the default
+    make_tree(tree, category="gizmo")
+    flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "gizmo", "--mindir_path", model)
+    assert "was trained on 'widget'" in refused(preprocess, *flags)
+
+
+def test_damage_to_the_last_bit(refused, tree, tmp_path):
+    """Of the right size, but not what was written."""
+    prepare(tree, tmp_path / "in")
+    path = tmp_path / "in/00003_hole_001.bin"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget", "--image_size", SIZE, "--check")
+    assert "00003_hole_001.bin: is damaged, or preprocess.py did not write it" in refused(preprocess, *flags)
+
+
+def test_leftovers_of_a_killed_call(tree, tmp_path):
+    """Its unfinished folder goes, and so do the inputs that its manifest names."""
+    prepare(tree, tmp_path / "in")
+    rewrite(tmp_path / "in", complete=False)
+    (tmp_path / "in/.unfinished12345").mkdir()
+    (tmp_path / "in/.unfinished12345/00000_good_000").write_bytes(b"half")
+    assert prepare(tree, tmp_path / "in") == 0
+    names = {f"{name}.bin" for name in read_manifest(tmp_path / "in").names}
+    assert {path.name for path in (tmp_path / "in").iterdir()} == names | {"manifest.json"}
 
 
 def test_a_second_call_replaces_the_first(tree, tmp_path):
@@ -187,6 +231,76 @@ def test_metrics_are_those_of_the_maps(prepared, tmp_path, capsys):
     ]
 
 
+def postprocess_to(out, prepared, *flags):
+    words = (*score_flags(prepared, out), *flags)
+    assert postprocess.main(postprocess.parse_args([str(word) for word in words])) == 0
+    return json.loads((out / "results.json").read_text())
+
+
+def test_flags_of_the_scoring(prepared, tmp_path, caplog):
+    """Mask rule and threshold reach the results; a model's own threshold is used where none is given."""
+    samples = list_test(prepared[0], "widget")
+    masks, maps = decode_masks(samples, image_size=SIZE), read_maps(prepared[2], read_manifest(prepared[1]))
+    plain = postprocess_to(tmp_path / "out", prepared)
+    assert (plain["decision"], plain["model"], plain["config_hash"]) == (None, None, None)
+    results = postprocess_to(tmp_path / "out", prepared, "--mask_rule", "dilate")
+    expected = roc_auc_score((masks > 0).ravel(), maps.ravel())
+    assert results["pixel_auroc"] == pytest.approx(expected, rel=1e-12)
+    assert results["pixel_auroc"] != plain["pixel_auroc"]
+    scores = maps.max((1, 2))
+    middle = float(np.sort(scores)[3])
+    model = write_red_model(tmp_path / "model", size=SIZE, threshold=middle)
+    for flags, source in (
+        (("--threshold", repr(middle)), "--threshold"),
+        (("--mindir_path", model), "the model, set by good images"),
+        (("--mindir_path", write_red_model(tmp_path / "b", size=SIZE, threshold=0.1), "--threshold", middle), "--thr"),
+    ):
+        results = postprocess_to(tmp_path / "out", prepared, *flags)
+        assert [entry["verdict"] == "defective" for entry in results["scores"]] == (scores >= middle).tolist()
+        assert results["decision"]["threshold"] == middle
+        assert results["threshold_source"].startswith(source)
+    assert results["model"] == "widget.onnx"
+    assert results["config_hash"] is not None
+
+
+def test_unlabelled_scores(refused, tree, tmp_path, capsys):
+    """Scores, verdicts and times of pictures without labels; the times are paired by name, not by order."""
+    pictures = tree / "widget/test/hole"
+    assert prepare(pictures, tmp_path / "in") == 0
+    manifest = read_manifest(tmp_path / "in")
+    assert manifest.names == ["00000_unlabelled_000", "00001_unlabelled_001"]
+    maps = write_maps(tmp_path / "in", tmp_path / "maps", np.random.default_rng(3))
+    times = "input,milliseconds\n00001_unlabelled_001.bin,2.5\n00000_unlabelled_000.bin,1.25\n"
+    (tmp_path / "maps/scores.csv").write_text(times)
+    scene = (pictures, tmp_path / "in", tmp_path / "maps")
+    scores = maps.max((1, 2)).tolist()
+    words = score_flags(scene, tmp_path / "out")
+    for flags, verdicts, said in (
+        ((), ["", ""], "2 images, no threshold, no verdicts: "),
+        (
+            ("--threshold", repr(max(scores))),
+            ["defective" if score == max(scores) else "good" for score in scores],
+            "2 images, 1 good, 1 defective: ",
+        ),
+    ):
+        assert postprocess.main(postprocess.parse_args([str(word) for word in (*words, *flags)])) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"{said}{tmp_path / 'out/scores.csv'}"
+        rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+        assert [row["source"] for row in rows] == ["000.png", "001.png"]
+        assert [float(row["score"]) for row in rows] == scores
+        assert [row["verdict"] for row in rows] == verdicts
+        assert [float(row["milliseconds"]) for row in rows] == [1.25, 2.5]
+    for text in (times.replace("001.bin", "002.bin"), times.replace("2.5", "nan"), "input\n00000_unlabelled_000.bin\n"):
+        (tmp_path / "maps/scores.csv").write_text(text)
+        assert "scores.csv: does not match the manifest" in refused(postprocess, *words)
+
+
+def test_mark(tmp_path):
+    """The check value in the definition of CRC-32, that of the digits 1 to 9."""
+    (tmp_path / "digits").write_bytes(b"123456789")
+    assert mark_file(tmp_path / "digits") == {"bytes": 9, "crc32": 0xCBF43926}
+
+
 def test_postprocessing_needs_no_mindspore(prepared, tmp_path):
     code = "import sys; sys.modules['mindspore'] = None; import runpy; sys.argv[0] = 'postprocess.py'; "
     code += "runpy.run_module('postprocess', run_name='__main__')"
@@ -218,18 +332,21 @@ def test_postprocessing_refuses_results_that_do_not_match(refused, prepared, tmp
 
 
 @pytest.fixture
-def noted(prepared, exported):
-    """``prepared``, with the inference program's note that these maps are of these inputs and of the exported model."""
+def noted(prepared, model):
+    """``prepared``, with the inference program's note that these maps are of these inputs and of the model."""
     _, inputs, maps = prepared
-    origin = {"manifest": mark_file(inputs / "manifest.json"), "model": mark_file(exported / "widget.mindir")}
+    origin = {"manifest": mark_file(inputs / "manifest.json"), "model": mark_file(model)}
     write_json(maps / "origin.json", {"format": 1} | origin)
     return prepared
 
 
-def test_maps_of_these_inputs_and_of_this_model_are_taken(noted, exported, tmp_path, capsys):
-    flags = [str(word) for word in (*score_flags(noted, tmp_path / "out"), "--mindir_path", exported / "widget.mindir")]
-    assert postprocess.main(postprocess.parse_args(flags)) == 0
-    assert "it is not checked" not in capsys.readouterr().err
+def test_maps_of_these_inputs_and_of_this_model_are_taken(noted, model, tmp_path, caplog):
+    """Without a word; those without a note with a warning."""
+    postprocess_to(tmp_path / "out", noted, "--mindir_path", model)
+    assert "it is not checked" not in caplog.text
+    (noted[2] / "origin.json").unlink()
+    postprocess_to(tmp_path / "out", noted, "--mindir_path", model)
+    assert "origin.json, so it is not checked that the maps are of these inputs and of this model" in caplog.text
 
 
 def test_maps_of_earlier_inputs_are_refused(refused, noted, tmp_path):
@@ -248,19 +365,19 @@ def test_maps_of_earlier_inputs_are_refused(refused, noted, tmp_path):
         ({"format": 2}, "format 2, this program reads format 1"),
     ],
 )
-def test_maps_of_something_else_are_refused(refused, noted, exported, tmp_path, changes, message):
+def test_maps_of_something_else_are_refused(refused, noted, model, tmp_path, changes, message):
     path = noted[2] / "origin.json"
     write_json(path, json.loads(path.read_text()) | changes)
-    flags = (*score_flags(noted, tmp_path / "out"), "--mindir_path", exported / "widget.mindir")
+    flags = (*score_flags(noted, tmp_path / "out"), "--mindir_path", model)
     assert message in refused(postprocess, *flags)
 
 
-def test_model_for_other_images_is_refused(refused, tree, exported, tmp_path):
+def test_model_for_other_images_is_refused(refused, tree, model, tmp_path):
     assert prepare(tree, tmp_path / "in", "--image_size", 32) == 0
     (tmp_path / "maps").mkdir()
     flags = score_flags((tree, tmp_path / "in", tmp_path / "maps"), tmp_path / "out")
-    flags = (*flags, "--mindir_path", exported / "widget.mindir")
-    assert "widget.mindir was exported for 64" in refused(postprocess, *flags)
+    flags = (*flags, "--mindir_path", model)
+    assert "widget.onnx was exported for 64" in refused(postprocess, *flags)
 
 
 def test_postprocessing_refuses_another_data_set(refused, prepared, tmp_path):
