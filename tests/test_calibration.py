@@ -7,7 +7,6 @@ import random
 import shutil
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ import preprocess
 import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
-from src import picture_stream, predict
+from src import predict
 from src.calibration import as_float32, best_f1_threshold, calibrate, confusion, proportion_interval, reaches
 from src.dataset import Sample, fingerprint_samples, hold_out, list_train
 from src.evaluate import verdict
@@ -486,24 +485,25 @@ def test_a_threshold_that_float32_cannot_hold(calibrated):
         inspect_model(calibrated)
 
 
-def test_good_images_are_decoded_as_they_are_scored(monkeypatch):
-    """At most two batches ahead of the one in work; the last batch is smaller."""
-    decoded, scored = [], []
+def test_memory(tmp_path):
+    """Good images are decoded as they are scored, at most two batches ahead of the one in work; the last is smaller."""
+    taken, scored = [], []
 
-    def load(path, size):
-        decoded.append(path)
-        return np.full((4, 4, 3), int(path.name), np.uint8), (4, 4)
+    def samples():
+        for i in range(31):
+            path = tmp_path / f"{i}.png"
+            Image.new("RGB", (7, 5), (8 * i, 0, 0)).save(path)
+            taken.append(path)
+            yield Sample(path, "good")
 
     def anomaly_map(images):
-        scored.extend(images[:, 0, 0, 0])
-        assert len(decoded) <= len(scored) + 2 * 2 + 1
+        assert len(images) == 2
+        scored.extend(images)
+        assert len(taken) <= len(scored) + 2 * 2
         return images[:, :1]
 
-    monkeypatch.setattr(picture_stream, "load_image_and_size", load)
-    samples = [Sample(Path(str(i)), "good") for i in range(101)]
-    scores = calibrate_entry.score_good(anomaly_map, samples, image_size=4, batch_size=2)
-    assert scores.shape == (101,)
-    assert (np.diff(scores) > 0).all()
+    scores = calibrate_entry.score_good(anomaly_map, samples(), image_size=4, batch_size=2)
+    assert scores == pytest.approx((8 * np.arange(31) / 255 - 0.485) / 0.229, abs=1e-5)
 
 
 def test_a_picture_that_is_no_good_ends_the_calibration(refused, calibrated, tmp_path):

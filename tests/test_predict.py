@@ -18,10 +18,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import ExifTags, Image
 from scipy import ndimage
 
-from src import picture_stream, predict
+from src import predict
 from src.evaluate import predict_maps
 from src.images import load_image
 from src.model_file import inspect_model, load_map_function
+from src.picture_stream import decode
 from src.pictures import colour_map, defect_overlay
 from src.regions import Region, find_regions
 from tests.conftest import examples, save_picture
@@ -278,20 +279,34 @@ def test_pictures_of_all_images_have_one_scale():
     assert (outlined != 100).any()
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(pictures, monkeypatch):
-    """At most two batches are decoded ahead of the one in work."""
-    (pictures / "broken.png").unlink()
-    decoded = []
-    monkeypatch.setattr(
-        picture_stream, "load_image_and_size", lambda path, size: decoded.append(1) or (np.zeros((4, 4, 3)), (4, 4))
-    )
-    paths = [pictures / "b.jpg"] * 100
-    seen = 0
+def counted(path, taken):
+    """The same picture a hundred times, and a note of each that was asked for."""
+    for i in range(100):
+        taken.append(i)
+        yield path
+
+
+def test_decoding_ahead(tmp_path):
+    """As many pictures as allowed are decoded before they are asked for, and not one more; none is lost."""
+    save_picture(tmp_path / "one.png", np.random.default_rng(0), size=(7, 5))
+    taken, ahead = [], []
+    for seen, picture in enumerate(decode(counted(tmp_path / "one.png", taken), image_size=4, ahead=6), start=1):
+        ahead.append(len(taken) - seen)
+        assert (picture.path.name, picture.image.shape, picture.size) == ("one.png", (4, 4, 3), (7, 5))
+    assert ahead == [6] * 94 + [5, 4, 3, 2, 1, 0]
+
+
+def test_memory(tmp_path):
+    """Of any number of pictures, at most two batches are decoded ahead of the one in work."""
+    save_picture(tmp_path / "one.png", np.random.default_rng(0), size=(7, 5))
+    taken, seen = [], 0
     for _ in predict.predict(
-        lambda images: np.ones((len(images), 1, 4, 4), np.float32), paths, image_size=4, batch_size=2, threshold=None
-    ):
+        lambda images: np.ones((len(images), 1, 4, 4), np.float32),
+        counted(tmp_path / "one.png", taken),
+        image_size=4, batch_size=2, threshold=None,
+    ):  # fmt: skip
         seen += 1
-        assert len(decoded) <= seen + 2 * 2 + 3
+        assert len(taken) <= seen + 3 * 2
     assert seen == 100
 
 
