@@ -147,13 +147,13 @@ def test_log_normal_by_hand():
     assert calibrate(np.exp([0.0, 1.0, 2.0]), target_fpr=0.05).threshold == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_threshold_is_never_infinite():
+def test_scores_too_far_apart():
     with pytest.raises(ValueError, match="scores from 1e-12 to 1 are too far apart for 2 images"):
         calibrate(np.array([1e-12, 1], np.float32), target_fpr=0.01)
 
 
 @pytest.mark.parametrize("scores", [[0.1], [], [0.1, 0.0], [0.1, np.nan], [0.1, np.inf]])
-def test_what_cannot_be_calibrated(scores):
+def test_refused_scores(scores):
     with pytest.raises(ValueError, match=r"expected at least 2|must be positive and finite"):
         calibrate(np.array(scores, np.float32), target_fpr=0.01)
 
@@ -163,14 +163,15 @@ def test_what_cannot_be_calibrated(scores):
         lambda pairs: any(label for _, label in pairs)
     )
 )
-def test_best_f1_is_that_of_an_exhaustive_search(pairs):
+def test_best_f1(pairs):
+    """By an exhaustive search with scikit-learn."""
     scores = np.array([score for score, _ in pairs], np.float32)
     labels = np.array([label for _, label in pairs])
     best = max(f1_score(labels, scores >= candidate) for candidate in np.unique(scores))
     assert f1_score(labels, scores >= best_f1_threshold(scores, labels)) == pytest.approx(best)
 
 
-def test_best_f1_is_halfway():
+def test_best_f1_by_hand():
     """Between the lowest score that counts as defective and the next; between that and 0 where there is none."""
     scores = np.array([0.125, 0.75, 0.25, 0.5], np.float32)
     assert best_f1_threshold(scores, np.array([False, True, False, True])) == 0.375
@@ -217,7 +218,8 @@ def test_interval_of_nothing():
     assert proportion_interval(0, 0) == (0.0, 1.0)
 
 
-def test_hold_out_is_a_partition_that_the_seed_decides(tree):
+def test_hold_out(tree):
+    """A partition that the seed decides."""
     samples = list_train(tree, "widget")
     kept, held = hold_out(samples, 0.34, seed=1)
     assert len(held) == 2
@@ -355,11 +357,11 @@ def test_checkpoints_threshold(calibrated, tmp_path, caplog):
         (("--val_split", "0.95"), "--val_split 0.95: leaves none of 6 images to train on"),
     ],
 )
-def test_training_refuses(refused, tree, random_backbone, tmp_path, flags, message):
+def test_refused_training(refused, tree, random_backbone, tmp_path, flags, message):
     assert message in refused(train_entry, *train_arguments(tree, random_backbone, tmp_path, epoch=1), *flags)
 
 
-def test_calibration_refuses(refused, trained, tmp_path):
+def test_refused_calibration(refused, trained, tmp_path):
     flags = ("--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget")
     assert "--image_path is required" in refused(calibrate_entry, *flags)
     assert "/nowhere: no such image" in refused(calibrate_entry, *flags, "--image_path", "/nowhere")
@@ -382,7 +384,8 @@ def calibrated(trained, tmp_path):
     return path
 
 
-def test_a_threshold_is_for_one_image_size(calibrated, session_tree, tmp_path, caplog, capsys):
+def test_threshold_at_another_size(calibrated, session_tree, tmp_path, caplog, capsys):
+    """No verdicts, and a warning, at other pixels than those the threshold was set at."""
     warning = f"no verdicts: the threshold of {calibrated} was set at 64 pixels, not 32 (--threshold sets another)"
 
     def evaluate(*flags):
@@ -405,7 +408,8 @@ def test_a_threshold_is_for_one_image_size(calibrated, session_tree, tmp_path, c
     assert "defective" not in capsys.readouterr().out
 
 
-def test_maps_of_another_size_get_no_verdicts(calibrated, session_tree, tmp_path, caplog):
+def test_maps_of_another_size(calibrated, session_tree, tmp_path, caplog):
+    """They get no verdicts."""
     inputs, maps = tmp_path / "inputs", tmp_path / "maps"
     data = ("--data_dir", session_tree, "--category", "widget")
     flags = (*data, "--img_dir", inputs, "--image_size", 32)
@@ -419,7 +423,9 @@ def test_maps_of_another_size_get_no_verdicts(calibrated, session_tree, tmp_path
     assert json.loads((tmp_path / "results.json").read_text())["decision"] is None
 
 
-def test_an_export_at_another_size_has_no_threshold(calibrated, tmp_path, caplog):
+def test_export_at_another_size(calibrated, tmp_path, caplog):
+    """It has no threshold."""
+
     def export(size):
         flags = ("--ckpt_file", calibrated, "--category", "widget", "--image_size", size, "--out_dir", tmp_path)
         assert export_entry.main(export_entry.parse_args([str(word) for word in flags])) == 0
@@ -441,7 +447,7 @@ def strtof():
 
 
 @pytest.mark.parametrize("start", [0.7, 1e-4, 0.3, 2.5e-9, 17.0])
-def test_verdicts_are_those_of_the_cpp_program(strtof, start):
+def test_verdicts_as_in_cpp(strtof, start):
     """At the score next to the threshold: with thresholds of both its sides, as numbers and as the printed text."""
     middle = np.float32(start)
     scores = np.array([np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(np.inf))])
@@ -466,14 +472,15 @@ def test_rounding_up(threshold):
     assert np.nextafter(np.float32(rounded), np.float32(0)) < threshold
 
 
-def test_a_bound_between_neighbouring_scores_tells_them_apart():
+def test_best_f1_of_neighbours():
+    """A bound between neighbouring float32 numbers tells them apart."""
     one = np.float32(1)
     for low, high in ((one, np.nextafter(one, np.float32(2))), (np.nextafter(one, np.float32(0)), one)):
         best = best_f1_threshold(np.array([low, high]), np.array([False, True]))
         assert confusion(np.array([low, high]), np.array([False, True]), best)["precision"]["value"] == 1.0
 
 
-def test_a_threshold_that_float32_cannot_hold(calibrated):
+def test_threshold_beyond_float32(calibrated):
     with pytest.raises(InputError, match=r"--threshold 1e-60: is no float32 number above 0"):
         choose_threshold(1e-60, None)
     about = calibrated.with_suffix(".json")
@@ -506,7 +513,8 @@ def test_memory(tmp_path):
     assert scores == pytest.approx((8 * np.arange(31) / 255 - 0.485) / 0.229, abs=1e-5)
 
 
-def test_a_picture_that_is_no_good_ends_the_calibration(refused, calibrated, tmp_path):
+def test_unreadable_picture(refused, calibrated, tmp_path):
+    """It ends the calibration, and nothing is written."""
     for i in range(12):
         save_picture(tmp_path / f"more/{i:02}.png", np.random.default_rng(i))
     (tmp_path / "more/10.png").write_text("no picture")

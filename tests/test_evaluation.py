@@ -188,6 +188,6 @@ def test_refused_models(refused, scene, tmp_path, changes, damage, flags, messag
     assert not (tmp_path / "out/widget/results.json").exists()
 
 
-def test_flags_that_a_model_was_made_for(evaluate):
+def test_sizes_of_the_model(evaluate):
     """The same sizes as the model's are no reason to refuse it."""
     assert evaluate("--image_size", SIZE, "--eval_batch_size", 4) == evaluate()

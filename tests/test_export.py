@@ -29,7 +29,7 @@ def scores(folder):
     return [entry["score"] for entry in json.loads((folder / "widget/results.json").read_text())["scores"]]
 
 
-def test_both_formats_are_described_by_one_file(exported, trained):
+def test_sidecar(exported, trained):
     assert {path.name for path in exported.iterdir()} == {"widget.mindir", "widget.onnx", "widget.json", ".widget.lock"}
     content, facts = read_export(exported / "widget.mindir", category="widget")
     assert facts["batch_size"] == 4
@@ -44,7 +44,8 @@ def test_both_formats_are_described_by_one_file(exported, trained):
     assert read_export(exported / "widget.onnx", category="widget")[1]["batch_size"] == 1
 
 
-def test_mindir_is_version_1_of_portable_operators(exported):
+def test_mindir(exported):
+    """Version 1, of operators that MindSpore Lite 2.0 knows, its output under the name that the JSON gives."""
     from mindspore.train import mind_ir_pb2
 
     model = mind_ir_pb2.ModelProto()
@@ -59,7 +60,8 @@ def test_mindir_is_version_1_of_portable_operators(exported):
 
 
 @pytest.mark.parametrize("suffix", ["mindir", "onnx"])
-def test_exported_model_computes_the_maps_of_the_checkpoint(exported, trained, suffix):
+def test_maps(exported, trained, suffix):
+    """They are those of the checkpoint."""
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
     images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
     expected = AnomalyMaps(load_stpm(trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
@@ -67,7 +69,7 @@ def test_exported_model_computes_the_maps_of_the_checkpoint(exported, trained, s
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 
 
-def test_evaluation_agrees_over_all_formats(exported, trained, session_tree, tmp_path):
+def test_evaluation(exported, trained, session_tree, tmp_path):
     """Six test images in batches of 8, of 4 (a padded last one) and of 1."""
     for model in (trained[0] / "widget/widget_last.ckpt", exported / "widget.mindir", exported / "widget.onnx"):
         flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / model.suffix)
@@ -95,7 +97,7 @@ def test_air_needs_ascend(refused, checkpoint, tmp_path):
     assert not list((tmp_path / "o").iterdir())
 
 
-def test_export_refuses(refused, checkpoint, tmp_path):
+def test_refused(refused, checkpoint, tmp_path):
     out = ("--out_dir", tmp_path / "o")
     assert "invalid choice: 'onnx'" in refused_export(refused, "--ckpt_file", checkpoint, "--file_format", "onnx")
     assert "no such checkpoint file" in refused_export(refused, "--ckpt_file", tmp_path / "none.ckpt", *out)
@@ -110,14 +112,15 @@ def test_export_refuses(refused, checkpoint, tmp_path):
     assert "cannot be created as output folder" in error
 
 
-def test_a_model_that_computes_something_else_is_not_kept(refused, checkpoint, tmp_path, monkeypatch):
+def test_wrong_maps(refused, checkpoint, tmp_path, monkeypatch):
+    """A model that computes others than its checkpoint is not kept."""
     monkeypatch.setattr(export_entry, "load_exported", lambda path: lambda images: images[:, :1] * 0)
     error = refused_export(refused, "--ckpt_file", checkpoint, "--out_dir", tmp_path / "o")
     assert "differ from the checkpoint's by 1.0e+00 (relative), more than 1e-04: it was not kept" in error
     assert not list((tmp_path / "o").iterdir())
 
 
-def test_maps_that_are_not_finite_fail_the_check():
+def test_nan_maps():
     def nan(images):
         return np.full((1, 1, 4, 4), np.nan, np.float32)
 
@@ -212,14 +215,14 @@ def append_byte(path):
         ("widget.air", lambda d: None, "AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx"),
     ],
 )
-def test_evaluation_refuses_damaged_exports(refused, copied, session_tree, tmp_path, name, damage, message):
+def test_damaged_exports(refused, copied, session_tree, tmp_path, name, damage, message):
     damage(copied)
     flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / "o")
     assert message in refused(test_entry, *flags, "--ckpt_path", copied / name)
     assert not (tmp_path / "o/widget/results.json").exists()
 
 
-def test_evaluation_refuses_sizes_that_the_model_does_not_have(refused, exported, session_tree, tmp_path):
+def test_other_sizes(refused, exported, session_tree, tmp_path):
     flags = ("--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.mindir")
     assert "--image_size 128:" in refused(test_entry, *flags, "--image_size", 128)
     error = refused(test_entry, *flags, "--eval_batch_size", 2)
@@ -227,14 +230,14 @@ def test_evaluation_refuses_sizes_that_the_model_does_not_have(refused, exported
 
 
 @pytest.mark.parametrize("suffix", ["mindir", "onnx"])
-def test_a_file_that_is_no_model_is_named(tmp_path, suffix):
+def test_no_model(tmp_path, suffix):
     path = tmp_path / f"bad.{suffix}"
     path.write_bytes(b"no model at all" * 100)
     with pytest.raises(InputError, match=str(path)):
         model_file.load_exported(path)
 
 
-def test_export_of_another_checkpoint_forgets_the_first(copied, checkpoint, tmp_path):
+def test_another_checkpoint(copied, checkpoint, tmp_path):
     """The JSON must not go on describing what came from another file."""
     other = tmp_path / "other.ckpt"
     shutil.copy(checkpoint, other)
@@ -247,7 +250,7 @@ def test_export_of_another_checkpoint_forgets_the_first(copied, checkpoint, tmp_
         read_export(copied / "widget.onnx", category="widget")
 
 
-def test_exports_at_the_same_time_are_all_described(tmp_path):
+def test_exports_at_once(tmp_path):
     """Eight processes, each with a format of its own, of one checkpoint."""
     code = (
         "import sys, pathlib; from src.sidecar import record_export, sidecar_content\n"
@@ -268,7 +271,8 @@ def test_exports_at_the_same_time_are_all_described(tmp_path):
     assert set(json.loads((tmp_path / "widget.json").read_text())["exports"]) == set(names)
 
 
-def test_what_another_process_writes_to_is_left_alone(exported, trained, tmp_path, monkeypatch):
+def test_locked_folder(exported, trained, tmp_path, monkeypatch):
+    """What another process writes to is left alone."""
     shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(sidecar, "LOCK_PATIENCE", 0.0)
@@ -284,7 +288,7 @@ def test_what_another_process_writes_to_is_left_alone(exported, trained, tmp_pat
     assert contents(tmp_path) == before
 
 
-def test_the_later_threshold_stays(tmp_path, caplog):
+def test_later_threshold(tmp_path, caplog):
     """A model is exported, calibrated, exported to another format; then its checkpoint is calibrated, and so on."""
     caplog.set_level("INFO")
 

@@ -51,7 +51,8 @@ def score_flags(prepared, out):
     return ("--data_dir", data, "--label_dir", inputs, "--result_dir", maps, "--category", "widget", "--out_dir", out)
 
 
-def test_inputs_are_the_networks(tree, tmp_path):
+def test_inputs(tree, tmp_path):
+    """What is in the files is what the network takes, by Pillow and numpy."""
     prepare(tree, tmp_path / "in")
     samples = list_test(tree, "widget")
     manifest = json.loads((tmp_path / "in/manifest.json").read_text())
@@ -87,7 +88,8 @@ def model(tmp_path):
     return write_red_model(tmp_path / "model", size=SIZE)
 
 
-def test_image_size_comes_from_the_model(refused, tree, model, tmp_path):
+def test_image_size(refused, tree, model, tmp_path):
+    """It comes from the model, where there is one."""
     flags = ["--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget"]
     of_model = [str(flag) for flag in (*flags, "--mindir_path", model)]
     assert preprocess.main(preprocess.parse_args(of_model)) == 0
@@ -100,7 +102,7 @@ def test_image_size_comes_from_the_model(refused, tree, model, tmp_path):
     assert "was trained on 'widget'" in refused(preprocess, *flags)
 
 
-def test_damage_to_the_last_bit(refused, tree, tmp_path):
+def test_flipped_bit(refused, tree, tmp_path):
     """Of the right size, but not what was written."""
     prepare(tree, tmp_path / "in")
     path = tmp_path / "in/00003_hole_001.bin"
@@ -111,7 +113,7 @@ def test_damage_to_the_last_bit(refused, tree, tmp_path):
     assert "00003_hole_001.bin: is damaged, or preprocess.py did not write it" in refused(preprocess, *flags)
 
 
-def test_leftovers_of_a_killed_call(tree, tmp_path):
+def test_leftovers(tree, tmp_path):
     """Its unfinished folder goes, and so do the inputs that its manifest names."""
     prepare(tree, tmp_path / "in")
     rewrite(tmp_path / "in", complete=False)
@@ -122,7 +124,8 @@ def test_leftovers_of_a_killed_call(tree, tmp_path):
     assert {path.name for path in (tmp_path / "in").iterdir()} == names | {"manifest.json"}
 
 
-def test_a_second_call_replaces_the_first(tree, tmp_path):
+def test_second_call(tree, tmp_path):
+    """It replaces what the first wrote."""
     prepare(tree, tmp_path / "in")
     (tree / "widget/test/hole/001.png").unlink()
     (tree / "widget/ground_truth/hole/001_mask.png").unlink()
@@ -132,7 +135,7 @@ def test_a_second_call_replaces_the_first(tree, tmp_path):
     assert len(names) == 5
 
 
-def test_foreign_files_are_not_deleted(refused, tree, tmp_path):
+def test_foreign_files(refused, tree, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/precious.bin").write_text("mine")
     flags = ("--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget")
@@ -140,7 +143,8 @@ def test_foreign_files_are_not_deleted(refused, tree, tmp_path):
     assert (tmp_path / "in/precious.bin").read_text() == "mine"
 
 
-def test_a_call_that_failed_is_not_taken_for_a_whole_one_and_can_be_repeated(refused, tree, tmp_path):
+def test_failed_call(refused, tree, tmp_path):
+    """It is not taken for a whole one, and can be repeated."""
     picture = tree / "widget/test/hole/001.png"
     content = picture.read_bytes()
     picture.write_bytes(b"no picture")
@@ -158,7 +162,7 @@ def test_a_call_that_failed_is_not_taken_for_a_whole_one_and_can_be_repeated(ref
     assert prepare(tree, tmp_path / "in", "--check") == 0
 
 
-def test_check_accepts_what_was_prepared(tree, tmp_path):
+def test_check(tree, tmp_path):
     prepare(tree, tmp_path / "in")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "in").iterdir()}
     assert prepare(tree, tmp_path / "in", "--check") == 0
@@ -201,21 +205,21 @@ def rewrite(inputs, **changes):
         (lambda data, inputs: (inputs / "manifest.json").write_text("[]"), "expected a JSON object"),
     ],
 )
-def test_check_refuses(refused, prepared, damage, message):
+def test_refused_inputs(refused, prepared, damage, message):
     data, inputs, _ = prepared
     damage(data, inputs)
     flags = ("--data_dir", data, "--img_dir", inputs, "--category", "widget", "--image_size", SIZE, "--check")
     assert message in refused(preprocess, *flags)
 
 
-def test_output_beside_unlabelled_pictures_is_no_category(tree, tmp_path):
+def test_output_beside_pictures(tree, tmp_path):
     """The scripts write to a folder of the category's name in the current folder, which may be that of the pictures."""
     (tree / "widget/test/hole/widget/310_infer").mkdir(parents=True)
     assert prepare(tree / "widget/test/hole", tmp_path / "in") == 0
     assert read_manifest(tmp_path / "in").sources == ["000.png", "001.png"]
 
 
-def test_metrics_are_those_of_the_maps(prepared, tmp_path, capsys):
+def test_results(prepared, tmp_path, capsys):
     maps = write_maps(prepared[1], tmp_path / "other", np.random.default_rng(2))
     arguments = score_flags((*prepared[:2], tmp_path / "other"), tmp_path / "out")
     assert postprocess.main(postprocess.parse_args([str(argument) for argument in arguments])) == 0
@@ -237,7 +241,7 @@ def postprocess_to(out, prepared, *flags):
     return json.loads((out / "results.json").read_text())
 
 
-def test_flags_of_the_scoring(prepared, tmp_path, caplog):
+def test_flags(prepared, tmp_path, caplog):
     """Mask rule and threshold reach the results; a model's own threshold is used where none is given."""
     samples = list_test(prepared[0], "widget")
     masks, maps = decode_masks(samples, image_size=SIZE), read_maps(prepared[2], read_manifest(prepared[1]))
@@ -301,7 +305,7 @@ def test_mark(tmp_path):
     assert mark_file(tmp_path / "digits") == {"bytes": 9, "crc32": 0xCBF43926}
 
 
-def test_postprocessing_needs_no_mindspore(prepared, tmp_path):
+def test_without_mindspore(prepared, tmp_path):
     code = "import sys; sys.modules['mindspore'] = None; import runpy; sys.argv[0] = 'postprocess.py'; "
     code += "runpy.run_module('postprocess', run_name='__main__')"
     done = run_python("-c", code, *score_flags(prepared, tmp_path / "out"))
@@ -325,7 +329,7 @@ def put_nan(maps):
         (put_nan, "00003_hole_001_0.bin: the map holds NaN or infinity"),
     ],
 )
-def test_postprocessing_refuses_results_that_do_not_match(refused, prepared, tmp_path, damage, message):
+def test_refused_maps(refused, prepared, tmp_path, damage, message):
     damage(prepared[2])
     assert message in refused(postprocess, *score_flags(prepared, tmp_path / "out"))
     assert not (tmp_path / "out/results.json").exists()
@@ -340,7 +344,7 @@ def noted(prepared, model):
     return prepared
 
 
-def test_maps_of_these_inputs_and_of_this_model_are_taken(noted, model, tmp_path, caplog):
+def test_origin(noted, model, tmp_path, caplog):
     """Without a word; those without a note with a warning."""
     postprocess_to(tmp_path / "out", noted, "--mindir_path", model)
     assert "it is not checked" not in caplog.text
@@ -349,7 +353,7 @@ def test_maps_of_these_inputs_and_of_this_model_are_taken(noted, model, tmp_path
     assert "origin.json, so it is not checked that the maps are of these inputs and of this model" in caplog.text
 
 
-def test_maps_of_earlier_inputs_are_refused(refused, noted, tmp_path):
+def test_origin_of_earlier_inputs(refused, noted, tmp_path):
     """Their names and sizes are right, and the data set is that of the inputs: only the note tells."""
     good = noted[0] / "widget/test/good"
     shutil.copy(good / "001.png", good / "000.png")
@@ -365,14 +369,14 @@ def test_maps_of_earlier_inputs_are_refused(refused, noted, tmp_path):
         ({"format": 2}, "format 2, this program reads format 1"),
     ],
 )
-def test_maps_of_something_else_are_refused(refused, noted, model, tmp_path, changes, message):
+def test_refused_origin(refused, noted, model, tmp_path, changes, message):
     path = noted[2] / "origin.json"
     write_json(path, json.loads(path.read_text()) | changes)
     flags = (*score_flags(noted, tmp_path / "out"), "--mindir_path", model)
     assert message in refused(postprocess, *flags)
 
 
-def test_model_for_other_images_is_refused(refused, tree, model, tmp_path):
+def test_model_of_another_size(refused, tree, model, tmp_path):
     assert prepare(tree, tmp_path / "in", "--image_size", 32) == 0
     (tmp_path / "maps").mkdir()
     flags = score_flags((tree, tmp_path / "in", tmp_path / "maps"), tmp_path / "out")
@@ -380,7 +384,7 @@ def test_model_for_other_images_is_refused(refused, tree, model, tmp_path):
     assert "widget.onnx was exported for 64" in refused(postprocess, *flags)
 
 
-def test_postprocessing_refuses_another_data_set(refused, prepared, tmp_path):
+def test_another_data_set(refused, prepared, tmp_path):
     other = make_tree(tmp_path / "other", per_defect=3)
     error = refused(postprocess, *score_flags((other, *prepared[1:]), tmp_path / "out"))
     assert "was made from other test images" in error

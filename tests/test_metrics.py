@@ -41,7 +41,8 @@ def brute_force_pro(maps, masks, limit=0.3):
 
 @settings(deadline=None, max_examples=200)
 @given(MAPS, MASKS)
-def test_metrics_agree_with_their_definitions(maps, masks):
+def test_definitions(maps, masks):
+    """AUROC by pairs and by scikit-learn, PRO threshold by threshold."""
     if why_undefined(masks):
         assert np.isnan(auroc(maps, masks))
         assert np.isnan(PixelRanking(maps).per_region_overlap(masks))
@@ -57,7 +58,7 @@ def test_metrics_agree_with_their_definitions(maps, masks):
     assert first == pytest.approx(auroc(maps[:1], masks[:1]), nan_ok=True)
 
 
-def test_pro_counts_regions_not_pixels():
+def test_pro_by_hand():
     """Half of the regions found, without a false alarm: PRO 0.5, however large the region that is missed."""
     masks = np.zeros((1, 20, 20), bool)
     masks[0, 1, 1] = True
@@ -68,7 +69,8 @@ def test_pro_counts_regions_not_pixels():
     assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
-def test_regions_are_8_connected():
+def test_connectivity():
+    """Pixels that touch at a corner are one region."""
     masks = np.zeros((1, 4, 4), bool)
     masks[0, 0, 0] = masks[0, 1, 1] = True
     maps = np.zeros((1, 4, 4), np.float32)
@@ -77,7 +79,7 @@ def test_regions_are_8_connected():
     assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.5 + 0.5 * 0.3 / 2)
 
 
-def test_constant_maps_are_chance():
+def test_constant_maps():
     masks = np.zeros((1, 8, 8), bool)
     masks[0, :2, :2] = True
     maps = np.full((1, 8, 8), 0.3, np.float32)
@@ -85,14 +87,15 @@ def test_constant_maps_are_chance():
     assert PixelRanking(maps).per_region_overlap(masks) == pytest.approx(0.15)
 
 
-def test_bad_input_is_refused():
+def test_refused():
     with pytest.raises(ValueError, match="NaN"):
         auroc(np.array([0.1, np.nan], np.float32), np.array([True, False]))
     with pytest.raises(ValueError, match="shape"):
         PixelRanking(np.zeros((1, 2, 2), np.float32)).per_region_overlap(np.zeros((1, 2, 3), bool))
 
 
-def test_bootstrap_counts_only_draws_of_both_classes():
+def test_bootstrap_of_one_class():
+    """Only draws of both classes count."""
     labels = np.array([[True, True], [True, False], [True, True]])  # in one image alone is anything good
     low, high = bootstrap_auroc(np.array([[3, 4], [2, 1], [5, 6]], np.float32), labels)
     assert (low, high) == (1, 1)
@@ -125,7 +128,7 @@ def test_bootstrap_of_images():
     assert bootstrap_auroc(maps, masks, draws=1000) == pytest.approx((min(areas), max(areas)))
 
 
-def test_bootstrap_of_scores_that_are_far_apart():
+def test_bootstrap_of_distant_scores():
     scores = np.array([-3e38, 3e38], np.float32)
     with np.errstate(all="raise"):
         assert bootstrap_auroc(scores, np.array([False, True])) == (1, 1)
@@ -182,7 +185,8 @@ def test_score_maps(tmp_path):
     assert results["undefined"] == {}
 
 
-def test_unlabelled_defects_count_for_images_only(tmp_path):
+def test_defects_without_masks(tmp_path):
+    """They count for image metrics only."""
     maps, masks = random_case(4)
     masks[[0, 1, 3]] = 0
     results = score_maps(maps, masks, make_samples(tmp_path, ["good", "good", "hole-m", "stain"]))
@@ -192,7 +196,8 @@ def test_unlabelled_defects_count_for_images_only(tmp_path):
     assert results["by_defect"]["stain"]["image_auroc"] is not None
 
 
-def test_undefined_metrics_come_with_a_reason(tmp_path):
+def test_undefined(tmp_path):
+    """Each undefined metric comes with its reason."""
     maps, masks = random_case(2)
     results = score_maps(maps, masks * 0, make_samples(tmp_path, ["good", "hole"]))
     assert results["pixel_auroc"] is None
@@ -204,7 +209,8 @@ def test_undefined_metrics_come_with_a_reason(tmp_path):
     assert only_bad["pixel_auroc"] is not None
 
 
-def test_maps_are_predicted_in_batches_of_one_size():
+def test_batches():
+    """All of one size: the last is filled up."""
     sizes = []
 
     def anomaly_map(images):

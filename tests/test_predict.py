@@ -50,7 +50,8 @@ def read(folder, name):
 
 
 @pytest.mark.parametrize("model", ["widget_last.ckpt", "widget.mindir", "widget.onnx"])
-def test_scores_are_those_of_the_evaluation(pictures, trained, exported, tmp_path, capsys, model):
+def test_scores(pictures, trained, exported, tmp_path, capsys, model):
+    """They are those of the evaluation, for each kind of model."""
     path = trained[0] / "widget" / model if model.endswith("ckpt") else exported / model
     assert run("--image_path", pictures, "--ckpt_path", path, "--out_dir", tmp_path / "out", "--threshold", 1) == 1
     captured = capsys.readouterr()
@@ -68,7 +69,7 @@ def test_scores_are_those_of_the_evaluation(pictures, trained, exported, tmp_pat
     assert found == pytest.approx(maps.max((1, 2)).tolist(), rel=1e-4)
 
 
-def test_regions_and_pictures(pictures, trained, tmp_path):
+def test_files(pictures, trained, tmp_path):
     (pictures / "broken.png").unlink()
     checkpoint = trained[0] / "widget/widget_last.ckpt"
     assert run("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "first") == 0
@@ -135,7 +136,7 @@ def test_coordinates(turned, tmp_path, capsys):
     assert rows == [[f"{name}.png", *map(str, box)] for name in "abc" for box in boxes]
 
 
-def test_each_picture_its_own_score(tmp_path, capsys):
+def test_pairing(tmp_path, capsys):
     """More pictures than two batches, unreadable ones among them, one of a name that is no text: each its own."""
     model = write_red_model(tmp_path / "model")
     folder = tmp_path / "many"
@@ -185,7 +186,7 @@ def test_default_folder(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == names
 
 
-def test_no_picture_keeps_the_scores_from_being_written(pictures, tmp_path, capsys, monkeypatch):
+def test_pictures_that_cannot_be_shown(pictures, tmp_path, capsys, monkeypatch):
     """Neither a name too long for another word behind it, nor a place that is taken, nor an error that nobody reads."""
     long = ["ü" * 120 + f"{i}.jpg" for i in range(2)]
     for name in long:
@@ -216,7 +217,8 @@ def test_no_picture_keeps_the_scores_from_being_written(pictures, tmp_path, caps
     assert "broken.png" in {row["file"] for row in read(tmp_path / "out", "scores.csv")}
 
 
-def test_pictures_of_an_earlier_run_are_told_of(pictures, tmp_path, caplog):
+def test_earlier_pictures(pictures, tmp_path, caplog):
+    """Those of an earlier run stay, and are told of."""
     model = write_red_model(tmp_path / "model")
     flags = ("--ckpt_path", model, "--out_dir", tmp_path / "out", "--threshold", 2, "--save_sample", "True")
     for _ in range(2):
@@ -262,7 +264,7 @@ def test_regions(one, threshold, size):
     assert Counter(found) == Counter(expected)
 
 
-def test_pictures_of_all_images_have_one_scale():
+def test_colours():
     """Half the threshold, the threshold and twice that: the colours of 0.25, 0.5 and 1, whatever else is in the map."""
     one = np.array([[0.5, 1.0], [2.0, 9.0]], np.float32)
     other = np.array([[0.5, 1.0], [2.0, 0.0]], np.float32)
@@ -310,7 +312,7 @@ def test_memory(tmp_path):
     assert seen == 100
 
 
-def test_predict_refuses(refused, pictures, trained, tmp_path):
+def test_refused(refused, pictures, trained, tmp_path):
     checkpoint = trained[0] / "widget/widget_last.ckpt"
     flags = ("--image_path", pictures, "--ckpt_path", checkpoint, "--out_dir", tmp_path / "o")
     assert "has no threshold, which is the unit of the colours" in refused(predict, *flags, "--save_sample", "True")

@@ -73,7 +73,7 @@ def pro_by_definition(maps, masks, limit=0.3):
 
 @examples(250)
 @given(scored_maps())
-def test_metrics_of_any_finite_map(case):
+def test_metrics(case):
     maps, masks = case
     ranking = PixelRanking(maps)
     found = ranking.auroc(masks), auroc(maps, masks), ranking.per_region_overlap(masks)
@@ -90,7 +90,7 @@ def test_metrics_of_any_finite_map(case):
 
 @examples(60)
 @given(scored_maps(), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_metrics_refuse_what_is_not_finite(case, value):
+def test_metrics_of_nan(case, value):
     maps, masks = case
     maps.flat[-1] = value
     for compute in (PixelRanking, lambda bad: auroc(bad, masks), lambda bad: bootstrap_auroc(bad, masks)):
@@ -100,7 +100,8 @@ def test_metrics_refuse_what_is_not_finite(case, value):
 
 @examples(80)
 @given(scored_maps())
-def test_bootstrap_intervals_are_ordered_or_nan_with_a_reason(case):
+def test_bootstrap(case):
+    """Intervals are ordered, or nan where there is a reason."""
     maps, masks = case
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nan by accident comes with a RuntimeWarning
@@ -120,7 +121,8 @@ def test_bootstrap_of_nothing():
     arrays(np.float32, st.integers(0, 30), elements=st.floats(0, 2.0**100, width=32) | SCORES),
     st.floats(1e-3, 0.999),
 )
-def test_a_threshold_is_finite_or_refused(scores, target_fpr):
+def test_calibration(scores, target_fpr):
+    """A threshold is finite, or refused with a reason."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -143,7 +145,7 @@ def test_a_threshold_is_finite_or_refused(scores, target_fpr):
 
 @examples(80)
 @given(st.lists(st.tuples(st.floats(0, 8, width=32), st.booleans()), max_size=20), st.floats(0, 8))
-def test_verdicts_add_up(pairs, threshold):
+def test_confusion(pairs, threshold):
     scores = np.array([score for score, _ in pairs], np.float32)
     labels = np.array([label for _, label in pairs], bool)
     found = confusion(scores, labels, threshold)
@@ -179,7 +181,8 @@ BOUNDS = {
 
 @examples(400)
 @given(st.lists(WORDS, max_size=4))
-def test_any_command_line_gives_values_within_bounds_or_a_message(words):
+def test_command_line(words):
+    """Any gives values within bounds, or a message."""
     required = [name for name in FLAG_NAMES if FLAGS[name].get("required")]
     line = [word for name in required for word in (f"--{name}", "x")] + [word for group in words for word in group]
     stdout, stderr = io.StringIO(), io.StringIO()
