@@ -29,7 +29,7 @@ from src.evaluate import verdict
 from src.manifest import read_manifest
 from src.model_file import choose_threshold, inspect_model
 from src.regions import find_regions
-from src.sidecar import read_export, record_calibration
+from src.sidecar import read_export, record_calibration, sidecar_content
 from src.utils import InputError, file_sha256
 from tests.conftest import make_tree, save_picture, train_arguments
 from tests.damage import contents
@@ -408,7 +408,18 @@ def test_threshold_at_another_size(calibrated, session_tree, tmp_path, caplog, c
     assert "defective" not in capsys.readouterr().out
 
 
-def test_maps_of_another_size(calibrated, session_tree, tmp_path, caplog):
+@pytest.fixture
+def stand_in(tmp_path):
+    """A checkpoint that nobody loads, with a threshold for 64 pixels beside it."""
+    path = tmp_path / "stand_in/widget_last.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    content = sidecar_content(category="widget", image_size=64, config=None) | {"threshold": 1e-9}
+    path.with_suffix(".json").write_text(json.dumps(content))
+    return path
+
+
+def test_maps_of_another_size(stand_in, session_tree, tmp_path, caplog):
     """They get no verdicts."""
     inputs, maps = tmp_path / "inputs", tmp_path / "maps"
     data = ("--data_dir", session_tree, "--category", "widget")
@@ -417,7 +428,7 @@ def test_maps_of_another_size(calibrated, session_tree, tmp_path, caplog):
     maps.mkdir()
     for name in read_manifest(inputs).names:
         np.ones((32, 32), np.float32).tofile(maps / f"{name}_0.bin")
-    flags = (*data, "--label_dir", inputs, "--result_dir", maps, "--mindir_path", calibrated, "--out_dir", tmp_path)
+    flags = (*data, "--label_dir", inputs, "--result_dir", maps, "--mindir_path", stand_in, "--out_dir", tmp_path)
     assert postprocess.main(postprocess.parse_args([str(word) for word in flags])) == 0
     assert "was set at 64 pixels, not 32" in caplog.text
     assert json.loads((tmp_path / "results.json").read_text())["decision"] is None
@@ -480,16 +491,16 @@ def test_best_f1_of_neighbours():
         assert confusion(np.array([low, high]), np.array([False, True]), best)["precision"]["value"] == 1.0
 
 
-def test_threshold_beyond_float32(calibrated):
+def test_threshold_beyond_float32(stand_in):
     with pytest.raises(InputError, match=r"--threshold 1e-60: is no float32 number above 0"):
         choose_threshold(1e-60, None)
-    about = calibrated.with_suffix(".json")
+    about = stand_in.with_suffix(".json")
     about.write_text(about.read_text().replace('"threshold": 1e-09', '"threshold": 1e-60'))
     with pytest.raises(InputError, match=r"widget_last.json: threshold 1e-60: is no float32 number"):
-        choose_threshold(None, inspect_model(calibrated))
+        choose_threshold(None, inspect_model(stand_in))
     about.write_text(about.read_text().replace('"threshold": 1e-60', '"threshold": 1' + "0" * 400))
     with pytest.raises(InputError, match=r"widget_last.json: threshold 10+, expected null or a number above 0"):
-        inspect_model(calibrated)
+        inspect_model(stand_in)
 
 
 def test_memory(tmp_path):
@@ -513,12 +524,13 @@ def test_memory(tmp_path):
     assert scores == pytest.approx((8 * np.arange(31) / 255 - 0.485) / 0.229, abs=1e-5)
 
 
-def test_unreadable_picture(refused, calibrated, tmp_path):
+def test_unreadable_picture(refused, tmp_path):
     """It ends the calibration, and nothing is written."""
+    model = write_red_model(tmp_path / "model")
     for i in range(12):
         save_picture(tmp_path / f"more/{i:02}.png", np.random.default_rng(i))
     (tmp_path / "more/10.png").write_text("no picture")
-    before = contents(calibrated.parent)
-    flags = ("--ckpt_path", calibrated, "--category", "widget", "--image_path", tmp_path / "more")
+    before = contents(model.parent)
+    flags = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "more")
     assert "more/10.png: not a readable image" in refused(calibrate_entry, *flags)
-    assert contents(calibrated.parent) == before
+    assert contents(model.parent) == before

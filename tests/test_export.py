@@ -15,7 +15,7 @@ from src.images import to_network_input
 from src.sidecar import read_export
 from src.stpm import AnomalyMaps, load_stpm
 from src.utils import InputError
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT
 from tests.damage import contents
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -69,13 +69,12 @@ def test_maps(exported, trained, suffix):
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 
 
-def test_evaluation(exported, trained, session_tree, tmp_path):
+def test_evaluation(exported, trained, session_tree, tmp_path, capsys):
     """Six test images in batches of 8, of 4 (a padded last one) and of 1."""
     for model in (trained[0] / "widget/widget_last.ckpt", exported / "widget.mindir", exported / "widget.onnx"):
         flags = ("--eval_url", session_tree, "--category", "widget", "--out_dir", tmp_path / model.suffix)
-        done = run_python("test.py", *flags, "--ckpt_path", model)
-        assert done.returncode == 0, done.stderr
-        assert "Total pixel-level auc-roc score :  " in done.stdout
+        assert test_entry.main(test_entry.parse_args([str(word) for word in (*flags, "--ckpt_path", model)])) == 0
+        assert "Total pixel-level auc-roc score :  " in capsys.readouterr().out
     expected = scores(tmp_path / ".ckpt")
     assert len(expected) == 6
     for suffix in (".mindir", ".onnx"):
