@@ -246,6 +246,7 @@ def test_regions_by_hand():
 )
 @example(np.ones((112, 112), np.float32), 1.0, (225, 450))  # 225 / 112 * 112 is above 225
 @example(np.eye(48, dtype=np.float32), 1.0, (400, 200))
+@example(np.array([[1, 0, 2], [1, 0, 0], [1, 1, 1]], np.float32), 0.5, (9, 9))  # a higher one inside a region's box
 def test_regions(one, threshold, size):
     """Against scipy's labels and exact fractions: what a region covers, its area, the highest first."""
     labels, count = ndimage.label(one >= threshold, structure=np.ones((3, 3)))
