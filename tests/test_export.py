@@ -86,28 +86,38 @@ def checkpoint(trained):
     return trained[0] / "widget/widget_last.ckpt"
 
 
+@pytest.fixture
+def stand_in(tmp_path):
+    """A checkpoint that is refused before anybody loads it."""
+    path = tmp_path / "stand_in.ckpt"
+    path.write_bytes(b"weights")
+    about = sidecar.sidecar_content(category="widget", image_size=64, config=None)
+    path.with_suffix(".json").write_text(json.dumps(about))
+    return path
+
+
 def refused_export(refused, *flags):
     return refused(export_entry, "--category", "widget", *flags)
 
 
-def test_air_needs_ascend(refused, checkpoint, tmp_path):
-    error = refused_export(refused, "--ckpt_file", checkpoint, "--file_format", "AIR", "--out_dir", tmp_path / "o")
+def test_air_needs_ascend(refused, stand_in, tmp_path):
+    error = refused_export(refused, "--ckpt_file", stand_in, "--file_format", "AIR", "--out_dir", tmp_path / "o")
     assert "--file_format AIR: needs an Ascend device, and this is CPU; choose MINDIR or ONNX" in error
     assert not list((tmp_path / "o").iterdir())
 
 
-def test_refused(refused, checkpoint, tmp_path):
+def test_refused(refused, stand_in, tmp_path):
     out = ("--out_dir", tmp_path / "o")
-    assert "invalid choice: 'onnx'" in refused_export(refused, "--ckpt_file", checkpoint, "--file_format", "onnx")
+    assert "invalid choice: 'onnx'" in refused_export(refused, "--ckpt_file", stand_in, "--file_format", "onnx")
     assert "no such checkpoint file" in refused_export(refused, "--ckpt_file", tmp_path / "none.ckpt", *out)
     assert "expected a MindSpore checkpoint" in refused_export(refused, "--ckpt_file", tmp_path, *out)
-    error = refused(export_entry, "--ckpt_file", checkpoint, "--category", "bottle", *out)
+    error = refused(export_entry, "--ckpt_file", stand_in, "--category", "bottle", *out)
     assert "--category bottle:" in error
     assert "was trained on 'widget'" in error
-    error = refused(export_entry, "--ckpt_file", checkpoint, "--category", "../widget", *out)
+    error = refused(export_entry, "--ckpt_file", stand_in, "--category", "../widget", *out)
     assert "--category: expected the name of a folder, got '../widget'" in error
     (tmp_path / "file").write_text("")
-    error = refused_export(refused, "--ckpt_file", checkpoint, "--out_dir", tmp_path / "file")
+    error = refused_export(refused, "--ckpt_file", stand_in, "--out_dir", tmp_path / "file")
     assert "cannot be created as output folder" in error
 
 

@@ -286,6 +286,7 @@ def test_unlabelled_scores(refused, tree, tmp_path, capsys):
             ["defective" if score == max(scores) else "good" for score in scores],
             "2 images, 1 good, 1 defective: ",
         ),
+        (("--threshold", 0.001), ["defective"] * 2, "2 images, 0 good, 2 defective: "),
     ):
         assert postprocess.main(postprocess.parse_args([str(word) for word in (*words, *flags)])) == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"{said}{tmp_path / 'out/scores.csv'}"
