@@ -34,13 +34,6 @@ def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float 
     return parse
 
 
-def _seed(text: str) -> int:
-    value = _number(int, 0)(text)
-    if value >= 2**32:  # what numpy's and MindSpore's generators take
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text!r}")
-    return value
-
-
 def _fraction(text: str) -> float:
     value = _number(float, 0)(text)
     if value >= 1:
@@ -153,7 +146,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
     "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
-    "seed": {"type": _seed, "default": 1, "help": "seed of the student's weights and of the order of images"},
+    "seed": {"type": _COUNT, "default": 1, "help": "seed of the student's weights and of the order of images"},
     "amp_level": {
         "choices": ("O0", "O1", "O2", "O3"),
         "default": "O0",
