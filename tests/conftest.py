@@ -66,6 +66,14 @@ def device():
     return set_up_device("CPU")
 
 
+@pytest.fixture
+def without_onednn(monkeypatch):
+    """MindSpore's own operators on CPU: as on Ascend and GPU, and where there is no oneDNN of a known version."""
+    from src import onednn
+
+    monkeypatch.setattr(onednn, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder of real data; absent for users, required in CI."""
