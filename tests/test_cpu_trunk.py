@@ -8,12 +8,12 @@ import torch
 from mindspore import Tensor
 from torch.nn import functional
 
-from src import cpu_trunk, onednn
+from src import cpu_trunk
 from src.cpu_operators import FrozenFeatures
-from src.cpu_trunk import FrozenTrunk, TrainingPass, frozen_distances, frozen_features, student_step
+from src.cpu_trunk import FrozenTrunk, frozen_distances, frozen_features, student_step
 from src.pth2ckpt import mindspore_name
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
-from src.stpm import STPM, AnomalyMaps, named_arrays, named_parameters
+from src.stpm import named_parameters
 from tests import torch_reference as reference
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
@@ -27,6 +27,16 @@ def weights_of(net):
     """Copies of a PyTorch network's weights by the names that they have here."""
     state = {name: value.detach().numpy().copy() for name, value in net.state_dict().items()}
     return {mindspore_name(name): array for name, array in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def with_small_variances(net):
+    """Make what a batch norm divides by so small, in two layers, that what is added to it shows."""
+    with torch.no_grad():
+        for block in (net.layer1[1], net.layer2[0]):
+            block.conv2.weight *= 1e-2
+            block.bn2.running_mean *= 1e-2
+            block.bn2.running_var *= 1e-5
+    return net
 
 
 def pictures(count, size=64):
@@ -44,7 +54,7 @@ def test_it_has_the_trunks_weights(device):
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_evaluation(count):
-    nets, images = (reference.random_resnet(1), reference.random_resnet(2)), pictures(count)
+    nets, images = [with_small_variances(reference.random_resnet(seed)) for seed in (1, 2)], pictures(count)
     teacher, student = (FrozenTrunk(weights_of(net), eps=BN_EPS) for net in nets)
     with torch.no_grad():
         levels = [[level.numpy() for level in net(torch.from_numpy(images))] for net in nets]
@@ -60,7 +70,7 @@ def test_evaluation(count):
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_step_in_training(count):
-    student, images = reference.random_resnet(2).double().train(), pictures(count)
+    student, images = with_small_variances(reference.random_resnet(2)).double().train(), pictures(count)
     exact = torch.from_numpy(images).double()
     weights = {name: array.astype(np.float32) for name, array in weights_of(student).items()}
     with torch.no_grad():
@@ -76,7 +86,7 @@ def test_a_step_in_training(count):
     for name, gradient in gradients.items():
         # a number of either sign next to ReLU's zero moves single values by up to 0.07, PyTorch's in float32, too
         error = np.linalg.norm(gradient - torch_gradients[name]) / np.linalg.norm(torch_gradients[name])
-        assert error < 1e-2, name
+        assert error < 2e-3, name
     moved = weights_of(student)
     assert batch.keys() | gradients.keys() == moved.keys()
     for name, value in batch.items():
@@ -102,25 +112,12 @@ def test_a_step_is_the_same_every_time():
     assert all(np.array_equal(batch[name], again[2][name]) for name in batch)
 
 
-def test_the_gradient_by_the_images_is_not_computed_in_vain(monkeypatch):
-    calls = []
-    original = onednn.input_gradient
-    monkeypatch.setattr(onednn, "input_gradient", lambda *a: calls.append(a[3]) or original(*a))
-    training = TrainingPass(weights_of(reference.random_resnet(2)), eps=BN_EPS)
-    training.backward([np.ones_like(level) for level in training.forward(pictures(1))])
-    assert sorted(calls) == sorted(unit.geometry for unit in cpu_trunk.units() if unit is not cpu_trunk.STEM)
-
-
-def test_weights_are_taken_over_when_asked_for(device):
-    stpm, images = STPM(), pictures(2)
-    maps = AnomalyMaps(stpm, image_size=64)
-    features = FrozenFeatures(stpm.model_s)
-    before, level = maps(images), features(Tensor(images))[2].asnumpy()
-    gamma = named_parameters(stpm.model_s)["layer3.1.bn2.gamma"]
+def test_a_cell_keeps_its_weights(device):
+    """Those that it was made with, until another is made."""
+    trunk, images = ResNet18Trunk(), Tensor(pictures(2))
+    features = FrozenFeatures(trunk)
+    level = features(images)[2].asnumpy().copy()
+    gamma = named_parameters(trunk)["layer3.1.bn2.gamma"]
     gamma.set_data(gamma * 2)
-    assert np.array_equal(maps(images), before)
-    maps.renew()
-    assert relative(maps(images), before) > 1e-3
-    assert np.array_equal(features(Tensor(images))[2].asnumpy(), level)
-    assert relative(FrozenFeatures(stpm.model_s)(Tensor(images))[2].asnumpy(), level) > 1e-3
-    assert named_arrays(stpm.model_s).keys() == weights_of(reference.random_resnet(1)).keys()
+    assert np.array_equal(features(images)[2].asnumpy(), level)
+    assert relative(FrozenFeatures(trunk)(images)[2].asnumpy(), level) > 1e-3

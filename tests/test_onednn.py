@@ -1,8 +1,12 @@
 """oneDNN's primitives on numpy arrays against PyTorch."""
 
+import ctypes
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec, module_from_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,15 +156,28 @@ def test_planes_and_back():
     assert np.array_equal(back, x)
 
 
-def test_memory_is_used_again_but_not_while_somebody_holds_it():
-    first = take_array((3, 5))
-    address = first.ctypes.data
-    assert address % 64 == 0
-    part = first[1:]
-    del first
-    assert take_array((3, 5)).ctypes.data != address
-    del part
-    assert take_array((5, 3)).ctypes.data == address
+def test_memory_that_is_held():
+    """Nobody else gets it, not even while no more than a part of it, or of another shape, is held."""
+    held = []
+    for i in range(20):
+        array = take_array((3, 4 + i % 3, 5))
+        array[:] = i
+        held.append(array if i % 3 else array[1:].reshape(-1)[::2])
+    del array
+    for i, part in enumerate(held):
+        assert (part == i).all()
+        assert not any(np.shares_memory(part, other) for other in held[:i])
+
+
+def test_memory_is_used_again():
+    size = 1_000_000
+    tracemalloc.start()
+    try:
+        for i in range(20):
+            take_array((size + i % 2 * 100,))[:] = i
+        assert tracemalloc.get_traced_memory()[1] < 3 * 4 * size
+    finally:
+        tracemalloc.stop()
 
 
 def convolve(images):
@@ -178,16 +195,65 @@ def test_calls_from_several_threads_do_not_mix():
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
-def test_first_calls_at_the_same_time_share_what_they_create():
-    # an engine each would have oneDNN refuse what belongs to the other's; switching threads at every chance shows it
+def test_first_calls_at_the_same_time():
+    """An engine each would have oneDNN refuse what belongs to the other's; threads switch at every chance."""
     program = """if True:
         import sys
         from concurrent.futures import ThreadPoolExecutor
         import numpy as np
-        from tests.test_onednn import convolve
+        from src import onednn
+        images, weight = np.ones((4, 8, 8, 8), np.float32), np.ones((16, 8, 3, 3), np.float32)
+        def convolve(result):
+            onednn.convolution(images, weight, result, onednn.Geometry(weight.shape, 1, 1))
+        results = [np.zeros((4, 8, 8, 16), np.float32) for _ in range(4)]
         sys.setswitchinterval(1e-6)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(convolve, [np.ones((4, 8, 8, 8), np.float32)] * 4))
+            list(pool.map(convolve, results))
+        assert all(result[0, 4, 4, 0] == 72 for result in results)
     """
     for _ in range(3):
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+class Library:
+    """A library that a search for oneDNN may come upon: its version, and whether it takes threads from outside."""
+
+    def __init__(self, major, has_streams=True):
+        version = SimpleNamespace(contents=SimpleNamespace(major=major))
+        self.dnnl_version = Function(version)
+        self.dnnl_primitive_desc_query_md = self.dnnl_memory_desc_get_size = Function(None)
+        if has_streams:
+            self.dnnl_threadpool_interop_stream_create = Function(None)
+
+
+class Function:
+    def __init__(self, result):
+        self.result = result
+
+    def __call__(self):
+        return self.result
+
+
+def refuse_to_load(path):
+    raise OSError(f"{path}: cannot open shared object file")
+
+
+@pytest.mark.parametrize(
+    ("load", "is_available"),
+    [
+        (refuse_to_load, False),
+        (lambda path: Library(2), False),
+        (lambda path: Library(4), False),
+        (lambda path: Library(3, has_streams=False), False),
+        (lambda path: SimpleNamespace(), False),
+        (lambda path: Library(3), True),
+    ],
+    ids=["none", "version 2", "version 4", "without streams", "another library", "version 3"],
+)
+def test_library(monkeypatch, load, is_available):
+    """One that is not there, or that the functions are not written for, is not used."""
+    spec = find_spec("src.onednn")
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert fresh.is_available() == is_available
