@@ -57,6 +57,61 @@ def random_resnet(seed, whole=False):
     return net.eval()
 
 
+# MindSpore's names of batch norm's entries: PyTorch's
+NORM_ENTRIES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+def torch_name(name):
+    """The name here of a parameter in a MindSpore checkpoint's ``model_t`` or ``model_s``."""
+    module, _, entry = name.replace("down_sample_layer", "downsample").rpartition(".")
+    return f"{module}.{NORM_ENTRIES.get(entry, entry)}"
+
+
+def resnet_of(arrays):
+    """A network in evaluation mode with weights by MindSpore's names."""
+    net = ResNet18()
+    state = {torch_name(name): torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    return net.eval()
+
+
+def network_input(images):
+    """uint8 (N, S, S, 3) as torchvision's transforms make it: float32 (N, 3, S, S)."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((torch.from_numpy(images).float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def train(teacher, student, images, *, orders, batch_size, rates, momentum, weight_decay):
+    """Train a student as the paper does, on images in the order of each epoch; return each epoch's batches' losses.
+
+    SGD with Nesterov momentum; weight decay leaves out batch norm, as in MindSpore.
+    """
+    student.train()
+    groups = [
+        {"params": [p for p in student.parameters() if p.ndim == 4], "weight_decay": weight_decay},
+        {"params": [p for p in student.parameters() if p.ndim == 1]},
+    ]
+    optimiser = torch.optim.SGD(groups, rates[0], momentum=momentum, nesterov=momentum > 0)
+    rates, losses = iter(rates), []
+    for order in orders:
+        losses.append([])
+        for start in range(0, len(order), batch_size):
+            batch = images[order[start : start + batch_size]]
+            rate = next(rates)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad()
+            with torch.no_grad():
+                expected = teacher(batch)
+            value = loss(expected, student(batch))
+            value.backward()
+            optimiser.step()
+            losses[-1].append(value.item())
+    return losses
+
+
 def loss(teacher_features, student_features):
     """The paper's loss, summed over the batch."""
     total = 0.0
