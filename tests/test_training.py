@@ -56,6 +56,18 @@ def split(checkpoint):
     )
 
 
+def assert_same_training(*folders):
+    """Bit by bit."""
+    arrays = [read_checkpoint(folder / "widget_last.ckpt") for folder in folders]
+    assert arrays[0].keys() == arrays[1].keys()
+    for name, array in arrays[0].items():
+        assert np.array_equal(array, arrays[1][name]), name
+    epochs = [read(folder / "train.json")["epochs"] for folder in folders]
+    assert [epoch["epoch"] for epoch in epochs[0]] == list(range(1, len(epochs[1]) + 1))
+    for name in ("loss", "last_batch_loss"):
+        assert [epoch[name] for epoch in epochs[0]] == [epoch[name] for epoch in epochs[1]]
+
+
 @pytest.fixture(scope="module")
 def five(tmp_path_factory):
     """A category of five training images, of the size that the network takes."""
@@ -156,15 +168,12 @@ def test_held_out(five, with_held_out, tmp_path):
     for name in names - held:
         shutil.copy(five / "widget/train/good" / name, data / "widget/train/good" / name)
     alone = train(data, "random", tmp_path, *HELD_OUT[2:], "--epoch", 1, size=32)
-    for found, expected in zip(*(split(folder / "widget_last.ckpt") for folder in (with_held_out, alone)), strict=True):
-        for name, array in found.items():
-            assert np.array_equal(array, expected[name]), name
+    assert_same_training(with_held_out, alone)
     records = [read(folder / "train.json") for folder in (with_held_out, alone)]
     assert [record["train_images"] for record in records] == [3, 3]
     assert [record["steps_per_epoch"] for record in records] == [3, 3]
     assert records[0]["config"].pop("val_split") == 0.4
     assert records[0]["config"] == records[1]["config"]  # with the fingerprint of the images and that of the teacher
-    assert records[0]["epochs"][0]["loss"] == records[1]["epochs"][0]["loss"]
 
 
 def test_hold_out(five):
@@ -224,6 +233,11 @@ def test_resume_another_configuration(five, with_held_out, refused, flags, messa
     assert message in found
 
 
+def test_resume_nothing(five, refused, tmp_path):
+    message = refused(train_entry, *arguments(five, "random", tmp_path, *HELD_OUT, size=32), "--resume")
+    assert "widget_resume.ckpt does not exist; start without --resume" in message
+
+
 def test_resume_another_teacher(five, with_held_out, refused, random_backbone):
     words = arguments(five, random_backbone, with_held_out.parent, *HELD_OUT, size=32)
     assert "teacher_sha256 was" in refused(train_entry, *words, "--epoch", 2, "--resume")
@@ -235,20 +249,21 @@ def test_signal_in_the_last_step(with_held_out):
     assert read(with_held_out / "widget_last.json")["threshold"] > 0
 
 
-def test_signal_and_resume(five, with_held_out, tmp_path):
-    """The epoch under way, of three steps, is not recorded; a resumed run goes on as if there had been no break."""
-    shutil.copytree(with_held_out, tmp_path / "resumed/widget")
-    resumed = train(five, "random", tmp_path / "resumed", *HELD_OUT, "--epoch", 2, "--resume", size=32)
-    whole = tmp_path / "whole"
-    with signal_at("epoch 2/9"):
-        train(five, "random", whole, *HELD_OUT, "--epoch", 9, size=32, status=128 + signal.SIGTERM)
-    records = [read(folder / "train.json") for folder in (resumed, whole / "widget")]
-    assert [[epoch["epoch"] for epoch in record["epochs"]] for record in records] == [[1, 2], [1, 2]]
-    losses = [[epoch["loss"] for epoch in record["epochs"]] for record in records]
-    assert losses[0] == losses[1]
-    arrays = [read_checkpoint(folder / "widget_last.ckpt") for folder in (resumed, whole / "widget")]
-    assert all(np.array_equal(array, arrays[1][name]) for name, array in arrays[0].items())
-    assert read(whole / "widget/widget_last.json")["threshold"] is None
+def test_signal_and_resume(five, refused, tmp_path):
+    """The epoch under way, of three steps, is lost; a resumed run goes on as if there had been no break."""
+
+    def words(out, *flags):
+        return five, "random", tmp_path / out, *HELD_OUT, "--lr_schedule", "cosine", *flags
+
+    with signal_at("epoch 2/4"):
+        parts = train(*words("parts", "--epoch", 4), size=32, status=128 + signal.SIGTERM)
+    assert [epoch["epoch"] for epoch in read(parts / "train.json")["epochs"]] == [1, 2]
+    assert read(parts / "widget_last.json")["threshold"] is None
+    message = refused(train_entry, *arguments(*words("parts", "--epoch", 5, "--resume"), size=32))
+    assert "epochs was 4, is 5" in message
+    train(*words("parts", "--epoch", 4, "--resume"), size=32)
+    whole = train(*words("whole", "--epoch", 4), size=32)
+    assert_same_training(parts, whole)
 
 
 @pytest.mark.parametrize("library", [True, False], ids=["oneDNN", "MindSpore's operators"])
