@@ -4,13 +4,22 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import train as train_entry
 from src.dataset import EpochBatches
-from src.distributed import ALONE, Ranks, ShardedBatches, shard_of
+from src.distributed import (
+    ALONE,
+    Ranks,
+    ShardedBatches,
+    average_statistics,
+    broadcast_parameters,
+    shard_of,
+    student_norm,
+)
 from tests.conftest import make_tree, train_arguments
 from tests.test_chain import arrays, assert_same_weights, read
 from tests.test_scripts import run_script, wait_for
@@ -192,6 +201,61 @@ def test_shards_follow_the_order_of_the_whole_batches():
     for parts in zip(*shards, strict=True):
         together += [number for weight, _, numbers in parts if weight for number in numbers]
     assert together == whole
+
+
+@dataclass(frozen=True)
+class WithAnother(Ranks):
+    """One of two ranks, and what the other one gives to each sum: this one's array times ten, plus one."""
+
+    count: int = 2
+
+    def sum(self, array):
+        return array + (10 * array + 1 if self.is_first else np.arange(array.size, dtype=np.float32))
+
+
+def test_averaged_statistics(device):
+    """The moving ones alone."""
+    from src.resnet import batch_norm
+    from src.stpm import named_arrays
+
+    cell = batch_norm(4)
+    cell.moving_mean.set_data(cell.moving_mean + 3)
+    average_statistics(cell, WithAnother())
+    found = named_arrays(cell)
+    assert np.array_equal(found["moving_mean"], [17.5] * 4)  # 3 / 2, ten times that, and one
+    assert np.array_equal(found["moving_variance"], [6.5] * 4)
+    assert np.array_equal(found["gamma"], [1] * 4)
+    assert np.array_equal(found["beta"], [0] * 4)
+
+
+def test_broadcast(device):
+    """Of what is not the first rank's own nothing stays; every parameter gets its part, in its shape."""
+    from src.resnet import batch_norm
+    from src.stpm import named_arrays
+
+    cell = batch_norm(2)
+    broadcast_parameters(cell, WithAnother(rank=1))
+    assert sorted(number for array in named_arrays(cell).values() for number in array) == list(range(8))
+    assert all(array[1] - array[0] == 1 for array in named_arrays(cell).values())
+    before = named_arrays(cell)
+    broadcast_parameters(cell, ALONE)
+    assert all(np.array_equal(array, before[name]) for name, array in named_arrays(cell).items())
+
+
+def test_students_norm(device):
+    """Over the batches of all ranks where MindSpore can."""
+    from mindspore import nn
+
+    like = nn.BatchNorm2d(8, eps=1e-5, momentum=0.9)
+    two = Ranks(0, 2)
+    for ranks, target, kind in (
+        (two, "Ascend", nn.SyncBatchNorm),
+        (two, "CPU", nn.BatchNorm2d),
+        (ALONE, "Ascend", nn.BatchNorm2d),
+    ):
+        norm = student_norm(ranks, target)(8)
+        assert type(norm) is kind
+        assert (norm.eps, norm.momentum) == (like.eps, like.momentum)
 
 
 def test_one_rank_is_an_ordinary_training():

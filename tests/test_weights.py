@@ -12,7 +12,15 @@ from mindspore import Tensor
 from src import parallel, pth2ckpt
 from src.pth2ckpt import read_state_dict
 from src.resnet import ResNet18Trunk
-from src.stpm import fold_batch_norm, load_stpm, load_teacher, named_arrays, read_checkpoint
+from src.stpm import (
+    fold_batch_norm,
+    load_checked,
+    load_stpm,
+    load_teacher,
+    named_arrays,
+    named_parameters,
+    read_checkpoint,
+)
 from src.teacher import calibrate_random_teacher, fingerprint
 from src.utils import InputError, file_sha256, run_entry_point
 from tests import torch_reference as reference
@@ -52,11 +60,8 @@ def test_pth2ckpt(tmp_path, state, form):
     path = converted(tmp_path, content)
     trunk = ResNet18Trunk()
     load_teacher(trunk, path, num_class=1000)
-    arrays = named_arrays(trunk)
-    assert np.array_equal(arrays["conv1.weight"], state["conv1.weight"].numpy())
-    assert np.array_equal(arrays["layer2.0.down_sample_layer.1.moving_variance"],
-                          state["layer2.0.downsample.1.running_var"].numpy())  # fmt: skip
-    assert np.array_equal(arrays["layer3.1.bn2.beta"], state["layer3.1.bn2.bias"].numpy())
+    for name, array in named_arrays(trunk).items():
+        assert np.array_equal(array, state[reference.torch_name(name)].numpy()), name
 
 
 def test_pth2ckpt_by_its_command_line_on_the_real_teacher(shared, tmp_path):
@@ -241,16 +246,40 @@ def test_calibrated_random_teacher_is_the_same_on_any_number_of_cores(monkeypatc
     assert len(fingerprints) == 1
 
 
-def test_calibrated_random_teacher_has_the_statistics_of_the_images():
+@pytest.mark.parametrize("library", [True, False], ids=["oneDNN", "MindSpore's operators"])
+def test_random_teacher(request, library):
+    """Every batch norm has the mean statistics of the batches of eight."""
+    if not library:
+        request.getfixturevalue("without_onednn")
     ms.set_seed(1)
     trunk = ResNet18Trunk()
     images = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8)
+    images[8:] //= 2  # unlike the first eight
+    before = named_arrays(trunk)
     calibrate_random_teacher(trunk, images)
-    arrays = named_arrays(trunk)
-    from src.images import to_network_input
+    expected = {}
+    for batch in reference.network_input(images).split(8):
+        net = reference.resnet_of(before).train()
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # what it keeps is the batch's own
+        with torch.no_grad():
+            net(batch)
+        for name, value in net.state_dict().items():
+            expected.setdefault(name, []).append(value.double().numpy())
+    for name, array in named_arrays(trunk).items():
+        mean = np.mean(expected[reference.torch_name(name)], axis=0)
+        assert np.abs(array - mean).max() <= 1e-4 * np.abs(mean).max(), name
+        if "moving_" not in name:
+            assert np.array_equal(array, before[name])
 
-    convolved = torch.nn.functional.conv2d(
-        torch.from_numpy(to_network_input(images)), torch.from_numpy(arrays["conv1.weight"]), stride=2, padding=3
-    )
-    assert np.allclose(arrays["bn1.moving_mean"], convolved.mean((0, 2, 3)).numpy(), atol=1e-3)
-    assert np.allclose(arrays["bn1.moving_variance"], convolved.var((0, 2, 3)).numpy(), rtol=1e-2)
+
+def test_random_teacher_of_few_images():
+    """Fewer than a batch: it is filled with the same ones again."""
+    ms.set_seed(1)
+    trunks = ResNet18Trunk(), ResNet18Trunk()
+    load_checked(named_parameters(trunks[1]), named_arrays(trunks[0]), source="test")
+    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8)
+    for trunk, given in zip(trunks, (images, np.concatenate([images, images])), strict=True):
+        calibrate_random_teacher(trunk, given)
+    assert fingerprint(trunks[0]) == fingerprint(trunks[1])
