@@ -72,6 +72,7 @@ def without_onednn(monkeypatch):
     from src import onednn
 
     monkeypatch.setattr(onednn, "is_available", lambda: False)
+    monkeypatch.delattr(onednn, "convolution")  # nothing may use it all the same
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,19 @@ def test_training_leaves_checkpoint_configuration_and_record(trained):
     assert sidecar["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert sidecar["config_hash"] == record["config_hash"]
     assert "6 optimiser steps; below 300" in stdout
-    assert "epoch 3/3  loss" in stdout
+    lines = re.findall(
+        r"^epoch (\d)/3  loss (\S+)  (\S+) s \((\S+) s per step\)  (\S+) images/s  ETA (\d+):(\d\d)$",
+        stdout,
+        re.MULTILINE,
+    )
+    for epoch, line in zip(record["epochs"], lines, strict=True):
+        number, loss, seconds, per_step, rate, *left = map(float, line)
+        assert number == epoch["epoch"]
+        assert loss == pytest.approx(epoch["loss"], abs=1e-4)
+        assert seconds == pytest.approx(epoch["seconds"], abs=0.051)
+        assert per_step == pytest.approx(epoch["seconds"] / 2, abs=0.0051)
+        assert rate == pytest.approx(6 / epoch["seconds"], rel=0.02, abs=0.06)
+        assert left[0] * 60 + left[1] == pytest.approx((3 - number) * epoch["seconds"], abs=1)
     checkpoint = arrays(folder / "widget_last.ckpt")
     assert len(checkpoint) == 150
     assert {name.split(".")[0] for name in checkpoint} == {"model_t", "model_s"}

@@ -11,6 +11,7 @@ from torch.nn import functional
 from src import cpu_trunk
 from src.cpu_operators import FrozenFeatures
 from src.cpu_trunk import FrozenTrunk, frozen_distances, frozen_features, student_step
+from src.feature_distance import normalised_distance
 from src.pth2ckpt import mindspore_name
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
 from src.stpm import named_parameters
@@ -91,6 +92,35 @@ def test_a_step_in_training(count):
     assert batch.keys() | gradients.keys() == moved.keys()
     for name, value in batch.items():
         assert relative(weights[name] * 0.9 + value * 0.1, moved[name]) < 1e-5, name
+
+
+def test_features_of_zeros():
+    """Of a net that ReLU has left nothing: distances, losses and gradients stay numbers."""
+    net, dead, images = reference.random_resnet(1), reference.random_resnet(2), pictures(2, 32)
+    with torch.no_grad():
+        dead.layer3[1].bn2.bias -= 1e4
+        teacher = [functional.normalize(level) for level in net(torch.from_numpy(images))]
+    frozen = [FrozenTrunk(weights_of(each), eps=BN_EPS) for each in (net, dead)]
+    assert np.allclose(frozen_distances(*frozen, images, norm_eps=1e-12)[2], 0.5)  # half of the teacher's length
+    levels = tuple(level.numpy() for level in teacher)
+    losses, gradients, _ = student_step(images, levels, weights_of(dead), eps=BN_EPS, norm_eps=1e-12)
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_distance_of_one_scale():
+    """Loss and gradient of features of any shape, some of them zeros, as PyTorch has them."""
+    rng = np.random.default_rng(0)
+    teacher = functional.normalize(torch.tensor(rng.standard_normal((3, 5, 4, 6), np.float32)))
+    student = rng.standard_normal((3, 5, 4, 6), np.float32)
+    student[1, :, 2, 3] = 0
+    exact = torch.tensor(student, dtype=torch.float64, requires_grad=True)
+    unit = exact / (exact.square().sum(1, keepdim=True) + 1e-4).sqrt()
+    expected = (0.5 / 24 * (teacher - unit).square()).sum((1, 2, 3))
+    expected.sum().backward()
+    losses, gradient = normalised_distance(teacher.numpy(), student, eps=1e-4)
+    assert relative(losses, expected.detach().numpy()) < 1e-6
+    assert relative(gradient, exact.grad.numpy()) < 1e-5
 
 
 def test_statistics_of_values_far_from_zero():

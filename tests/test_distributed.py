@@ -242,6 +242,20 @@ def test_broadcast(device):
     assert all(np.array_equal(array, before[name]) for name, array in named_arrays(cell).items())
 
 
+def test_weighted_loss(device):
+    """A rank for which nothing of a batch is left gives neither loss nor gradient."""
+    import mindspore as ms
+
+    from src.loss import WeightedLoss
+
+    dense = ms.nn.Dense(3, 1, weight_init="ones", has_bias=False)
+    step = ms.value_and_grad(WeightedLoss(dense), None, dense.trainable_params())
+    for weight in (0, 1):
+        loss, (gradient,) = step(ms.Tensor(np.float32(weight)), ms.Tensor(np.array([[1, 2, 3]], np.float32)))
+        assert loss.asnumpy() == 6 * weight
+        assert np.array_equal(gradient.asnumpy(), [[weight, 2 * weight, 3 * weight]])
+
+
 def test_students_norm(device):
     """Over the batches of all ranks where MindSpore can."""
     from mindspore import nn
@@ -263,10 +277,13 @@ def test_one_rank_is_an_ordinary_training():
     assert np.array_equal(ALONE.sum(np.arange(3)), np.arange(3))
 
 
-def test_distributed_needs_msrun(refused, session_tree, random_backbone, tmp_path):
+def test_distributed_needs_msrun(refused, session_tree, random_backbone, tmp_path, monkeypatch):
     arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=1)
-    message = refused(train_entry, *arguments, "--distributed", "True")
-    assert "--distributed True: this process was not started by msrun" in message
+    for name, value in (("", ""), ("MS_ROLE", "MS_WORKER"), ("MS_WORKER_NUM", "2"), ("MS_SCHED_HOST", "127.0.0.1")):
+        if name:
+            monkeypatch.setenv(name, value)
+        message = refused(train_entry, *arguments, "--distributed", "True")
+        assert "--distributed True: this process was not started by msrun" in message
     message = refused(train_entry, *arguments, "--distributed", "True", "--modelarts", "True")
     assert "not with --modelarts True" in message
     assert not list(tmp_path.iterdir())

@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 
+import mindspore as ms
 import numpy as np
 import pytest
 import torch
+from mindspore import Tensor
 from PIL import Image
 from torch.nn import functional
 
@@ -18,8 +20,9 @@ from src import trainer
 from src.calibrate import parse_args as parse_calibration
 from src.config import MAX_BATCH_SIZE
 from src.dataset import hold_out, list_train
-from src.stpm import STPM, named_arrays, read_checkpoint
-from src.utils import LOGGER, set_seed
+from src.run_state import TrainingRun
+from src.stpm import STPM, named_arrays, named_parameters, read_checkpoint
+from src.utils import LOGGER, InputError, set_seed
 from tests import torch_reference as reference
 from tests.conftest import save_picture
 
@@ -178,7 +181,7 @@ def test_held_out(five, with_held_out, tmp_path):
 
 def test_hold_out(five):
     """Names, written down: a resumed training must hold out the same images."""
-    kept, held = hold_out(list_train(five, "widget"), 0.4, seed=1)
+    kept, held = hold_out(list_train(five, "widget"), 0.35, seed=1)  # 1.75 of them
     assert [sample.path.name for sample in kept] == ["0.png", "2.png", "4.png"]
     assert [sample.path.name for sample in held] == ["1.png", "3.png"]
 
@@ -238,6 +241,19 @@ def test_resume_nothing(five, refused, tmp_path):
     assert "widget_resume.ckpt does not exist; start without --resume" in message
 
 
+def test_resume_other_numbers(five, with_held_out, refused, tmp_path):
+    """One weight of the resume state is not the one that was written."""
+    shutil.copytree(with_held_out, tmp_path / "widget")
+    path = tmp_path / "widget/widget_resume.ckpt"
+    arrays = read_checkpoint(path)
+    arrays["student.bn1.gamma"] = arrays["student.bn1.gamma"] + np.eye(64, dtype=np.float32)[7] / 1024
+    path.unlink()
+    ms.save_checkpoint([{"name": name, "data": Tensor(array)} for name, array in arrays.items()], str(path))
+    words = arguments(five, "random", tmp_path, *HELD_OUT, size=32)
+    message = refused(train_entry, *words, "--epoch", 2, "--resume")
+    assert "widget_resume.ckpt: damaged resume state: not the numbers that were written" in message
+
+
 def test_resume_another_teacher(five, with_held_out, refused, random_backbone):
     words = arguments(five, random_backbone, with_held_out.parent, *HELD_OUT, size=32)
     assert "teacher_sha256 was" in refused(train_entry, *words, "--epoch", 2, "--resume")
@@ -279,6 +295,38 @@ def test_cached_features(random_backbone, tmp_path, request, library):
     for found, level in zip(features, expected, strict=True):
         assert found.dtype == np.float32
         assert np.allclose(found, functional.normalize(level).numpy(), atol=1e-5)
+
+
+def test_cache_budget(random_backbone, tmp_path, caplog):
+    """It is for the features of all three scales together: all of them are in memory or none."""
+    images = np.zeros((8, 32, 32, 3), np.uint8)
+    stpm = trainer.build_stpm(str(random_backbone), images)
+    size = 4 * 8 * (64 * 8 * 8 + 128 * 4 * 4 + 256 * 2 * 2)
+    for budget, mapped in ((size, 0), (size - 1, 3)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "stpm"):
+            trainer.cached_features(stpm, images, budget_bytes=budget, spill_folder=tmp_path)
+        assert caplog.text.count("memory-mapped") == mapped
+
+
+def test_weights_that_are_no_numbers(tmp_path):
+    """They are not saved, and the files of before stay: a loss need not show them."""
+    stpm = STPM()
+    optimiser = trainer.build_optimiser(stpm, lr=0.4, momentum=0.9, weight_decay=0)
+    run = TrainingRun(tmp_path, "widget", stpm, optimiser, config={"image_size": 32, "lr": 0.4}, facts={})
+    run.record_epoch(1, loss=1, last_loss=1, seconds=1)
+    run.save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    weight = named_parameters(stpm.model_s)["layer3.1.bn2.gamma"]
+    array = weight.asnumpy().copy()
+    array[7] = np.nan
+    weight.set_data(Tensor(array))
+    run.record_epoch(2, loss=1, last_loss=1, seconds=1)
+    with pytest.raises(
+        InputError, match=r"layer3\.1\.bn2\.gamma is NaN or infinite after epoch 2.*smaller --lr than 0\.4"
+    ):
+        run.save()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_defaults(five, refused, tmp_path, caplog):
@@ -344,3 +392,9 @@ def test_bounds(five, capsys, flag, accepted, refused_ones):
         with pytest.raises(SystemExit):
             train_entry.parse_args([word for pair in (words | {flag: value}).items() for word in pair])
         assert f"argument {flag}: expected" in capsys.readouterr().err
+
+
+def test_abbreviations(five, capsys):
+    with pytest.raises(SystemExit):
+        train_entry.parse_args(["--data_url", str(five), "--category", "widget", "--pre_ckpt", "random"])
+    assert "unrecognized arguments: --pre_ckpt random" in capsys.readouterr().err

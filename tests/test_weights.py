@@ -24,7 +24,7 @@ from src.stpm import (
 from src.teacher import calibrate_random_teacher, fingerprint
 from src.utils import InputError, file_sha256, run_entry_point
 from tests import torch_reference as reference
-from tests.conftest import run_python
+from tests.conftest import random_statistics, run_python
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -135,6 +135,7 @@ def test_pth2ckpt_wants_a_ckpt_name(refused, tmp_path):
 def model_zoo_arrays(classes):
     """A ResNet-18 checkpoint as the model zoo's training writes it: other names, a head, an optimiser's state."""
     arrays = named_arrays(ResNet18Trunk())
+    arrays |= random_statistics(arrays)
     renamed = {}
     for name, array in arrays.items():
         inside_block = name.startswith("layer") and "down_sample" not in name
