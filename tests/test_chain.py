@@ -37,7 +37,8 @@ def assert_same_weights(a, b):
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_training_leaves_checkpoint_configuration_and_record(trained):
+def test_training_output(trained):
+    """Checkpoint, configuration, record, and a line an epoch."""
     out, stdout = trained
     folder = out / "widget"
     names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json", ".train.lock"}
@@ -220,7 +221,8 @@ def test_learning_rates():
     assert learning_rates("cosine", lr=0.4, steps=1) == [0.4]
 
 
-def test_a_loss_that_is_not_finite_stops():
+def test_bad_loss():
+    """One that is not finite stops the training, with the rate of its step."""
     from mindspore import Tensor
 
     from src.callbacks import StopOnBadLoss
@@ -256,7 +258,7 @@ def test_training_refuses(refused, session_tree, random_backbone, tmp_path, flag
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_training_names_an_unreadable_image(refused, tree, random_backbone, tmp_path):
+def test_unreadable_image(refused, tree, random_backbone, tmp_path):
     (tree / "widget/train/good/002.png").write_bytes(b"no picture")
     arguments = train_arguments(tree, random_backbone, tmp_path / "out", epoch=1)
     assert "train/good/002.png: not a readable image" in refused(train_entry, *arguments)
@@ -278,7 +280,7 @@ def test_evaluation_refuses(refused, trained, session_tree, flags, message):
     assert message in refused(test_entry, *arguments, *flags)
 
 
-def test_twin_flags_are_given_once(refused, session_tree):
+def test_twin_flags(refused, session_tree):
     data = ("--data_url", session_tree, "--category", "widget")
     assert "--ckpt_path is required" in refused(test_entry, *data)
     assert "--eval_url is required" in refused(test_entry, "--ckpt_path", "a", "--category", "widget")
@@ -299,7 +301,7 @@ def test_twin_flags_are_given_once(refused, session_tree):
         ('{"format": 1, "image_size": 100}', "image_size 100, expected a multiple of 16"),
     ],
 )
-def test_damaged_sidecar_is_refused(refused, session_tree, random_backbone, tmp_path, content, message):
+def test_damaged_sidecar(refused, session_tree, random_backbone, tmp_path, content, message):
     checkpoint = tmp_path / "model.ckpt"
     checkpoint.write_bytes(random_backbone.read_bytes())
     (tmp_path / "model.json").write_text(content)

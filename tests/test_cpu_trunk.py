@@ -44,7 +44,8 @@ def pictures(count, size=64):
     return np.random.default_rng(count).standard_normal((count, 3, size, size)).astype(np.float32)
 
 
-def test_it_has_the_trunks_weights(device):
+def test_names(device):
+    """Those of the trunk's weights, with their shapes."""
     names = {f"{unit.conv}.weight": unit.geometry.weight for unit in cpu_trunk.units()}
     for unit in cpu_trunk.units():
         ends = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -70,7 +71,7 @@ def test_evaluation(count):
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_step_in_training(count):
+def test_training_step(count):
     student, images = with_small_variances(reference.random_resnet(2)).double().train(), pictures(count)
     exact = torch.from_numpy(images).double()
     weights = {name: array.astype(np.float32) for name, array in weights_of(student).items()}
@@ -94,7 +95,7 @@ def test_a_step_in_training(count):
         assert relative(weights[name] * 0.9 + value * 0.1, moved[name]) < 1e-5, name
 
 
-def test_features_of_zeros():
+def test_zero_features():
     """Of a net that ReLU has left nothing: distances, losses and gradients stay numbers."""
     net, dead, images = reference.random_resnet(1), reference.random_resnet(2), pictures(2, 32)
     with torch.no_grad():
@@ -108,7 +109,7 @@ def test_features_of_zeros():
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
-def test_distance_of_one_scale():
+def test_distance():
     """Loss and gradient of features of any shape, some of them zeros, as PyTorch has them."""
     rng = np.random.default_rng(0)
     teacher = functional.normalize(torch.tensor(rng.standard_normal((3, 5, 4, 6), np.float32)))
@@ -123,7 +124,8 @@ def test_distance_of_one_scale():
     assert relative(gradient, exact.grad.numpy()) < 1e-5
 
 
-def test_statistics_of_values_far_from_zero():
+def test_statistics():
+    """Of values far from zero, too."""
     # the sum of squares less the square of the sum, in float32, would leave nothing of the variance
     x = np.random.default_rng(0).normal(1000, 0.1, (5, 40, 40, 64)).astype(np.float32)
     mean, variance = cpu_trunk.statistics(x)
@@ -132,7 +134,8 @@ def test_statistics_of_values_far_from_zero():
     assert relative(variance, exact.var(axis=(0, 1, 2))) < 1e-3
 
 
-def test_a_step_is_the_same_every_time():
+def test_repeatable():
+    """Bit by bit."""
     images, weights = pictures(5), weights_of(reference.random_resnet(2))
     teacher = tuple(np.ones((5, c, 64 // stride, 64 // stride), np.float32) for c, stride in cpu_trunk.SCALES)
     losses, gradients, batch = student_step(images, teacher, weights, eps=BN_EPS, norm_eps=1e-12)
@@ -142,7 +145,7 @@ def test_a_step_is_the_same_every_time():
     assert all(np.array_equal(batch[name], again[2][name]) for name in batch)
 
 
-def test_a_cell_keeps_its_weights(device):
+def test_frozen_cell(device):
     """Those that it was made with, until another is made."""
     trunk, images = ResNet18Trunk(), Tensor(pictures(2))
     features = FrozenFeatures(trunk)

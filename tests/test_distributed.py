@@ -125,10 +125,11 @@ def reference(data, backbone):
     return students, epoch_losses
 
 
-def test_two_ranks_follow_a_process_that_normalises_each_half_by_itself(
-    one_epoch, two_ranks, nine_images, random_backbone
-):
-    """After 3 steps by the change that training made; after 21 by the size of the weights and statistics."""
+def test_two_ranks(one_epoch, two_ranks, nine_images, random_backbone):
+    """They follow a process that normalises each half by itself.
+
+    After 3 steps by the change that training made; after 21 by the size of the weights and statistics.
+    """
     students, losses = reference(nine_images, random_backbone)
     record = read(two_ranks[0] / "widget/train.json")
     assert [epoch["loss"] for epoch in record["epochs"]] == pytest.approx(losses, rel=1e-3)
@@ -148,7 +149,8 @@ def test_two_ranks_follow_a_process_that_normalises_each_half_by_itself(
     assert max(of_size.values()) < 1e-3, of_size
 
 
-def test_rank_0_alone_writes_and_reports(two_ranks):
+def test_output_of_ranks(two_ranks):
+    """The first one alone writes and reports."""
     out, stdout = two_ranks
     names = {"widget_last.ckpt", "widget_last.json", "widget_resume.ckpt", "train.json", "train.log", "msrun"}
     names.add(".train.lock")
@@ -163,7 +165,8 @@ def test_rank_0_alone_writes_and_reports(two_ranks):
     assert (out / "widget/train.log").read_text() == stdout
 
 
-def test_resumed_equals_uninterrupted(one_epoch, two_ranks, nine_images, random_backbone, tmp_path):
+def test_resume(one_epoch, two_ranks, nine_images, random_backbone, tmp_path):
+    """Equals a training without a break."""
     shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
     done = train_ranks(nine_images, random_backbone, tmp_path, "--epoch", EPOCHS, "--resume", "True")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -176,7 +179,8 @@ def test_resumed_equals_uninterrupted(one_epoch, two_ranks, nine_images, random_
 @pytest.mark.parametrize(
     ("count", "ranks", "sizes"), [(32, 2, [16, 16]), (17, 2, [9, 8]), (1, 2, [1, 0]), (2, 4, [1, 1, 0, 0]), (7, 1, [7])]
 )
-def test_shards_are_contiguous_and_as_equal_as_possible(count, ranks, sizes):
+def test_shards(count, ranks, sizes):
+    """Contiguous, and as equal as possible."""
     rows = np.random.default_rng(0).permutation(count)
     shards = [shard_of(rows, Ranks(rank, ranks)) for rank in range(ranks)]
     assert [len(shard) if weight else 0 for shard, weight in shards] == sizes
@@ -186,7 +190,8 @@ def test_shards_are_contiguous_and_as_equal_as_possible(count, ranks, sizes):
         assert weight == 1 or np.array_equal(shard, rows[:1])
 
 
-def test_shards_follow_the_order_of_the_whole_batches():
+def test_order_of_shards():
+    """That of the whole batches."""
     images = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     numbers = np.arange(9)
 
@@ -256,7 +261,7 @@ def test_weighted_loss(device):
         assert np.array_equal(gradient.asnumpy(), [[weight, 2 * weight, 3 * weight]])
 
 
-def test_students_norm(device):
+def test_student_norm(device):
     """Over the batches of all ranks where MindSpore can."""
     from mindspore import nn
 
@@ -272,12 +277,13 @@ def test_students_norm(device):
         assert (norm.eps, norm.momentum) == (like.eps, like.momentum)
 
 
-def test_one_rank_is_an_ordinary_training():
+def test_alone():
+    """An ordinary training."""
     assert ALONE.config == {}
     assert np.array_equal(ALONE.sum(np.arange(3)), np.arange(3))
 
 
-def test_distributed_needs_msrun(refused, session_tree, random_backbone, tmp_path, monkeypatch):
+def test_without_msrun(refused, session_tree, random_backbone, tmp_path, monkeypatch):
     arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=1)
     for name, value in (("", ""), ("MS_ROLE", "MS_WORKER"), ("MS_WORKER_NUM", "2"), ("MS_SCHED_HOST", "127.0.0.1")):
         if name:
@@ -289,14 +295,16 @@ def test_distributed_needs_msrun(refused, session_tree, random_backbone, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_ranks_report_what_is_wrong_and_the_script_fails(session_tree, random_backbone, tmp_path):
+def test_failure_of_ranks(session_tree, random_backbone, tmp_path):
+    """They say what is wrong, and the script fails."""
     done = train_ranks(session_tree, random_backbone, tmp_path, "--resume", MS_NODE_TIMEOUT="5")
     assert done.returncode != 0
     assert "error: --distributed True" not in done.stdout
     assert "widget_resume.ckpt does not exist; start without --resume" in (tmp_path / "widget/train.log").read_text()
 
 
-def test_signal_ends_all_ranks_after_the_epoch(nine_images, random_backbone, tmp_path):
+def test_signal_to_ranks(nine_images, random_backbone, tmp_path):
+    """All end after the epoch."""
     started = train_ranks(nine_images, random_backbone, tmp_path, "--epoch", 500, STPM_FOREGROUND="0")
     assert started.returncode == 0, started.stderr
     log, workers = tmp_path / "widget/train.log", tmp_path / "widget/msrun"

@@ -73,7 +73,8 @@ def test_convolution_and_gradients(count, channels, filters, side, kernel, strid
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("has_shortcut", [False, True])
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_convolution_with_what_follows_it(relu, has_shortcut, is_packed):
+def test_fused_convolution(relu, has_shortcut, is_packed):
+    """With a bias, and what may follow it."""
     images, weight, bias = random(2, 8, 8, 64), random(32, 64, 3, 3), random(32)
     shortcut = random(2, 8, 8, 32) if has_shortcut else None
     geometry = Geometry(weight.shape, 1, 1)
@@ -97,7 +98,8 @@ def test_affine(relu, has_addition):
     assert difference(addition, expected) < 1e-6
 
 
-def test_relu_gradient_of_zero_is_zero():
+def test_relu_gradient():
+    """Of zero it is zero."""
     output, gradient = np.maximum(random(2, 4, 4, 3), 0), random(2, 4, 4, 3) + 3
     expected = np.where(output > 0, gradient, 0)
     onednn.relu_gradient(output, gradient)
@@ -125,7 +127,7 @@ def test_norm_gradient():
     assert difference(sums[1], torch_beta.grad.numpy()) < 1e-5
 
 
-def test_max_pool_and_gradient():
+def test_max_pool():
     images = random(5, 12, 8, 3)
     images[0, :, :, 0] = 1.0  # ties
     torch_images = tensor(images)
@@ -140,14 +142,16 @@ def test_max_pool_and_gradient():
     assert difference(by_images, numpy(torch_images.grad)) < 1e-6
 
 
-def test_a_thread_may_begin_with_any_call():
+def test_first_call_of_a_thread():
+    """May be any."""
     x, result = random(2, 3, 4, 5), np.empty((2, 3, 4, 5), np.float32)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(onednn.affine, x, np.ones(5, np.float32), np.zeros(5, np.float32), result).result()
     assert np.array_equal(result, x)
 
 
-def test_planes_and_back():
+def test_planes():
+    """And back."""
     x = random(2, 3, 4, 5)
     planes, back = np.empty((2, 5, 3, 4), np.float32), np.empty_like(x)
     onednn.to_planes(x, planes)
@@ -156,7 +160,7 @@ def test_planes_and_back():
     assert np.array_equal(back, x)
 
 
-def test_memory_that_is_held():
+def test_held_memory():
     """Nobody else gets it, not even while no more than a part of it, or of another shape, is held."""
     held = []
     for i in range(20):
@@ -169,7 +173,7 @@ def test_memory_that_is_held():
         assert not any(np.shares_memory(part, other) for other in held[:i])
 
 
-def test_memory_is_used_again():
+def test_reused_memory():
     size = 1_000_000
     tracemalloc.start()
     try:
@@ -187,7 +191,8 @@ def convolve(images):
     return output
 
 
-def test_calls_from_several_threads_do_not_mix():
+def test_threads():
+    """Their calls do not mix."""
     inputs = [random(3, 16, 16, 8) + i for i in range(16)]
     alone = [convolve(images) for images in inputs]
     with ThreadPoolExecutor(8) as pool:
@@ -195,7 +200,7 @@ def test_calls_from_several_threads_do_not_mix():
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
-def test_first_calls_at_the_same_time():
+def test_simultaneous_first_calls():
     """An engine each would have oneDNN refuse what belongs to the other's; threads switch at every chance."""
     program = """if True:
         import sys

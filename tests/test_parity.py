@@ -118,7 +118,8 @@ def test_anomaly_map(pair, images):
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(4, 64), (16, 256), (8, 8)])
-def test_bilinear_matrix_is_opencvs(size_in, size_out):
+def test_bilinear_matrix(size_in, size_out):
+    """It is OpenCV's."""
     import cv2
 
     picture = np.random.default_rng(0).random((size_in, size_in))

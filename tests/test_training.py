@@ -228,7 +228,7 @@ def test_resume_changed_images(five, with_held_out, refused, tmp_path, change):
         (("--image_size", 48), "image_size was 32, is 48"),
     ],
 )
-def test_resume_another_configuration(five, with_held_out, refused, flags, message):
+def test_resume_other_configuration(five, with_held_out, refused, flags, message):
     """Everything that the result depends on is part of it."""
     words = arguments(five, "random", with_held_out.parent, *HELD_OUT, size=32)
     found = refused(train_entry, *words, "--epoch", 2, "--resume", *flags)
@@ -236,12 +236,12 @@ def test_resume_another_configuration(five, with_held_out, refused, flags, messa
     assert message in found
 
 
-def test_resume_nothing(five, refused, tmp_path):
+def test_resume_without_state(five, refused, tmp_path):
     message = refused(train_entry, *arguments(five, "random", tmp_path, *HELD_OUT, size=32), "--resume")
     assert "widget_resume.ckpt does not exist; start without --resume" in message
 
 
-def test_resume_other_numbers(five, with_held_out, refused, tmp_path):
+def test_resume_damaged_state(five, with_held_out, refused, tmp_path):
     """One weight of the resume state is not the one that was written."""
     shutil.copytree(with_held_out, tmp_path / "widget")
     path = tmp_path / "widget/widget_resume.ckpt"
@@ -254,12 +254,12 @@ def test_resume_other_numbers(five, with_held_out, refused, tmp_path):
     assert "widget_resume.ckpt: damaged resume state: not the numbers that were written" in message
 
 
-def test_resume_another_teacher(five, with_held_out, refused, random_backbone):
+def test_resume_other_teacher(five, with_held_out, refused, random_backbone):
     words = arguments(five, random_backbone, with_held_out.parent, *HELD_OUT, size=32)
     assert "teacher_sha256 was" in refused(train_entry, *words, "--epoch", 2, "--resume")
 
 
-def test_signal_in_the_last_step(with_held_out):
+def test_late_signal(with_held_out):
     """It came too late to stop anything: the status was 0, and the threshold is set."""
     assert read(with_held_out / "train.json")["epochs_trained"] == 1
     assert read(with_held_out / "widget_last.json")["threshold"] > 0
@@ -309,7 +309,7 @@ def test_cache_budget(random_backbone, tmp_path, caplog):
         assert caplog.text.count("memory-mapped") == mapped
 
 
-def test_weights_that_are_no_numbers(tmp_path):
+def test_bad_weights(tmp_path):
     """They are not saved, and the files of before stay: a loss need not show them."""
     stpm = STPM()
     optimiser = trainer.build_optimiser(stpm, lr=0.4, momentum=0.9, weight_decay=0)
@@ -359,7 +359,7 @@ def test_defaults(five, refused, tmp_path, caplog):
         (("--steps", "300", "--batch_size", "5"), None),
     ],
 )
-def test_steps_of_a_run(five, refused, tmp_path, caplog, flags, steps):
+def test_length(five, refused, tmp_path, caplog, flags, steps):
     words = ("--data_url", five, "--category", "widget", "--pre_ckpt_path", "random", "--train_url", tmp_path)
     with caplog.at_level(logging.WARNING, "stpm"):
         refused(train_entry, *words, *flags, "--device_target", "Ascend")

@@ -64,7 +64,8 @@ def test_pth2ckpt(tmp_path, state, form):
         assert np.array_equal(array, state[reference.torch_name(name)].numpy()), name
 
 
-def test_pth2ckpt_by_its_command_line_on_the_real_teacher(shared, tmp_path):
+def test_pth2ckpt_real_teacher(shared, tmp_path):
+    """By the command line; the features are PyTorch's."""
     source = shared / "weights/resnet18_imagenet_trunk.pth"
     done = run_python("src/pth2ckpt.py", "--pth_path", source, "--ckpt_path", tmp_path / "t.ckpt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -90,35 +91,38 @@ def refused_conversion(refused, tmp_path, content=None):
     return message
 
 
-def test_pth2ckpt_names_what_is_missing(refused, tmp_path, state):
+def test_pth2ckpt_missing(refused, tmp_path, state):
+    """An entry, which is named."""
     del state["layer2.1.bn1.running_var"]
     assert "layer2.1.bn1.moving_variance is missing" in refused_conversion(refused, tmp_path, state)
 
 
-def test_pth2ckpt_names_what_is_misshapen(refused, tmp_path, state):
+def test_pth2ckpt_misshapen(refused, tmp_path, state):
+    """An entry, which is named."""
     state["layer1.0.conv2.weight"] = torch.zeros(64, 64, 1, 1)
     message = refused_conversion(refused, tmp_path, state)
     assert "layer1.0.conv2.weight has shape (64, 64, 1, 1), expected (64, 64, 3, 3)" in message
 
 
-def test_pth2ckpt_refuses_a_deeper_resnet(refused, tmp_path, state):
+def test_pth2ckpt_deeper_resnet(refused, tmp_path, state):
     """Of the same blocks: it holds every entry of ResNet-18's trunk, in its shape."""
     third = {name.replace("layer1.1", "layer1.2"): value for name, value in state.items() if "layer1.1" in name}
     message = refused_conversion(refused, tmp_path, state | third)
     assert "holds layer1.2.conv1.weight, which no ResNet-18 has: looks like a deeper ResNet" in message
 
 
-def test_pth2ckpt_refuses_what_is_no_state_dict(refused, tmp_path):
+def test_pth2ckpt_no_state_dict(refused, tmp_path):
     assert "expected a state_dict" in refused_conversion(refused, tmp_path, [1, 2])
     assert "entry 'lr' is none" in refused_conversion(refused, tmp_path, {"lr": 0.1})
 
 
-def test_pth2ckpt_refuses_what_is_no_plain_array(refused, tmp_path, state):
+def test_pth2ckpt_sparse(refused, tmp_path, state):
     state["conv1.weight"] = state["conv1.weight"].to_sparse()
     assert "holds a tensor that is no plain array" in refused_conversion(refused, tmp_path, state)
 
 
-def test_pth2ckpt_checks_the_sha_256_that_torchvision_names_its_files_by(refused, tmp_path, state):
+def test_pth2ckpt_checksum(refused, tmp_path, state):
+    """torchvision's names end in the beginning of their SHA-256."""
     torch.save(state, tmp_path / "resnet18-f37072fd.pth")
     flags = ("--pth_path", tmp_path / "resnet18-f37072fd.pth", "--ckpt_path", tmp_path / "out.ckpt")
     assert "its SHA-256 does not begin with f37072fd; download it again" in refused(pth2ckpt, *flags)
@@ -127,7 +131,7 @@ def test_pth2ckpt_checks_the_sha_256_that_torchvision_names_its_files_by(refused
     assert read_state_dict(tmp_path / name).keys() == state.keys()
 
 
-def test_pth2ckpt_wants_a_ckpt_name(refused, tmp_path):
+def test_pth2ckpt_suffix(refused, tmp_path):
     message = refused(pth2ckpt, "--pth_path", tmp_path / "in.pth", "--ckpt_path", tmp_path / "out.bin")
     assert "expected a name that ends in .ckpt" in message
 
@@ -151,6 +155,7 @@ def model_zoo_arrays(classes):
 
 
 def test_model_zoo_checkpoint(tmp_path, caplog):
+    """Other names, a head and an optimiser's state."""
     arrays, renamed = model_zoo_arrays(1001)
     trunk = ResNet18Trunk()
     with caplog.at_level(logging.INFO, "stpm"):
@@ -182,14 +187,16 @@ def test_teacher_of_another_network(tmp_path, name, words):
         load_teacher(ResNet18Trunk(), path)
 
 
-def test_another_number_of_classes_is_a_warning(tmp_path, caplog):
+def test_other_head(tmp_path, caplog):
+    """Of another number of classes: a warning."""
     _, renamed = model_zoo_arrays(1001)
     load_teacher(ResNet18Trunk(), save(tmp_path / "zoo.ckpt", renamed), num_class=1000)
     assert "--num_class 1000, but the head" in caplog.text
     assert "1001 classes" in caplog.text
 
 
-def test_teacher_with_missing_misshapen_or_nan_entries(tmp_path):
+def test_bad_entries(tmp_path):
+    """Missing, misshapen or NaN: named, and nothing is half-loaded."""
     arrays = named_arrays(ResNet18Trunk())
     trunk = ResNet18Trunk()
     before = named_arrays(trunk)
@@ -222,7 +229,8 @@ def test_unreadable_checkpoints(tmp_path, random_backbone):
         read_checkpoint(tmp_path / "weights.h5")
 
 
-def test_stpm_checkpoint_serves_as_teacher_and_needs_a_student(trained, random_backbone):
+def test_stpm_checkpoint(trained, random_backbone):
+    """It serves as a teacher; a teacher does not serve as one."""
     checkpoint = trained[0] / "widget/widget_last.ckpt"
     trunk = ResNet18Trunk()
     load_teacher(trunk, checkpoint)
@@ -234,7 +242,7 @@ def test_stpm_checkpoint_serves_as_teacher_and_needs_a_student(trained, random_b
         load_stpm(random_backbone)
 
 
-def test_calibrated_random_teacher_is_the_same_on_any_number_of_cores(monkeypatch):
+def test_random_teacher_by_cores(monkeypatch):
     """A training may be resumed with another number of them."""
     images = np.random.default_rng(0).integers(0, 255, (11, 64, 64, 3), np.uint8)
     fingerprints = set()
