@@ -1,6 +1,7 @@
 """oneDNN's primitives on numpy arrays against PyTorch."""
 
 import ctypes
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -16,6 +17,7 @@ from torch.nn import functional
 from src import onednn
 from src.onednn import Geometry
 from src.parallel import take_array
+from src.utils import prepare_environment
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
@@ -262,3 +264,13 @@ def test_library(monkeypatch, load, is_available):
     spec.loader.exec_module(fresh)
     monkeypatch.setattr(ctypes, "CDLL", load)
     assert fresh.is_available() == is_available
+
+
+def test_environment(request, monkeypatch):
+    """MindSpore's convolutions are held to what is fast for them where they are used, and not where others are."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    prepare_environment()
+    assert "ONEDNN_MAX_CPU_ISA" not in os.environ
+    request.getfixturevalue("without_onednn")
+    prepare_environment()
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
