@@ -15,18 +15,11 @@ import pytest
 import postprocess
 from src.manifest import read_manifest
 from src.origin import mark_file
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
 
 SOURCE = ROOT / "ascend_310_infer"
 CODE = sorted([*SOURCE.glob("*/*.cc"), *SOURCE.glob("*/*.h")])
-MISSING = [tool for tool in ("cmake", "make", "c++") if shutil.which(tool) is None]
-needs_compiler = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' '.join(MISSING)}")
-# The inference library for other machines does not come from the package index.
-needs_sdk = pytest.mark.skipif(
-    bool(MISSING) or (os.uname().machine != "x86_64" and "MS_LITE_HOME" not in os.environ),
-    reason="needs a compiler, and MindSpore Lite: x86-64 or MS_LITE_HOME",
-)
 
 
 def test_clang_format():
@@ -36,46 +29,70 @@ def test_clang_format():
     assert done.returncode == 0, done.stderr
 
 
-def build_tests(folder, sanitizers):
-    """Build the C++ unit tests with sanitizers; a warning is an error."""
-    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
-    for command in (["cmake", "-S", SOURCE, "-B", folder, *flags], ["cmake", "--build", folder]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+def need_compiler():
+    """Skip what builds where its tools are missing."""
+    if absent := [tool for tool in ("cmake", "make", "c++") if shutil.which(tool) is None]:
+        missing(f"not installed: {' '.join(absent)}")
 
 
-@needs_compiler
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-def test_unit_tests(tmp_path, sanitizers):
-    """The loop with a fake engine, all that needs no library, and 20,000 random inputs for all that reads."""
-    build_tests(tmp_path, sanitizers)
-    command = ["ctest", "--test-dir", tmp_path, "--output-on-failure"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def need_sdk():
+    """Skip what builds the program where the inference library for it does not come from the package index."""
+    need_compiler()
+    if os.uname().machine != "x86_64" and "MS_LITE_HOME" not in os.environ:
+        missing("needs MindSpore Lite: x86-64 or MS_LITE_HOME")
+
+
+def build(command, **environment):
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "100% tests passed, 0 tests failed out of 3" in done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["address,undefined", "thread"])
+def unit_tests(request, tmp_path_factory):
+    """Build and run one of the C++ unit tests with sanitizers; a warning is an error."""
+    need_compiler()
+    folder = tmp_path_factory.mktemp("unit_tests")
+    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={request.param}", "-DCMAKE_BUILD_TYPE=Debug"]
+    build(["cmake", "-S", SOURCE, "-B", folder, *flags])
+    memory = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}  # they write thousands of small files
+
+    def run(name, *arguments):
+        build(["cmake", "--build", folder, "--target", f"{name}_test"])
+        return build([folder / f"{name}_test", *arguments], **memory)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["utils", "pipeline"])
+def test_units(unit_tests, name):
+    """All that needs no library, and the loop with a fake engine."""
+    unit_tests(name)
+
+
+def count_inputs(stdout):
+    return sum(int(line.split()[0]) for line in stdout.splitlines())
+
+
+def test_random_inputs(unit_tests):
+    """For all that reads."""
+    assert count_inputs(unit_tests("fuzz")) == 20_000
 
 
 @pytest.mark.slow
-@needs_compiler
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-def test_a_million_random_inputs(tmp_path, sanitizers):
+def test_a_million_random_inputs(unit_tests):
     """New ones each time: what fails names the seed and the input."""
-    build_tests(tmp_path, sanitizers)
     seed = int.from_bytes(os.urandom(4), "big")
-    done = subprocess.run([tmp_path / "fuzz_test", str(seed), "1000000"], capture_output=True, text=True, check=False)
-    print(f"{sanitizers}, seed {seed}\n{done.stdout}")
-    assert done.returncode == 0, done.stderr
-    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()) == 1_000_000
+    stdout = unit_tests("fuzz", str(seed), "1000000")
+    print(f"seed {seed}\n{stdout}")
+    assert count_inputs(stdout) == 1_000_000
 
 
 @pytest.fixture(scope="session")
 def program():
     """The program, built with the vendor's library (fetched from the package index the first time)."""
-    environment = os.environ | {"STPM_PYTHON": sys.executable}
-    command = ["bash", SOURCE / "build.sh"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "MindSpore Lite: " in done.stdout
+    need_sdk()
+    assert "MindSpore Lite: " in build(["bash", SOURCE / "build.sh"], STPM_PYTHON=sys.executable)
     return SOURCE / "build/stpm_infer"
 
 
@@ -90,7 +107,6 @@ def inferred(program, exported, session_tree, tmp_path_factory):
     return here, done.stdout
 
 
-@needs_sdk
 def test_script_agrees_with_test_py(inferred, trained, session_tree, tmp_path):
     here, stdout = inferred
     checkpoint = trained[0] / "widget/widget_last.ckpt"
@@ -108,7 +124,6 @@ def test_script_agrees_with_test_py(inferred, trained, session_tree, tmp_path):
     assert lines[1] == f"Total pixel-level auc-roc score :  {results['pixel_auroc']!r}"
 
 
-@needs_sdk
 def test_script_leaves_scores_and_times(inferred):
     here, stdout = inferred
     folder = here / "widget/310_infer"
@@ -125,7 +140,6 @@ def test_script_leaves_scores_and_times(inferred):
     assert {"mean", "median", "p99"} <= {line.split()[0] for line in timing.splitlines()}
 
 
-@needs_sdk
 def test_script_reuses_what_was_prepared(inferred, exported, session_tree, tmp_path):
     model = exported / "widget.mindir"
     arguments = (model, session_tree, "n", 0, "widget", "CPU")
@@ -143,7 +157,6 @@ def test_script_reuses_what_was_prepared(inferred, exported, session_tree, tmp_p
     assert (tmp_path / "acc.log").read_text() == (inferred[0] / "acc.log").read_text()
 
 
-@needs_sdk
 def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree, tmp_path):
     shutil.copytree(exported, tmp_path / "model")
     results = json.loads((inferred[0] / "widget/310_infer/results.json").read_text())
@@ -157,7 +170,6 @@ def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree,
     assert sorted(row["verdict"] for row in rows) == ["defective"] * 3 + ["good"] * 3
 
 
-@needs_sdk
 def test_unlabelled_images_end_in_scores(program, exported, session_tree, trained, tmp_path):
     """A folder of new pictures, scored as by the checkpoint; no acc.log, since there is nothing to compare with."""
     new = tmp_path / "new images"
@@ -194,7 +206,6 @@ def test_unlabelled_images_end_in_scores(program, exported, session_tree, traine
     assert "scores.csv: cannot be read" in done.stderr
 
 
-@needs_sdk
 def test_program_notes_what_the_maps_are_of(inferred, exported, session_tree, tmp_path):
     folder = inferred[0] / "widget/310_infer"
     expected = {"model": mark_file(exported / "widget.mindir"), "manifest": mark_file(folder / "inputs/manifest.json")}
@@ -261,7 +272,6 @@ def run_program(program, inferred, exported, tmp_path):
     return run
 
 
-@needs_sdk
 def test_program_refuses(run_program, exported, tmp_path):
     def message(**flags):
         done = run_program(**flags)
@@ -297,7 +307,6 @@ def test_program_refuses(run_program, exported, tmp_path):
     assert "picture.png: expected only .bin files" in message()
 
 
-@needs_sdk
 def test_full_disk_leaves_no_partial_map(run_program, inferred, session_tree, refused, tmp_path):
     """A file size limit fails writes as a full disk does; postprocessing must not take what is left for a result."""
     done = run_program(limit_file_size=4096)
@@ -309,7 +318,6 @@ def test_full_disk_leaves_no_partial_map(run_program, inferred, session_tree, re
     assert "00000_good_000_0.bin: is missing (and 5 more)" in error
 
 
-@needs_sdk
 def test_build_says_what_is_wrong_with_the_sdk(tmp_path):
     command = ["bash", SOURCE / "build.sh"]
     environment = os.environ | {"STPM_PYTHON": sys.executable, "MS_LITE_HOME": str(tmp_path)}

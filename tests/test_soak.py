@@ -17,7 +17,7 @@ import pytest
 
 from src.images import load_image, to_network_input
 from tests.conftest import ROOT, save_picture
-from tests.test_infer import needs_sdk, program  # noqa: F401 - a fixture
+from tests.test_infer import program  # noqa: F401 - a fixture
 
 KINDS = 8  # different pictures; all others are links to them
 COUNTS = [400, pytest.param(int(os.environ.get("STPM_SOAK_IMAGES", "50000")), marks=pytest.mark.slow)]
@@ -98,7 +98,6 @@ def check_equal(values, count):
         assert set(values[kind::KINDS]) == {values[kind]}
 
 
-@needs_sdk
 @pytest.mark.parametrize("count", COUNTS)
 def test_program(program, exported, pictures, folder, count):  # noqa: F811
     for picture in pictures:

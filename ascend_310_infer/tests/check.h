@@ -34,16 +34,17 @@ inline bool Contains(const std::string &text, const std::string &part) {
   return !part.empty() && text.find(part) != std::string::npos;
 }
 
-// A new folder below the system's temporary one.
+// A new folder below TMPDIR, or /tmp.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    char name[] = "/tmp/stpm_test_XXXXXX";
-    if (mkdtemp(name) == nullptr) std::abort();
-    path_ = name;
+    const char *const base = std::getenv("TMPDIR");
+    path_ = std::string(base == nullptr ? "/tmp" : base) + "/stpm_test_XXXXXX";
+    if (mkdtemp(&path_[0]) == nullptr) std::abort();
   }
   ~TemporaryFolder() {
-    if (std::system(("rm -rf " + path_).c_str()) != 0) std::fprintf(stderr, "%s is left behind\n", path_.c_str());
+    if (std::system(("rm -rf '" + path_ + "'").c_str()) != 0)
+      std::fprintf(stderr, "%s is left behind\n", path_.c_str());
   }
   TemporaryFolder(const TemporaryFolder &) = delete;
   TemporaryFolder &operator=(const TemporaryFolder &) = delete;

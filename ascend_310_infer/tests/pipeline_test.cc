@@ -2,8 +2,10 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 
@@ -14,6 +16,12 @@ namespace {
 
 constexpr size_t kSide = 4;
 constexpr size_t kMapFloats = kSide * kSide;
+
+using Clock = std::chrono::steady_clock;
+
+double MillisecondsSince(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::duration<double, std::milli>>(Clock::now() - start).count();
+}
 
 // An engine whose map is the image's first channel plus one.
 class FakeEngine : public Engine {
@@ -81,7 +89,6 @@ void TestEveryInputHasItsMap() {
       const RunSummary summary = RunPipeline(&engine, fixture.options);
       CHECK(summary.images == static_cast<size_t>(count) && summary.batch_size == batch_size);
       CHECK(engine.calls == static_cast<int>((static_cast<size_t>(count) + batch_size - 1) / batch_size));
-      CHECK(summary.images_per_second > 0.0 && summary.inference_per_second >= summary.images_per_second);
       for (int i = 0; i < count; ++i) CHECK(fixture.HasItsMap(i));
       CHECK(!Exists(fixture.Result(count)));
     }
@@ -118,12 +125,17 @@ void TestEngineThatFailsInAnyCall() {
   }
 }
 
+// The last batch is image 3, image 4, and image 4 again.
 void TestPaddingRepeatsTheLastImage() {
-  const Fixture fixture(4);
+  const Fixture fixture(5);
   FakeEngine engine(3);
   RunPipeline(&engine, fixture.options);
-  const std::vector<float> image = Fixture::Image(3);
-  for (size_t i = 0; i < engine.last_batch.size(); ++i) CHECK(engine.last_batch[i] == image[i % image.size()]);
+  std::vector<float> expected;
+  for (const int i : {3, 4, 4}) {
+    const std::vector<float> image = Fixture::Image(i);
+    expected.insert(expected.end(), image.begin(), image.end());
+  }
+  CHECK(engine.last_batch == expected);
 }
 
 void TestScores() {
@@ -134,12 +146,13 @@ void TestScores() {
   CHECK(Contains(text, "input,score,milliseconds\n1000.bin,8.5,"));
   CHECK(Contains(text, "\n1001.bin,9.5,"));
   CHECK(!Contains(text, "verdict"));
+  PutFloats(fixture.folder / "in/2,\"a\".bin", Fixture::Image(2));
   fixture.options.has_threshold = true;
   fixture.options.threshold = 9.5F;
   RunPipeline(&engine, fixture.options);
   text = Get(fixture.folder / "out/scores.csv");
   CHECK(Contains(text, "input,score,milliseconds,verdict\n1000.bin,8.5,"));
-  CHECK(Contains(text, ",good\n1001.bin,9.5,") && Contains(text, ",defective\n"));
+  CHECK(Contains(text, ",good\n1001.bin,9.5,") && Contains(text, ",defective\n\"2,\"\"a\"\".bin\",10.5,"));
 }
 
 void TestOrigin() {
@@ -159,12 +172,42 @@ void TestOrigin() {
   CHECK(!Exists(fixture.folder / "out/origin.json"));
 }
 
-void TestWarmupIsNotCounted() {
-  Fixture fixture(3);
-  fixture.options.warmup = 5;
-  FakeEngine engine(1);
-  CHECK(RunPipeline(&engine, fixture.options).images == 3);
-  CHECK(engine.calls == 8);
+// Five images in three calls, after two calls that are not counted. The engine takes its own times: what the program
+// tells of them must lie between those and the time of the whole run.
+void TestTimes() {
+  Fixture fixture(5);
+  fixture.options.warmup = 2;
+  FakeEngine engine(2);
+  std::vector<double> slept;  // milliseconds, of every call
+  engine.during = [&] {
+    const Clock::time_point start = Clock::now();
+    std::this_thread::sleep_for(std::chrono::milliseconds(engine.calls <= 2 ? 150 : 10 * (engine.calls - 2)));
+    slept.push_back(MillisecondsSince(start));
+  };
+  const Clock::time_point start = Clock::now();
+  const RunSummary summary = RunPipeline(&engine, fixture.options);
+  const double all = MillisecondsSince(start);
+  CHECK(engine.calls == 5 && slept.size() == 5);
+  if (slept.size() != 5) return;
+  const double warmup = slept[0] + slept[1];
+  std::vector<double> calls(slept.begin() + 2, slept.end());
+  const double counted = calls[0] + calls[1] + calls[2];
+  const auto is_close = [](double value, double expected) { return std::abs(value / expected - 1.0) < 1e-9; };
+
+  CHECK(summary.total_seconds * 1000.0 >= counted && summary.total_seconds * 1000.0 <= all - warmup);
+  CHECK(is_close(summary.images_per_second, 5.0 / summary.total_seconds));
+  CHECK(summary.call.mean * 3.0 >= counted && summary.call.mean * 3.0 <= all - warmup);
+  CHECK(is_close(summary.inference_per_second, 5.0 / (3.0 * summary.call.mean / 1000.0)));
+
+  std::vector<double> told;  // the last column of scores.csv: of the call that the image was part of
+  const std::string text = Get(fixture.folder / "out/scores.csv");
+  for (size_t line = text.find('\n') + 1; line < text.size(); line = text.find('\n', line) + 1) {
+    told.push_back(std::strtod(text.c_str() + text.find(',', text.find(',', line) + 1) + 1, nullptr));
+  }
+  CHECK(told.size() == 5 && told[0] == told[1] && told[2] == told[3]);
+  for (size_t i = 0; i < told.size(); ++i) CHECK(told[i] > calls[i / 2] - 0.001 && told[i] <= all - warmup);
+  std::sort(calls.begin(), calls.end());
+  CHECK(summary.call.median >= calls[1] && summary.call.p99 >= calls[2] && summary.call.p99 <= all - warmup);
 }
 
 void TestWrongInputsStopBeforeTheFirstCall() {
@@ -250,9 +293,15 @@ void TestReport() {
   RunSummary summary;
   summary.images = 10;
   summary.batch_size = 2;
+  summary.call.mean = 43.5;
   summary.call.median = 41.25;
-  const std::string text = Report(summary);
-  CHECK(Contains(text, "images: 10\n") && Contains(text, "median ms per call: 41.250\n"));
+  summary.call.p99 = 99.0004;
+  summary.images_per_second = 20.126;
+  summary.inference_per_second = 45.977;
+  CHECK(Report(summary) ==
+        "images: 10\nbatch size: 2\n"
+        "mean ms per call: 43.500\nmedian ms per call: 41.250\np99 ms per call: 99.000\n"
+        "images per second: 20.13\nimages per second, inference alone: 45.98\n");
 }
 
 }  // namespace
@@ -265,7 +314,7 @@ int main() {
   stpm::TestPaddingRepeatsTheLastImage();
   stpm::TestScores();
   stpm::TestOrigin();
-  stpm::TestWarmupIsNotCounted();
+  stpm::TestTimes();
   stpm::TestWrongInputsStopBeforeTheFirstCall();
   stpm::TestNothingOfAnEarlierRunStays();
   stpm::TestInputThatVanishes();

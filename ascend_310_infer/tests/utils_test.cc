@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "tests/check.h"
@@ -35,6 +36,10 @@ void TestOptions() {
   CHECK(options.device_type == DeviceType::kCpu && options.device_id == 7);
   CHECK(options.threads == 4 && options.warmup == 0);
   CHECK(options.has_threshold && options.threshold == 1.5e-3F);
+  options = Parse(With({"--device_type=GPU", "--device_id=65535", "--threads=1024", "--warmup=1000000"}));
+  CHECK(options.device_type == DeviceType::kGpu && options.device_id == 65535);
+  CHECK(options.threads == 1024 && options.warmup == 1000000);
+  CHECK(Parse(With({"--device_type", "Ascend", "--threshold", "0"})).device_type == DeviceType::kAscend);
   CHECK(Parse({"--help"}).help);
 }
 
@@ -49,7 +54,9 @@ void TestBadOptions() {
       CHECK(Contains(text, "got '" + std::string(value) + "'"));
     }
   }
-  CHECK(Contains(thrown({"--threads", "0"}), "from 1 to"));
+  CHECK(Contains(thrown({"--threads", "0"}), "from 1 to 1024, got '0'"));
+  CHECK(Contains(thrown({"--threads", "1025"}), "from 1 to 1024, got '1025'"));
+  CHECK(Contains(thrown({"--device_id", "65536"}), "from 0 to 65535, got '65536'"));
   for (const char *value : {"", "x", "1x", "-1", "nan", "inf", "1e99"}) {
     CHECK(Contains(thrown({"--threshold", value}), "--threshold: expected a number of at least 0"));
   }
@@ -73,6 +80,11 @@ void TestListInputs() {
   Put(folder / "manifest.json", "");
   CHECK((ListInputs(folder.path()) == std::vector<std::string>{"10.bin", "9 a.bin"}));
   CHECK(Contains(thrown(folder / "10.bin"), "cannot be listed"));
+  const TemporaryFolder many;  // in no order that a file system would give by itself
+  for (int i = 0; i < 40; ++i) Put(many / (std::to_string(10 + i * 7 % 40) + ".bin"), "");
+  const std::vector<std::string> names = ListInputs(many.path());
+  CHECK(names.size() == 40 && names.front() == "10.bin" && names.back() == "49.bin");
+  CHECK(std::is_sorted(names.begin(), names.end()));
   for (const char *name : {"a.png", "bin", "a.bin.tmp", "a.BIN"}) {
     Put(folder / name, "");
     CHECK(Contains(thrown(folder.path()), std::string(name) + ": expected only .bin files"));
