@@ -3,13 +3,18 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import test as evaluation
+import train
+from src import predict, sweep
 from tests.conftest import ROOT, user_environment
 
 FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")
@@ -86,11 +91,11 @@ def test_a_second_call_leaves_the_log_of_the_first(session_tree, tmp_path, stand
     os.kill(int(re.search(r"pid (\d+)", third.stdout)[1]), signal.SIGTERM)
 
 
-def test_a_second_inference_leaves_the_files_of_the_first(session_tree, random_backbone, tmp_path):
+def test_a_second_inference_leaves_the_files_of_the_first(session_tree, tmp_path):
     (tmp_path / "widget/310_infer").mkdir(parents=True)
     with (tmp_path / "widget/310_infer/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run_script("run_310_infer.sh", random_backbone, session_tree, "y", 0, "widget", "CPU", cwd=tmp_path)
+        done = run_script("run_310_infer.sh", __file__, session_tree, "y", 0, "widget", "CPU", cwd=tmp_path)
     assert done.returncode == 1
     assert f"{tmp_path}/widget/310_infer: is in use by another call" in done.stderr
 
@@ -106,6 +111,269 @@ def test_what_is_said_on_an_interruption_is_seen(session_tree, tmp_path, stand_i
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "last word\n"
     assert (tmp_path / "widget/train.log").read_text() == "begun\nlast word\n"
+
+
+RECORDER = """#!/bin/bash
+printf '%s\\0' "$PWD" "$@" $'\\n' >>"$CALLS"
+exit "${STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """In place of Python: notes its words. Returns the function that runs a script with it, in ``tmp_path/here``."""
+    program, log, here = tmp_path / "recorder", tmp_path / "calls", tmp_path / "here"
+    program.write_text(RECORDER)
+    program.chmod(0o755)
+    (here / "data/widget/test").mkdir(parents=True)
+    (here / "data/widget/test/a.png").touch()
+    (here / "model").touch()
+
+    def run(script, *arguments, **environment):
+        log.write_text("")
+        environment = {"STPM_PYTHON": str(program), "STPM_FOREGROUND": "1", "CALLS": str(log)} | environment
+        done = run_script(script, *arguments, cwd=here, **environment)
+        return done, [call.split("\0") for call in log.read_text().split("\0\n\0")[:-1]]
+
+    return run
+
+
+def parsed(module, call):
+    """What an entry point takes a recorded call for, its paths made absolute."""
+    folder, *words = call
+    start = 2 if words[0] == "-m" else 1
+    if module in (sweep, predict):
+        assert words[:2] == ["-m", module.__name__]
+    else:
+        assert Path(words[0]) == ROOT / f"{module.__name__}.py"
+    given = vars(module.parse_args(words[start:]))
+    paths = ("data_url", "eval_url", "train_url", "out_dir", "pre_ckpt_path", "ckpt_path", "image_path")
+    return {
+        name: os.path.normpath(Path(folder) / value) if name in paths and value else value
+        for name, value in given.items()
+    }
+
+
+@pytest.mark.parametrize(("device", "expected"), [((), 0), (("0",), 0), (("7",), 7), (("012",), 12)])
+def test_train_arguments(recorder, tmp_path, device, expected):
+    """All arguments reach train.py, the number of the card among them, and flags after it."""
+    words = ("data", "model", "widget", *device, "--epoch", "3")
+    done, (call,) = recorder("run_standalone_train.sh", *words)
+    assert done.returncode == 0, done.stderr
+    here = tmp_path / "here"
+    assert parsed(train, call).items() >= {
+        "data_url": str(here / "data"), "pre_ckpt_path": str(here / "model"), "category": "widget",
+        "train_url": str(here), "device_id": expected, "epoch": 3,
+    }.items()  # fmt: skip
+
+
+@pytest.mark.parametrize(("device", "expected"), [((), 0), (("7",), 7)])
+def test_eval_arguments(recorder, tmp_path, device, expected):
+    done, (call,) = recorder("run_eval.sh", "data", "model", "widget", *device, "--mask_rule", "dilate")
+    assert done.returncode == 0, done.stderr
+    here = tmp_path / "here"
+    assert parsed(evaluation, call).items() >= {
+        "eval_url": str(here / "data"), "ckpt_path": str(here / "model"), "category": "widget",
+        "out_dir": str(here), "device_id": expected, "mask_rule": "dilate",
+    }.items()  # fmt: skip
+
+
+def test_predict_arguments(recorder, tmp_path):
+    done, (call,) = recorder("run_predict.sh", "data", "model", "--device_id", "7", "--threshold", "0.5", STATUS="4")
+    assert done.returncode == 4
+    here = tmp_path / "here"
+    assert parsed(predict, call).items() >= {
+        "image_path": str(here / "data"), "ckpt_path": str(here / "model"), "device_id": 7, "threshold": 0.5,
+        "out_dir": str(here / "predictions"),
+    }.items()  # fmt: skip
+
+
+def test_sweep_arguments(recorder, tmp_path):
+    done, (call,) = recorder("run_all_mvtec.sh", "data", "model", "3", "--epoch", "9", STATUS="4")
+    assert done.returncode == 4
+    here = tmp_path / "here"
+    assert parsed(sweep, call).items() >= {
+        "data_url": str(here / "data"), "pre_ckpt_path": str(here / "model"), "train_url": str(here), "device_num": 3,
+        "training_flags": ["--epoch", "9"],
+    }.items()  # fmt: skip
+    assert parsed(sweep, recorder("run_all_mvtec.sh", "data", "random", "1")[1][0])["pre_ckpt_path"] == str(
+        ROOT / "random"
+    )
+
+
+def test_distributed_arguments(recorder, tmp_path):
+    """What msrun is told, and the training that it starts in every rank."""
+    options = {"MSRUN_PORT": "8118", "STPM_MSRUN_OPTIONS": "--worker_num=8 --node_rank=1"}
+    done, (call,) = recorder("run_distribute_train.sh", "data", "model", "widget", "4", "--epoch", "3", **options)
+    assert done.returncode == 0, done.stderr
+    here, place = tmp_path / "here", call.index("python3")
+    told = call[3:place]
+    assert call[1:3] == ["-m", "mindspore.parallel.cluster.run"]
+    assert {"--worker_num=4", "--local_worker_num=4", "--master_port=8118", "--join=True"} <= set(told)
+    assert f"--log_dir={here}/widget/msrun" in told
+    assert told[-2:] == ["--worker_num=8", "--node_rank=1"]  # the later one counts
+    assert parsed(train, [call[0], *call[place + 1 :]]).items() >= {
+        "data_url": str(here / "data"), "pre_ckpt_path": str(here / "model"), "category": "widget",
+        "train_url": str(here), "distributed": True, "epoch": 3,
+    }.items()  # fmt: skip
+    _, (call,) = recorder("run_distribute_train.sh", "data", "model", "widget", "4", STPM_MSRUN_OPTIONS="")
+    assert any(re.fullmatch(r"--master_port=\d+", word) for word in call) or call[1] == "-c"
+
+
+PYTHON = """#!/bin/bash
+printf '%s\\0' python "$@" $'\\n' >>"$CALLS"
+case "$*" in
+  *sidecar*) echo "${THRESHOLD:-}" ;;
+  *--result_dir*) printf 'first\\nsecond\\nthird\\nfourth\\n' ;;
+esac
+[[ "$*" != *preprocess.py* || -z ${FAILS:-} ]] || { echo "it went wrong"; exit 5; }
+"""
+INFER = """#!/bin/bash
+printf '%s\\0' infer "$@" $'\\n' >>"$CALLS"
+while (($# > 0)); do declare "${1#--}=$2"; shift 2; done
+mkdir -p "$result_path"
+touch "$result_path/new.bin"
+echo "images: 1" >"$time_path/timing.txt"
+exit "${INFER_STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def infer(recorder, tmp_path):
+    """Run run_310_infer.sh in a copy of the checkout where Python, the build and the program are stand-ins."""
+    root, here = tmp_path / "checkout", tmp_path / "here"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    build = root / "ascend_310_infer/build"
+    build.mkdir(parents=True)
+    for path, text in {
+        tmp_path / "recorder": PYTHON,
+        build / "stpm_infer": INFER,
+        build.parent / "build.sh": "printf 'build\\0\\n\\0' >>\"$CALLS\"",
+    }.items():
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(*, need="y", device="0", category="widget", data="data", target=(), **environment):
+        script = root / "scripts/run_310_infer.sh"
+        done, calls = recorder(script, "model", data, need, device, category, *target, **environment)
+        return done, {Path(call[1] if call[0] == "python" else call[0]).stem: call[1:] for call in calls}
+
+    run.out, run.acc = here / "widget/310_infer", here / "acc.log"
+    return run
+
+
+def flag(words, name):
+    return words[words.index(name) + 1]
+
+
+def test_infer_arguments(infer, tmp_path):
+    """The number of the card reaches the program; the model's own threshold, too."""
+    done, calls = infer(device="7", target=("GPU",), THRESHOLD="0.25")
+    assert done.returncode == 0, done.stderr
+    here, words = tmp_path / "here", calls["infer"]
+    assert dict(zip(words[::2], words[1::2], strict=True)) == {
+        "--mindir_path": str(here / "model"), "--input_path": f"{infer.out}/inputs",
+        "--result_path": f"{infer.out}/maps", "--time_path": str(infer.out), "--device_type": "GPU",
+        "--device_id": "7", "--threshold": "0.25",
+    }  # fmt: skip
+    assert list(calls)[-4:] == ["preprocess", "build", "infer", "postprocess"]
+    assert "--check" not in calls["preprocess"]
+    for stage in ("preprocess", "postprocess"):
+        assert flag(calls[stage], "--data_dir") == str(here / "data")
+        assert flag(calls[stage], "--category") == "widget"
+        assert flag(calls[stage], "--mindir_path") == str(here / "model")
+    assert flag(calls["preprocess"], "--img_dir") == flag(calls["postprocess"], "--label_dir") == f"{infer.out}/inputs"
+    assert flag(calls["postprocess"], "--result_dir") == f"{infer.out}/maps"
+    assert "inferring on GPU" in done.stdout
+    assert done.stdout.endswith("images: 1\nsecond\nthird\nfourth\n")
+    assert infer.acc.read_text() == "second\nthird\nfourth\n"
+
+    _, calls = infer(need="n")
+    assert "--check" in calls["preprocess"]
+    assert "--threshold" not in calls["infer"]
+    assert flag(calls["infer"], "--device_type") == ("Ascend" if Path("/dev/davinci_manager").exists() else "CPU")
+
+
+@pytest.mark.parametrize("failing", [{"FAILS": "1"}, {"INFER_STATUS": "6"}])
+def test_infer_removes_earlier_results(infer, failing):
+    """Neither figures nor maps of an earlier model pass for those of this one."""
+    (infer.out / "maps").mkdir(parents=True)
+    (infer.out / "maps/old_0.bin").touch()
+    infer.acc.write_text("of an earlier model")
+    done, calls = infer(**failing)
+    stage, status = ("preprocess", 5) if "FAILS" in failing else ("infer", 6)
+    assert done.returncode == status
+    assert f"error: stage {stage} failed with status {status}; its log is {infer.out}/{stage}.log" in done.stderr
+    assert ("it went wrong" in done.stderr) == (stage == "preprocess")
+    assert list(calls)[-1] == stage
+    assert not infer.acc.exists()
+    if stage == "infer":
+        assert [path.name for path in (infer.out / "maps").iterdir()] == ["new.bin"]
+
+
+def test_infer_unlabelled(infer, tmp_path):
+    (tmp_path / "here/new").mkdir()
+    (tmp_path / "here/new/a.png").touch()
+    done, _ = infer(data="new")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("images: 1\nfourth\n")
+    assert not infer.acc.exists()
+
+
+def test_python_of_a_script(recorder, tmp_path):
+    """The checkout's own environment, unless STPM_PYTHON names another one."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    (root / ".venv/bin").mkdir(parents=True)
+    (root / ".venv/bin/python").symlink_to(tmp_path / "recorder")
+    script = (root / "scripts/run_eval.sh", "data", "model", "widget")
+    assert len(recorder(*script, STPM_PYTHON="")[1]) == 1
+    assert recorder(*script, STPM_PYTHON="true")[1] == []
+    done, _ = recorder(*script, STPM_PYTHON="/nowhere/python")
+    assert "error: STPM_PYTHON /nowhere/python: no such program" in done.stderr
+    done, _ = recorder(*script, STPM_FOREGROUND="yes")
+    assert "error: STPM_FOREGROUND: expected 1, or 0 for the background, got 'yes'" in done.stderr
+
+
+def test_demo_and_tests_set_up(tmp_path):
+    """Python 3.11 is asked for, an environment made once, and again for other requirements."""
+    root, tools = tmp_path / "checkout", tmp_path / "tools"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        (root / name).write_text("one==1\n")
+    (root / "tests/mutants").mkdir(parents=True)
+    tools.mkdir()
+    python = tools / "python3"
+    python.write_text(
+        """#!/bin/bash
+[[ $1 != -c ]] || exit "${OLD:-0}"
+[[ $1 != -V ]] || echo Python 3.9
+echo "$*" >>"$CALLS"
+if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+"""
+    )
+    python.chmod(0o755)
+    calls = tmp_path / "calls"
+
+    def run(script, *arguments, **environment):
+        calls.write_text("")
+        environment = {"PATH": f"{tools}:/usr/bin:/bin", "CALLS": str(calls)} | environment
+        command = ["bash", root / "scripts" / script, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return done, calls.read_text().splitlines()
+
+    done, _ = run("run_tests.sh", OLD="1")
+    assert done.returncode == 1
+    assert "error: python3 is Python 3.9, expected Python 3.11; name another one in STPM_BASE_PYTHON" in done.stderr
+    done, told = run("run_tests.sh", "-k", "a name")
+    assert done.returncode == 0, done.stderr
+    assert told[0].startswith("-m venv ")
+    assert told[1].endswith(f"-r {root}/requirements-dev.txt")
+    assert told[2:] == ["-m pytest -k a name"]
+    assert run("run_tests.sh", "--mutants", "--jobs", "1")[1] == ["-m tests.mutants --jobs 1"]
+    (root / "requirements.txt").write_text("one==2\n")
+    assert [line.split()[1] for line in run("run_tests.sh")[1]] == ["pip", "pytest"]
+    assert run("run_demo.sh", "--fast")[0].returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -134,8 +402,8 @@ def test_what_is_said_on_an_interruption_is_seen(session_tree, tmp_path, stand_i
         ("run_demo.sh", ("--pre_ckpt_path", "/nowhere"), "--pre_ckpt_path /nowhere: no such file"),
     ],
 )
-def test_scripts_refuse(session_tree, random_backbone, tmp_path, script, arguments, message):
-    real = {"DATA": session_tree, "BACKBONE": random_backbone}
+def test_scripts_refuse(session_tree, tmp_path, script, arguments, message):
+    real = {"DATA": session_tree, "BACKBONE": session_tree / "widget/train/good/000.png"}  # any file
     done = run_script(script, *(real.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert message in done.stderr
