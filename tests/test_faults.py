@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,12 +58,27 @@ def check_files(folder):
 
 @pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
 def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
-    epochs = 12 * kills
+    epochs = 8 * kills
     arguments = train_arguments(session_tree, random_backbone, tmp_path / "killed", epoch=epochs)
-    whole = run_python("train.py", *train_arguments(session_tree, random_backbone, tmp_path / "whole", epoch=epochs))
-    assert whole.returncode == 0, whole.stderr
+    with ThreadPoolExecutor(1) as beside:
+        flags = train_arguments(session_tree, random_backbone, tmp_path / "whole", epoch=epochs)
+        whole = beside.submit(run_python, "train.py", *flags)
+        kill_and_go_on(arguments, tmp_path / "killed/widget", kills=kills, epochs=epochs)
+    assert whole.result().returncode == 0, whole.result().stderr
 
-    rng, folder, reached = np.random.default_rng(kills), tmp_path / "killed/widget", [0]
+    ours, theirs = (read_checkpoint(tmp_path / run / "widget/widget_last.ckpt") for run in ("killed", "whole"))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    losses = [
+        [e["loss"] for e in read_json(tmp_path / run / "widget/train.json")["epochs"]] for run in ("killed", "whole")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == epochs
+    left = sorted(path.name for path in (tmp_path / "killed/widget").iterdir())
+    assert left == [".train.lock", "train.json", "widget_last.ckpt", "widget_last.json", "widget_resume.ckpt"]
+
+
+def kill_and_go_on(arguments, folder, *, kills, epochs):
+    rng, reached = np.random.default_rng(kills), [0]
     for number in range(kills):
         resume = ["--resume"] if (folder / "widget_resume.ckpt").exists() else []
         # one in six while it starts, the others while it trains and writes
@@ -74,15 +90,6 @@ def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
     finished = run_python("train.py", *arguments, *(["--resume"] if reached[-1] else []))
     assert finished.returncode == 0, finished.stderr
     check_files(folder)
-
-    ours, theirs = (read_checkpoint(tmp_path / run / "widget/widget_last.ckpt") for run in ("killed", "whole"))
-    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
-    losses = [
-        [e["loss"] for e in read_json(tmp_path / run / "widget/train.json")["epochs"]] for run in ("killed", "whole")
-    ]
-    assert losses[0] == losses[1]
-    left = sorted(path.name for path in folder.iterdir())
-    assert left == [".train.lock", "train.json", "widget_last.ckpt", "widget_last.json", "widget_resume.ckpt"]
 
 
 def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
@@ -133,7 +140,9 @@ def test_same_seed_same_results(trained, session_tree, tmp_path):
         assert done.returncode == 0, done.stderr
         return (tmp_path / out / "widget/results.json").read_bytes()
 
-    assert evaluate("first") == evaluate("second")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(evaluate, ("first", "second"))
+    assert first == second
 
 
 def test_sigterm_leaves_nothing_half_written(trained, session_tree, tmp_path):
