@@ -57,7 +57,8 @@ def check_files(folder):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
-def test_kills_change_nothing(kills, session_tree, random_backbone, tmp_path):
+def test_kills(kills, session_tree, random_backbone, tmp_path):
+    """The weights are those of a training that was not killed."""
     epochs = 8 * kills
     arguments = train_arguments(session_tree, random_backbone, tmp_path / "killed", epoch=epochs)
     with ThreadPoolExecutor(1) as beside:
@@ -92,7 +93,8 @@ def kill_and_go_on(arguments, folder, *, kills, epochs):
     check_files(folder)
 
 
-def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
+def test_kill_between_files(trained, tmp_path):
+    """The earlier model is left."""
     shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "widget_last.ckpt"
     about = read_json(tmp_path / "widget_last.json")
@@ -104,7 +106,8 @@ def test_a_kill_between_two_files_leaves_the_earlier_model(trained, tmp_path):
     assert read_json(tmp_path / "widget_last.json")["checkpoint"] == {"file": path.name, "sha256": file_sha256(path)}
 
 
-def test_a_model_that_is_replaced_while_it_is_calibrated_keeps_its_own_threshold(trained, tmp_path):
+def test_replaced_while_calibrated(trained, tmp_path):
+    """The later model keeps its own threshold."""
     shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "widget_last.ckpt"
     before, seen = read_json(tmp_path / "widget_last.json"), inspect_model(path).sha256
@@ -116,7 +119,7 @@ def test_a_model_that_is_replaced_while_it_is_calibrated_keeps_its_own_threshold
 
 
 @pytest.mark.parametrize(("change", "is_known"), [({}, True), ({"image_size": 96}, False)])
-def test_only_a_model_of_the_same_configuration_passes_for_its_successor(trained, tmp_path, change, is_known):
+def test_successor(trained, tmp_path, change, is_known):
     """A training is killed as its first checkpoint is about to replace that of an earlier one."""
     shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "widget_last.ckpt"
@@ -133,7 +136,7 @@ def test_only_a_model_of_the_same_configuration_passes_for_its_successor(trained
             inspect_model(path)
 
 
-def test_same_seed_same_results(trained, session_tree, tmp_path):
+def test_same_results(trained, session_tree, tmp_path):
     def evaluate(out):
         flags = ("--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--threshold", "0.01")
         done = run_python("test.py", "--eval_url", session_tree, *flags, "--out_dir", tmp_path / out)
@@ -145,7 +148,7 @@ def test_same_seed_same_results(trained, session_tree, tmp_path):
     assert first == second
 
 
-def test_sigterm_leaves_nothing_half_written(trained, session_tree, tmp_path):
+def test_sigterm(trained, session_tree, tmp_path):
     """Prediction holds three files open all the time."""
     (tmp_path / "many").mkdir()
     for i in range(2000):
@@ -163,7 +166,7 @@ def test_sigterm_leaves_nothing_half_written(trained, session_tree, tmp_path):
     assert list(out.iterdir()) == []
 
 
-def test_sigterm_during_an_export_leaves_nothing(trained, tmp_path):
+def test_sigterm_export(trained, tmp_path):
     """While MindSpore compiles: without a page of errors, and without its own folder of temporaries."""
     (tmp_path / "temporary").mkdir()
     (tmp_path / "here").mkdir()
@@ -185,7 +188,8 @@ def test_sigterm_during_an_export_leaves_nothing(trained, tmp_path):
     assert [list((tmp_path / name).iterdir()) for name in ("temporary", "here", "o")] == [[], [], []]
 
 
-def test_a_fork_that_is_ended_removes_nothing(tmp_path):
+def test_fork(tmp_path):
+    """A fork that is ended removes nothing."""
     code = """if True:
         import os, pathlib, signal, sys
         from src.utils import atomic_path
@@ -205,7 +209,7 @@ def test_a_fork_that_is_ended_removes_nothing(tmp_path):
     assert (tmp_path / "widget.mindir").read_text() == "model"
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
+def test_leftovers(tmp_path):
     """Its own machine's alone: on another one that shares the folder the same number may be a living process."""
     code = "import pathlib; from src.utils import atomic_path; a = atomic_path(pathlib.Path({!r})); t = a.__enter__()"
     run = code.format(str(tmp_path / "widget.mindir")) + "; t.write_text('half'); import os; os.kill(os.getpid(), 9)"

@@ -80,7 +80,7 @@ def test_random_inputs(unit_tests):
 
 
 @pytest.mark.slow
-def test_a_million_random_inputs(unit_tests):
+def test_million_inputs(unit_tests):
     """New ones each time: what fails names the seed and the input."""
     seed = int.from_bytes(os.urandom(4), "big")
     stdout = unit_tests("fuzz", str(seed), "1000000")
@@ -107,7 +107,8 @@ def inferred(program, exported, session_tree, tmp_path_factory):
     return here, done.stdout
 
 
-def test_script_agrees_with_test_py(inferred, trained, session_tree, tmp_path):
+def test_same_as_evaluation(inferred, trained, session_tree, tmp_path):
+    """The script's figures are those of test.py."""
     here, stdout = inferred
     checkpoint = trained[0] / "widget/widget_last.ckpt"
     flags = ("--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget", "--out_dir", tmp_path)
@@ -124,7 +125,7 @@ def test_script_agrees_with_test_py(inferred, trained, session_tree, tmp_path):
     assert lines[1] == f"Total pixel-level auc-roc score :  {results['pixel_auroc']!r}"
 
 
-def test_script_leaves_scores_and_times(inferred):
+def test_scores_and_times(inferred):
     here, stdout = inferred
     folder = here / "widget/310_infer"
     rows = list(csv.DictReader((folder / "maps/scores.csv").open()))
@@ -151,7 +152,8 @@ def test_script_leaves_scores_and_times(inferred):
     assert 0 < figures["images per second"] <= figures["images per second, inference alone"]
 
 
-def test_script_reuses_what_was_prepared(inferred, exported, session_tree, tmp_path):
+def test_prepared_inputs(inferred, exported, session_tree, tmp_path):
+    """Used again, and refused where there are none."""
     model = exported / "widget.mindir"
     arguments = (model, session_tree, "n", 0, "widget", "CPU")
     done = run_script("run_310_infer.sh", *arguments, cwd=tmp_path)
@@ -168,7 +170,8 @@ def test_script_reuses_what_was_prepared(inferred, exported, session_tree, tmp_p
     assert (tmp_path / "acc.log").read_text() == (inferred[0] / "acc.log").read_text()
 
 
-def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree, tmp_path):
+def test_verdicts(inferred, exported, session_tree, tmp_path):
+    """By the threshold of the model."""
     shutil.copytree(exported, tmp_path / "model")
     results = json.loads((inferred[0] / "widget/310_infer/results.json").read_text())
     scores = sorted(entry["score"] for entry in results["scores"])
@@ -181,7 +184,7 @@ def test_threshold_of_the_model_gives_verdicts(inferred, exported, session_tree,
     assert sorted(row["verdict"] for row in rows) == ["defective"] * 3 + ["good"] * 3
 
 
-def test_unlabelled_images_end_in_scores(program, exported, session_tree, trained, tmp_path):
+def test_unlabelled(program, exported, session_tree, trained, tmp_path):
     """A folder of new pictures, scored as by the checkpoint; no acc.log, since there is nothing to compare with."""
     new = tmp_path / "new images"
     shutil.copytree(session_tree / "widget/test/hole", new)
@@ -217,7 +220,8 @@ def test_unlabelled_images_end_in_scores(program, exported, session_tree, traine
     assert "scores.csv: cannot be read" in done.stderr
 
 
-def test_program_notes_what_the_maps_are_of(inferred, exported, session_tree, tmp_path):
+def test_origin(inferred, exported, session_tree, tmp_path):
+    """The program notes what the maps are of."""
     folder = inferred[0] / "widget/310_infer"
     expected = {"model": mark_file(exported / "widget.mindir"), "manifest": mark_file(folder / "inputs/manifest.json")}
     assert json.loads((folder / "maps/origin.json").read_text()) == {"format": 1} | expected
@@ -235,7 +239,7 @@ def test_program_notes_what_the_maps_are_of(inferred, exported, session_tree, tm
         ({6: "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
     ],
 )
-def test_script_refuses(exported, session_tree, tmp_path, changes, message):
+def test_script_refusals(exported, session_tree, tmp_path, changes, message):
     arguments = {1: exported / "widget.mindir", 2: session_tree, 3: "y", 4: "0", 5: "widget", 6: "CPU"} | changes
     done = run_script("run_310_infer.sh", *arguments.values(), cwd=tmp_path)
     assert done.returncode == 1
@@ -243,13 +247,13 @@ def test_script_refuses(exported, session_tree, tmp_path, changes, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_script_needs_its_arguments(tmp_path):
+def test_usage(tmp_path):
     done = run_script("run_310_infer.sh", "a", "b", "y", "0", cwd=tmp_path)
     assert done.returncode == 2
     assert "usage: run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY" in done.stderr
 
 
-def test_script_refuses_a_damaged_model(exported, session_tree, tmp_path):
+def test_damaged_model(exported, session_tree, tmp_path):
     """One byte of a weight would go unnoticed by every runtime."""
     shutil.copytree(exported, tmp_path / "model")
     model = tmp_path / "model/widget.mindir"
@@ -283,7 +287,7 @@ def run_program(program, inferred, exported, tmp_path):
     return run
 
 
-def test_program_refuses(run_program, exported, tmp_path):
+def test_program_refusals(run_program, exported, tmp_path):
     def message(**flags):
         done = run_program(**flags)
         assert done.returncode in (1, 2), done.stderr
@@ -318,7 +322,7 @@ def test_program_refuses(run_program, exported, tmp_path):
     assert "picture.png: expected only .bin files" in message()
 
 
-def test_full_disk_leaves_no_partial_map(run_program, inferred, session_tree, refused, tmp_path):
+def test_full_disk(run_program, inferred, session_tree, refused, tmp_path):
     """A file size limit fails writes as a full disk does; postprocessing must not take what is left for a result."""
     done = run_program(limit_file_size=4096)
     assert done.returncode == 1

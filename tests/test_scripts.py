@@ -33,7 +33,7 @@ def wait_for(condition, what):
         time.sleep(0.2)
 
 
-def test_train_in_the_background_then_evaluate_in_the_foreground(session_tree, random_backbone, tmp_path):
+def test_background_and_foreground(session_tree, random_backbone, tmp_path):
     """Relative paths are the caller's, and what is written goes below the caller's folder."""
     here = tmp_path / "a folder"
     here.mkdir()
@@ -54,7 +54,8 @@ def test_train_in_the_background_then_evaluate_in_the_foreground(session_tree, r
     assert (here / "widget/results.json").exists()
 
 
-def test_foreground_returns_the_exit_status(session_tree, random_backbone, tmp_path):
+def test_exit_status(session_tree, random_backbone, tmp_path):
+    """Of what ran in the foreground."""
     flags = (*FAST, "--lr", "-1")
     done = run_script(
         "run_standalone_train.sh", session_tree, random_backbone, "widget", *flags, cwd=tmp_path, STPM_FOREGROUND="1"
@@ -75,7 +76,8 @@ def stand_in(tmp_path):
     return path
 
 
-def test_a_second_call_leaves_the_log_of_the_first(session_tree, tmp_path, stand_in):
+def test_log_lock(session_tree, tmp_path, stand_in):
+    """A second call leaves the log of the first."""
     arguments = ("run_standalone_train.sh", session_tree, "random", "widget")
     started = run_script(*arguments, cwd=tmp_path, STPM_PYTHON="./stand_in")  # relative: the scripts change folders
     log = tmp_path / "widget/train.log"
@@ -91,7 +93,8 @@ def test_a_second_call_leaves_the_log_of_the_first(session_tree, tmp_path, stand
     os.kill(int(re.search(r"pid (\d+)", third.stdout)[1]), signal.SIGTERM)
 
 
-def test_a_second_inference_leaves_the_files_of_the_first(session_tree, tmp_path):
+def test_infer_lock(session_tree, tmp_path):
+    """A second inference leaves the files of the first."""
     (tmp_path / "widget/310_infer").mkdir(parents=True)
     with (tmp_path / "widget/310_infer/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -100,7 +103,7 @@ def test_a_second_inference_leaves_the_files_of_the_first(session_tree, tmp_path
     assert f"{tmp_path}/widget/310_infer: is in use by another call" in done.stderr
 
 
-def test_what_is_said_on_an_interruption_is_seen(session_tree, tmp_path, stand_in):
+def test_interruption(session_tree, tmp_path, stand_in):
     """A terminal interrupts all programs of a pipe at once."""
     command = ["bash", ROOT / "scripts/run_standalone_train.sh", session_tree, "random", "widget"]
     environment = os.environ | {"STPM_PYTHON": str(stand_in), "STPM_FOREGROUND": "1"}
@@ -295,7 +298,7 @@ def test_infer_arguments(infer, tmp_path):
 
 
 @pytest.mark.parametrize("failing", [{"FAILS": "1"}, {"INFER_STATUS": "6"}])
-def test_infer_removes_earlier_results(infer, failing):
+def test_earlier_results(infer, failing):
     """Neither figures nor maps of an earlier model pass for those of this one."""
     (infer.out / "maps").mkdir(parents=True)
     (infer.out / "maps/old_0.bin").touch()
@@ -320,7 +323,7 @@ def test_infer_unlabelled(infer, tmp_path):
     assert not infer.acc.exists()
 
 
-def test_python_of_a_script(recorder, tmp_path):
+def test_python(recorder, tmp_path):
     """The checkout's own environment, unless STPM_PYTHON names another one."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", root / "scripts")
@@ -335,7 +338,7 @@ def test_python_of_a_script(recorder, tmp_path):
     assert "error: STPM_FOREGROUND: expected 1, or 0 for the background, got 'yes'" in done.stderr
 
 
-def test_demo_and_tests_set_up(tmp_path):
+def test_environment(tmp_path):
     """Python 3.11 is asked for, an environment made once, and again for other requirements."""
     root, tools = tmp_path / "checkout", tmp_path / "tools"
     shutil.copytree(ROOT / "scripts", root / "scripts")
@@ -402,7 +405,7 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
         ("run_demo.sh", ("--pre_ckpt_path", "/nowhere"), "--pre_ckpt_path /nowhere: no such file"),
     ],
 )
-def test_scripts_refuse(session_tree, tmp_path, script, arguments, message):
+def test_refusals(session_tree, tmp_path, script, arguments, message):
     real = {"DATA": session_tree, "BACKBONE": session_tree / "widget/train/good/000.png"}  # any file
     done = run_script(script, *(real.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert done.returncode in (1, 2)

@@ -84,7 +84,8 @@ def calls(job):
     return (job.folder / "calls").read_text().splitlines()
 
 
-def test_a_failing_category_is_tried_twice_and_stops_no_other(run_sweep):
+def test_second_attempt(run_sweep):
+    """A category that fails is tried twice and stops no other."""
     jobs, shown = run_sweep("bad", "good", "shaky")
     assert {name: job.state for name, job in jobs.items()} == {"bad": "failed", "good": "finished", "shaky": "finished"}
     assert jobs["bad"].failures == ["train.log, exit status 1: error: bad went wrong"] * 2
@@ -98,7 +99,8 @@ def test_a_failing_category_is_tried_twice_and_stops_no_other(run_sweep):
     assert re.search(r"^=== .* attempt 2$", log, re.MULTILINE)
 
 
-def test_a_rerun_skips_what_is_finished_and_repeats_what_has_changed(run_sweep, tmp_path):
+def test_rerun(run_sweep, tmp_path):
+    """What is finished is skipped, what has changed is done again."""
     run_sweep("one", "two")
     jobs, shown = run_sweep()
     assert shown == [("one", "skipped"), ("two", "skipped")]
@@ -115,7 +117,8 @@ def test_a_rerun_skips_what_is_finished_and_repeats_what_has_changed(run_sweep, 
     assert "--epoch 7" in calls(jobs["two"])[-2]
 
 
-def test_no_state_of_another_configuration_is_resumed(run_sweep):
+def test_resume_configuration(run_sweep):
+    """No state of another configuration is resumed."""
     run_sweep("one")
     jobs, _ = run_sweep(flags=["--seed", "2"])
     train, evaluate, *rest = calls(jobs["one"])
@@ -137,7 +140,8 @@ def test_no_state_of_another_configuration_is_resumed(run_sweep):
         ("one_resume.ckpt", None, None),  # only needed to train on
     ],
 )
-def test_what_was_made_by_hand_in_a_finished_folder_is_not_taken_for_the_sweep_s(run_sweep, name, content, resumes):
+def test_files_by_hand(run_sweep, name, content, resumes):
+    """What was made by hand in a finished folder is not taken for the sweep's."""
     jobs, _ = run_sweep("one")
     path = jobs["one"].folder / name
     path.unlink()
@@ -151,7 +155,8 @@ def test_what_was_made_by_hand_in_a_finished_folder_is_not_taken_for_the_sweep_s
     assert run_sweep()[1] == [("one", "skipped")]
 
 
-def test_a_training_by_hand_in_a_finished_folder_is_not_gone_on_with(run_sweep):
+def test_training_by_hand(run_sweep):
+    """It is not gone on with."""
     jobs, _ = run_sweep("one")
     jobs["one"].resume_state.write_text("trained by hand")
     jobs["one"].checkpoint.write_text("trained by hand")
@@ -160,7 +165,8 @@ def test_a_training_by_hand_in_a_finished_folder_is_not_gone_on_with(run_sweep):
     assert rest == [train, evaluate]
 
 
-def test_results_from_before_the_test_images_were_removed_are_not_shown(run_sweep):
+def test_removed_test_images(run_sweep):
+    """Results from before they were removed are not shown."""
     jobs, _ = run_sweep("one", "plain")
     jobs, shown = run_sweep("plain", test_images=False)
     assert shown[-1] == ("plain", "finished")
@@ -169,14 +175,16 @@ def test_results_from_before_the_test_images_were_removed_are_not_shown(run_swee
     assert jobs["one"].metrics() != {}
 
 
-def test_a_category_without_test_images_is_trained_only(run_sweep):
+def test_no_test_images(run_sweep):
+    """Such a category is trained only."""
     jobs, _ = run_sweep("plain", test_images=False)
     assert jobs["plain"].state == "finished"
     assert len(calls(jobs["plain"])) == 1
     assert run_sweep()[1] == [("plain", "skipped")]
 
 
-def test_commands_are_what_a_user_would_type(tmp_path):
+def test_commands(tmp_path):
+    """They are what a user would type."""
     make_tree(tmp_path, category="one")
     job = Job("one", tmp_path, tmp_path / "o", "b.ckpt", "0", flags=["--epoch", "3"], device_target="CPU")
     train, evaluate = job.commands()
@@ -188,7 +196,7 @@ def test_commands_are_what_a_user_would_type(tmp_path):
     assert train.log == str(tmp_path / "o/one/train.log")
 
 
-def test_a_category_may_be_called_like_a_flag(tmp_path):
+def test_category_like_a_flag(tmp_path):
     make_tree(tmp_path, category="-x")
     job = Job("-x", tmp_path, tmp_path / "o", "b.ckpt", "0", flags=[], device_target="CPU")
     train_words, evaluate_words = (command.words[2:] for command in job.commands())
@@ -212,7 +220,8 @@ WHOLE = {"pixel_auroc": 0.9, "image_auroc": 1.0, "pro": None}
         ("results.json", json.dumps(WHOLE).replace("0.9", "NaN").encode()),
     ],
 )
-def test_a_category_whose_outputs_are_damaged_is_not_finished(tmp_path, name, content):
+def test_damaged_outputs(tmp_path, name, content):
+    """A category whose outputs are damaged is not finished."""
     make_tree(tmp_path / "data", category="one")
     job = Job("one", tmp_path / "data", tmp_path, "random", "random", flags=[], device_target="CPU")
     job.folder.mkdir()
@@ -227,14 +236,15 @@ def test_a_category_whose_outputs_are_damaged_is_not_finished(tmp_path, name, co
     assert job.metrics() == (WHOLE if name == "sweep.json" else {})
 
 
-def test_a_link_that_leads_nowhere_is_left_to_the_training_to_report(tmp_path):
+def test_dangling_link(tmp_path):
+    """It is left to the training to report."""
     make_tree(tmp_path, category="one")
     (tmp_path / "one/train/good/loop.png").symlink_to("loop.png")
     job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
     assert job.configuration is None
 
 
-def test_progress_is_read_from_the_log(trained, tmp_path):
+def test_progress(trained, tmp_path):
     """What a real training has said until its second epoch, and something after it."""
     job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
     assert job.progress() == ("", "", "")
@@ -254,7 +264,8 @@ def test_progress_is_read_from_the_log(trained, tmp_path):
     assert job.progress()[0] == "3/3"
 
 
-def test_every_caller_gets_cores_of_its_own(tmp_path, monkeypatch):
+def test_cores(tmp_path, monkeypatch):
+    """Every caller gets cores of its own."""
     monkeypatch.setattr(sweep_task.tempfile, "tempdir", str(tmp_path))  # apart from sweeps that are running here
     everything = os.sched_getaffinity(0)
     with sweep_task.claim_cores(1) as first, sweep_task.claim_cores(1) as second:
@@ -277,7 +288,7 @@ def test_every_caller_gets_cores_of_its_own(tmp_path, monkeypatch):
         ("CPU", {"CPU": 2.0, "NPU": 8.0}, "CPU", {"num_cpus": 1}),
     ],
 )
-def test_ray_places_by_the_kind_of_device(asked, total, expected, options):
+def test_device_kinds(asked, total, expected, options):
     assert sweep.choose_device_target(asked, total) == expected
     assert sweep.task_options(expected, [int(total["CPU"])], 4) == options
 
@@ -286,12 +297,13 @@ def test_ray_places_by_the_kind_of_device(asked, total, expected, options):
     ("cores", "device_num", "share"),
     [([2, 2], 1, 2), ([2, 2], 2, 2), ([2, 2], 3, 1), ([3, 5], 2, 3), ([0, 8], 2, 4), ([2], 9, 1)],
 )
-def test_the_cores_of_a_category_are_on_one_machine(cores, device_num, share):
+def test_core_shares(cores, device_num, share):
     """Ray would wait for ever for more cores than any machine has."""
     assert sweep.task_options("CPU", cores, device_num) == {"num_cpus": share}
 
 
-def test_a_category_that_ray_has_no_room_for_is_named(ray_cores, tmp_path, monkeypatch, caplog):
+def test_no_room(ray_cores, tmp_path, monkeypatch, caplog):
+    """A category that Ray has no room for is named."""
     make_tree(tmp_path / "data", category="one")
     jobs = sweep.make_jobs(tmp_path / "data", tmp_path / "out", "random", flags=[], programs=Programs())
     monkeypatch.setattr(sweep_state, "PATIENCE", 0.5)
@@ -311,14 +323,14 @@ def test_a_category_that_ray_has_no_room_for_is_named(ray_cores, tmp_path, monke
     assert not jobs[0].is_late()
 
 
-def test_an_absent_device_is_refused():
+def test_absent_device():
     with pytest.raises(InputError, match="--device_target Ascend: Ray finds no such device here; it finds CPU"):
         sweep.choose_device_target("Ascend", {"CPU": 8.0})
     with pytest.raises(InputError, match="--device_target auto: Ray finds no such device here; it finds none"):
         sweep.choose_device_target("auto", {"memory": 8.0})
 
 
-def test_sweep_refuses(refused, tree, tmp_path):
+def test_refusals(refused, tree, tmp_path):
     flags = ("--data_url", tree, "--pre_ckpt_path", "random", "--train_url", tmp_path / "o")
     assert "--device_num is required" in refused(sweep, *flags)
     assert "argument --device_num: expected a whole number" in refused(sweep, *flags, "--device_num", 0)
@@ -331,7 +343,7 @@ def test_sweep_refuses(refused, tree, tmp_path):
     assert "x.pth: is a PyTorch file; convert it first" in error
 
 
-def test_a_folder_is_one_training_s_only(session_tree, tmp_path):
+def test_folder_lock(session_tree, tmp_path):
     """The lock of a process that holds it, is killed, and whose place is taken."""
     code = f"from src.utils import lock_folder; from pathlib import Path; lock_folder(Path({str(tmp_path)!r}), '.lock')"
     holder = subprocess.Popen(
@@ -355,7 +367,7 @@ def processes(pattern):
     return [int(word) for word in done.stdout.split()]
 
 
-def test_kills_of_training_worker_and_driver_lose_an_epoch_at_most(random_backbone, tmp_path):
+def test_kills(random_backbone, tmp_path):
     """The training is killed, then its second attempt's driver, then the next sweep's worker; that sweep ends well."""
     make_tree(tmp_path / "data", category="widget")
     shutil.rmtree(tmp_path / "data/widget/test")
@@ -419,7 +431,7 @@ def test_published_values(shared):
         assert {"pixel_auroc", "image_auroc"} <= set(known)
 
 
-def test_table_beside_the_published_values(tmp_path):
+def test_published_table(tmp_path):
     names = json.loads(results_table.PUBLISHED_PATH.read_text())["categories"]
     own = np.linspace(0.9, 0.99, 15)
     results = [
@@ -461,7 +473,8 @@ def test_mean_of_some(tmp_path):
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
-def test_readme_holds_the_committed_results(readme, tmp_path):
+def test_readme(readme, tmp_path):
+    """Its tables hold the committed results."""
     (tmp_path / readme).write_text((ROOT / readme).read_text())
     results_table.update_readme(tmp_path / readme, json.loads((ROOT / "docs/results.json").read_text()))
     assert (tmp_path / readme).read_text() == (ROOT / readme).read_text()
