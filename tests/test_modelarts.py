@@ -90,6 +90,12 @@ def test_a_model_comes_with_its_sidecar(name, bucket):
     assert list(model.parent.iterdir()) == [model], "not the one fetched before"
 
 
+@pytest.mark.parametrize("url", ["obs://bucket/x", "s3://bucket/x"])
+def test_remote_paths(url):
+    assert modelarts.is_remote(url)
+    assert not modelarts.is_remote(f"/{url}")
+
+
 def test_what_is_not_there_is_named(bucket):
     with pytest.raises(InputError, match=r"obs://bucket/none\.ckpt: does not exist in object storage"):
         modelarts.fetch("obs://bucket/none.ckpt", "ckpt_path")

@@ -219,8 +219,11 @@ def test_distributed_arguments(recorder, tmp_path):
         "data_url": str(here / "data"), "pre_ckpt_path": str(here / "model"), "category": "widget",
         "train_url": str(here), "distributed": True, "epoch": 3,
     }.items()  # fmt: skip
-    _, (call,) = recorder("run_distribute_train.sh", "data", "model", "widget", "4", STPM_MSRUN_OPTIONS="")
-    assert any(re.fullmatch(r"--master_port=\d+", word) for word in call) or call[1] == "-c"
+    for port in ("0", "65536", "81x", "008118000"):
+        done, calls = recorder("run_distribute_train.sh", "data", "model", "widget", "4", MSRUN_PORT=port)
+        assert done.returncode == 1
+        assert f"error: MSRUN_PORT: expected a port, 1 to 65535, got '{port}'" in done.stderr
+        assert calls == []
 
 
 PYTHON = """#!/bin/bash
@@ -339,7 +342,7 @@ def test_python(recorder, tmp_path):
 
 
 def test_environment(tmp_path):
-    """Python 3.11 is asked for, an environment made once, and again for other requirements."""
+    """Python 3.11 is asked for, an environment made once, and again for other requirements; what runs then."""
     root, tools = tmp_path / "checkout", tmp_path / "tools"
     shutil.copytree(ROOT / "scripts", root / "scripts")
     for name in ("requirements.txt", "requirements-dev.txt"):
@@ -378,6 +381,25 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
     assert [line.split()[1] for line in run("run_tests.sh")[1]] == ["pip", "pytest"]
     assert run("run_demo.sh", "--fast")[0].returncode == 2
 
+    def trained(*arguments):
+        told = [line.split() for line in run("run_demo.sh", *arguments)[1]]
+        (words,) = [words for words in told if words[0].endswith("train.py")]
+        (demo_data,) = [words for words in told if words[:2] == ["-m", "src.demo_data"]]
+        assert flag(words, "--data_url") == flag(demo_data, "--out_dir") == str(tmp_path / "demo/data")
+        assert flag(words, "--steps") == "300"
+        out = Path(flag(words, "--train_url"))
+        assert {Path(words[0]).name for words in told} >= {"train.py", "test.py", "export.py"}
+        checkpoints = [flag(words, name) for words in told for name in ("--ckpt_path", "--ckpt_file") if name in words]
+        assert checkpoints == [str(out / "washer/washer_last.ckpt")] * 2
+        return flag(words, "--pre_ckpt_path"), out, "--resume" in words
+
+    first, second = tmp_path / "demo/random-teacher", tmp_path / "demo/pretrained-teacher"
+    assert trained() == ("random", first, False)
+    (first / "washer").mkdir(parents=True)
+    (first / "washer/washer_resume.ckpt").touch()
+    assert trained() == ("random", first, True)
+    assert trained("--pre_ckpt_path", calls) == (str(calls), second, False)
+
 
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
@@ -401,6 +423,14 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
         ("run_eval.sh", ("DATA", "/nowhere", "widget"), "CHECKPOINT_PATH /nowhere: no such file"),
         ("run_eval.sh", ("DATA", "BACKBONE", "gizmo"), "CATEGORY gizmo: no such folder in DATASET_PATH"),
         ("run_eval.sh", ("DATA", "BACKBONE", "widget", "1x"), "DEVICE_ID: expected a whole number, got '1x'"),
+        ("run_eval.sh", ("DATA", "BACKBONE", ".."), "CATEGORY: expected the name of a folder, got '..'"),
+        ("run_eval.sh", ("DATA", "BACKBONE", "a/b"), "CATEGORY: expected the name of a folder, got 'a/b'"),
+        ("run_predict.sh", ("/nowhere", "BACKBONE"), "IMAGE_FILE_OR_FOLDER /nowhere: no such file or folder"),
+        ("run_predict.sh", ("DATA", "/nowhere"), "CHECKPOINT_PATH /nowhere: no such file"),
+        ("run_predict.sh", ("DATA", "--threshold", "1"), "usage: run_predict.sh IMAGE_FILE_OR_FOLDER CHECKPOINT_PATH"),
+        ("run_all_mvtec.sh", ("DATA", "BACKBONE"), "usage: run_all_mvtec.sh DATASET_PATH BACKBONE_PATH DEVICE_NUM"),
+        ("run_all_mvtec.sh", ("DATA", "BACKBONE", "0"), "DEVICE_NUM: expected a whole number of at least 1, got '0'"),
+        ("run_all_mvtec.sh", ("DATA", "/nowhere", "1"), "BACKBONE_PATH /nowhere: no such file"),
         ("run_demo.sh", ("--fast",), "usage: run_demo.sh [--pre_ckpt_path FILE]"),
         ("run_demo.sh", ("--pre_ckpt_path", "/nowhere"), "--pre_ckpt_path /nowhere: no such file"),
     ],

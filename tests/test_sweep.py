@@ -1,12 +1,15 @@
 """The sweep over all categories: results, failures, reruns, kills, cores and the table."""
 
 import csv
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import test as evaluation
 import train
 from src import results_table, sweep, sweep_state, sweep_task
 from src.sweep_state import Job, Programs
+from src.sweep_task import Command
 from src.sweep_view import SweepView
 from src.utils import InputError, lock_folder
 from tests.conftest import ROOT, make_tree, run_python
@@ -68,13 +72,13 @@ def run_sweep(ray_cores, tmp_path):
                 subprocess.run(["rm", "-r", tmp_path / "data" / category / "test"], check=True)
         jobs = sweep.make_jobs(tmp_path / "data", tmp_path / "out", "random", flags=list(flags), programs=programs)
         shown = []
-        sweep.run_jobs(
-            jobs,
-            at_a_time=2,
-            options=sweep.task_options("CPU", ray_cores, 2),
-            on_change=lambda job: shown.append((job.category, job.state)),
-            on_tick=lambda: None,
-        )
+
+        def on_change(job):
+            shown.append((job.category, job.state))
+            assert [job.state for job in jobs].count("running") <= 2
+
+        options = sweep.task_options("CPU", ray_cores, 2)
+        sweep.run_jobs(jobs, at_a_time=2, options=options, on_change=on_change, on_tick=lambda: None)
         return {job.category: job for job in jobs}, shown
 
     return run
@@ -96,7 +100,7 @@ def test_second_attempt(run_sweep):
     assert again == f"{train} --resume"
     assert "--ckpt_path" in evaluate
     log = (jobs["bad"].folder / "train.log").read_text()
-    assert re.search(r"^=== .* attempt 2$", log, re.MULTILINE)
+    assert re.findall(r"^=== .* (attempt \d)$", log, re.MULTILINE) == ["attempt 1", "attempt 2"]
 
 
 def test_rerun(run_sweep, tmp_path):
@@ -109,6 +113,9 @@ def test_rerun(run_sweep, tmp_path):
     jobs, _ = run_sweep()
     assert {name: job.state for name, job in jobs.items()} == {"one": "skipped", "two": "finished"}
     assert "--resume" not in calls(jobs["two"])[2]  # other images: from the beginning
+    (tmp_path / "data/two/ground_truth/hole/001_mask.png").write_bytes(b"another mask")
+    jobs, _ = run_sweep()
+    assert {name: job.state for name, job in jobs.items()} == {"one": "skipped", "two": "finished"}
     (jobs["one"].folder / "results.json").unlink()
     jobs, _ = run_sweep()
     assert {name: job.state for name, job in jobs.items()} == {"one": "finished", "two": "skipped"}
@@ -264,6 +271,39 @@ def test_progress(trained, tmp_path):
     assert job.progress()[0] == "3/3"
 
 
+def test_outcome(tmp_path):
+    """Commands run one after the other, on the cores that they may use, until one fails; the last error is told."""
+
+    def run(*scripts, cores=0):
+        commands = [Command(["bash", "-c", script], str(tmp_path / f"{i}.log")) for i, script in enumerate(scripts)]
+        outcome = sweep_task.run_commands(commands, header="=== header", cores=cores)
+        return outcome.failure, len(outcome.seconds), [(tmp_path / f"{i}.log").read_text() for i in range(len(scripts))]
+
+    assert run("nproc", "echo said >&2", cores=1) == (None, 2, ["=== header\n1\n", "=== header\nsaid\n"])
+    (tmp_path / "2.log").touch()
+    said = "echo error: first; echo 'error: second '; echo then; exit 3"
+    assert run("true", said, "true")[:2] == ("1.log, exit status 3: error: second", 2)
+    assert (tmp_path / "2.log").read_text() == ""
+    assert (tmp_path / "0.log").read_text() == "=== header\n1\n=== header\n"
+    assert run("echo one; echo two; kill -9 $$")[0] == "0.log, killed by SIGKILL: two"
+
+
+def test_orphan(tmp_path):
+    """Commands end with the worker that runs them."""
+    code = (
+        "from src.sweep_task import *\n"
+        f"run_commands([Command(['bash', '-c', 'echo $$; exec sleep 600'], '{tmp_path}/log')], header='', cores=0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as worker:
+        log = tmp_path / "log"
+        wait_for(lambda: log.exists() and log.read_text().strip(), "the command")
+        pid = int(log.read_text())
+        os.kill(pid, 0)
+        worker.kill()
+    status = Path(f"/proc/{pid}/status")
+    wait_for(lambda: not status.exists() or "(zombie)" in status.read_text(), "its end")
+
+
 def test_cores(tmp_path, monkeypatch):
     """Every caller gets cores of its own."""
     monkeypatch.setattr(sweep_task.tempfile, "tempdir", str(tmp_path))  # apart from sweeps that are running here
@@ -339,6 +379,15 @@ def test_refusals(refused, tree, tmp_path):
     (tmp_path / "empty").mkdir()
     error = refused(sweep, "--data_url", tmp_path / "empty", *flags[2:], "--device_num", 1)
     assert "holds no category" in error
+    for name in ("one", "One"):
+        make_tree(tmp_path / "twins", category=name)
+    error = refused(sweep, "--data_url", tmp_path / "twins", *flags[2:], "--device_num", 1)
+    assert "categories 'One' and 'one' differ only in case; rename one of them" in error
+    (tmp_path / "used").mkdir()
+    with (tmp_path / "used/.sweep.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        error = refused(sweep, *flags[:4], "--train_url", tmp_path / "used", "--device_num", 1)
+    assert f"{tmp_path}/used: is in use by " in error
     error = refused(sweep, "--data_url", tree, "--pre_ckpt_path", "x.pth", "--train_url", tmp_path, "--device_num", 1)
     assert "x.pth: is a PyTorch file; convert it first" in error
 

@@ -154,7 +154,7 @@ def test_table(shown, tmp_path):
         running.hand_over()
         view.show(running)
         finished.state = "finished"
-        for job in (finished, skipped):
+        for job in (finished, skipped, failed):
             job.results.write_text('{"pixel_auroc": 0.91234, "image_auroc": 0.5, "pro": null}')
         view.show(finished)
         waiting.failures.append("of a [bold] first attempt")
