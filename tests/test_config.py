@@ -1,0 +1,246 @@
+"""Flags: what each takes and refuses, and that the documents tell their defaults."""
+
+import re
+
+import pytest
+
+import export
+import postprocess
+import preprocess
+import test as evaluation
+import train
+from src import calibrate, predict
+from src.config import DEFAULT_EPOCHS, DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE, FLAGS, build_parser, merge_twins
+from tests.conftest import ROOT
+
+# Of every kind of flag the values at its bounds, and what they are read as.
+TAKEN = {
+    "lr": [("1e-45", 1e-45), ("0.4", 0.4), ("3.4e38", 3.4e38)],
+    "threshold": [("1e-30", 1e-30), ("3.4e38", 3.4e38)],
+    "momentum": [("0", 0.0), ("0.9", 0.9), ("1.5", 1.5), ("3.4e38", 3.4e38)],
+    "weight_decay": [("0", 0.0), ("1e-4", 1e-4)],
+    "cache_budget": [("0", 0.0), ("0.25", 0.25)],
+    "epoch": [("1", 1), ("2147483647", 2147483647)],
+    "steps": [("1", 1), ("300", 300)],
+    "batch_size": [("1", 1), ("4096", 4096)],
+    "eval_batch_size": [("1", 1), ("4096", 4096)],
+    "device_num": [("1", 1), ("16", 16)],
+    "num_class": [("1", 1), ("1001", 1001)],
+    "device_id": [("0", 0), ("7", 7)],
+    "eval_interval": [("0", 0), ("5", 5)],
+    "seed": [("0", 0), ("2147483647", 2147483647)],
+    "image_size": [("32", 32), ("48", 48), ("256", 256), ("4096", 4096)],
+    "val_split": [("0", 0.0), ("0.2", 0.2), ("0.9999", 0.9999)],
+    "target_fpr": [("1e-9", 1e-9), ("0.01", 0.01), ("0.9999", 0.9999)],
+    "category": [("bottle", "bottle"), ("a b", "a b"), ("..x", "..x"), ("-", "-")],
+    "resume": [("True", True), ("true", True), ("FALSE", False), ("false", False)],
+    "data_url": [("a b", "a b"), (".", ".")],
+    "image_path": [("x.png", "x.png")],
+    "ckpt_path": [("x.ckpt", "x.ckpt")],
+}
+REFUSED = {
+    "lr": ("0", "-0.1", "nan", "inf", "3.5e38", "x", ""),
+    "threshold": ("0", "-1", "nan", "inf", "3.5e38"),
+    "momentum": ("-1e-9", "nan", "inf"),
+    "weight_decay": ("-1e-9", "nan", "inf"),
+    "cache_budget": ("-1e-9", "nan", "inf"),
+    "epoch": ("0", "-1", "1.5", "2147483648", "nan"),
+    "steps": ("0", "1e3"),
+    "batch_size": ("0", "4097", "1.0"),
+    "eval_batch_size": ("0", "4097"),
+    "device_num": ("0",),
+    "num_class": ("0",),
+    "device_id": ("-1", "0.5"),
+    "eval_interval": ("-1",),
+    "seed": ("-1", "4294967296", "one"),
+    "image_size": ("16", "33", "40", "4112", "4095", "256.0", "-256"),
+    "val_split": ("-0.1", "1", "1.5", "nan"),
+    "target_fpr": ("0", "1", "-0.1", "nan"),
+    "category": ("", ".", "..", "a/b", "/", "a\0b"),
+    "resume": ("yes", "1", "0", ""),
+    "data_url": ("",),
+    "image_path": ("",),
+    "ckpt_path": ("",),
+}
+
+
+@pytest.mark.parametrize(("flag", "text", "value"), [(flag, *pair) for flag, pairs in TAKEN.items() for pair in pairs])
+def test_taken(flag, text, value):
+    found = getattr(build_parser("", (flag,)).parse_args([f"--{flag}={text}"]), flag)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in REFUSED.items() for text in texts])
+def test_refused(capsys, flag, text):
+    with pytest.raises(SystemExit) as stop:
+        build_parser("", (flag,)).parse_args([f"--{flag}={text}"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument --{flag}: expected " in message
+    assert repr(text) in message
+
+
+def test_choices(capsys):
+    """Exactly those that are listed here, letter for letter."""
+    choices = {
+        "device_target": ("auto", "Ascend", "GPU", "CPU"),
+        "lr_schedule": ("constant", "cosine"),
+        "amp_level": ("O0", "O1", "O2", "O3"),
+        "cache_teacher": ("auto", "on", "off"),
+        "mask_rule": ("half", "erode", "dilate"),
+        "file_format": ("MINDIR", "AIR", "ONNX"),
+    }
+    assert {flag for flag, facts in FLAGS.items() if "choices" in facts} == set(choices)
+    for flag, names in choices.items():
+        parser = build_parser("", (flag,))
+        assert [getattr(parser.parse_args([f"--{flag}", name]), flag) for name in names] == list(names)
+        for name in (names[0].swapcase(), "", "other"):
+            with pytest.raises(SystemExit):
+                parser.parse_args([f"--{flag}", name])
+            assert f"argument --{flag}: invalid choice: {name!r}" in capsys.readouterr().err
+
+
+def test_switch():
+    """It is off, and on where it is named alone."""
+    parser = build_parser("", ("resume", "save_sample"))
+    assert vars(parser.parse_args([])) == {"resume": False, "save_sample": False}
+    assert vars(parser.parse_args(["--resume"])) == {"resume": True, "save_sample": False}
+
+
+@pytest.mark.parametrize("words", [["--no_such_flag", "1"], ["--epo", "3"], ["stray"], ["--epoch"]])
+def test_unknown_flags(words):
+    """Abbreviations among them: a flag that is added later would change what they mean."""
+    with pytest.raises(SystemExit):
+        build_parser("", ("epoch",)).parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--ckpt_path", "a"], "a"),
+        (["--ckpt_url", "a"], "a"),
+        (["--ckpt_path", "a", "--ckpt_url", "a"], "a"),
+        (["--ckpt_path", "a", "--ckpt_url", "b"], "--ckpt_path and --ckpt_url are the same flag: give one"),
+        ([], "--ckpt_path is required: checkpoint that train.py wrote"),
+    ],
+)
+def test_twins(capsys, words, expected):
+    parser = build_parser("", ("ckpt_path", "ckpt_url"))
+    args = parser.parse_args(words)
+    if expected == "a":
+        merge_twins(parser, args, "ckpt_path", "ckpt_url")
+        assert args.ckpt_path == "a"
+        return
+    with pytest.raises(SystemExit):
+        merge_twins(parser, args, "ckpt_path", "ckpt_url")
+    assert expected in capsys.readouterr().err
+
+
+# --- the documents ---------------------------------------------------------------------------------------------------
+
+PAGES = {"English": ("README.md",), "Chinese": ("README_CN.md",)}  # where the flags stand, by language
+END = "[;:,\uff1b\uff1a\uff0c]"  # of what is told first; Chinese marks are others
+CATEGORY = ("--category", "x")
+
+
+def default_of(module, name, *words):
+    return getattr(module.parse_args(list(words)), name)
+
+
+# What programs take for flags whose default is not the same everywhere, in the order in which the tables tell it.
+BY_PROGRAM = {
+    "image_size": lambda: [DEFAULT_IMAGE_SIZE],
+    "epoch": lambda: [DEFAULT_EPOCHS],
+    "batch_size": lambda: [
+        default_of(train, "batch_size", "--data_url", "x", "--pre_ckpt_path", "x", *CATEGORY),
+        default_of(export, "batch_size", "--ckpt_file", "x", *CATEGORY),
+    ],
+    "eval_batch_size": lambda: [DEFAULT_EVAL_BATCH_SIZE],
+}
+
+
+def flag_rows(page):
+    """Every row of a Markdown page that begins with a flag in a table cell: flags, meaning, default."""
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("| `--") and len(cells) == 3:
+            yield re.findall(r"`--(\w+)`", cells[0]), cells[1], cells[2]
+
+
+@pytest.fixture(params=PAGES)
+def table(request):
+    """What the tables of one language tell of each flag: meaning and default."""
+    rows = [(name, meaning, default) for page in PAGES[request.param] for names, meaning, default in flag_rows(page)
+            for name in names]  # fmt: skip
+    told = {name: (meaning, default) for name, meaning, default in rows}
+    assert len(told) == len(rows), "a flag stands twice"
+    return told
+
+
+def test_table_is_complete(table):
+    assert set(table) == set(FLAGS)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_table_default(table, flag):
+    """It begins with the declared default; where none is declared, its numbers are those of the programs."""
+    told = table[flag][1]
+    declared = FLAGS[flag].get("default")
+    if declared is None:
+        numbers = [int(number) for number in re.findall(r"(?<![A-Za-z0-9.])\d+(?![A-Za-z0-9.])", told)]
+        assert numbers == BY_PROGRAM.get(flag, list)()
+        return
+    first = re.split(END, told)[0].strip()
+    parser = build_parser("", (flag,))
+    assert getattr(parser.parse_args([f"--{flag}", first]), flag) == getattr(parser.parse_args([]), flag) == declared
+
+
+@pytest.mark.parametrize("flag", [flag for flag, facts in FLAGS.items() if "choices" in facts])
+def test_table_choices(table, flag):
+    """A list ("a, b or c") names all of them and nothing else; where it is a range or prose, its ends are named."""
+    meaning, choices = table[flag][0], FLAGS[flag]["choices"]
+    lists = re.findall(r"[A-Za-z0-9]+(?:(?:, |、)[A-Za-z0-9]+)*(?: or |或)[A-Za-z0-9]+", meaning)
+    named = [re.split(r", |、| or |或", text) for text in lists]
+    named = [names for names in named if set(names) & set(choices)]
+    if named:
+        assert set(named[0]) == set(choices)
+    else:
+        assert {choices[0], choices[-1]} <= set(re.findall(r"[A-Za-z0-9]+", meaning))
+
+
+def test_output_folders(table):
+    """They are what the tables say, which is ``.`` but for the program that predicts."""
+    model = ("--ckpt_path", "x")
+    told = {
+        ".": [
+            default_of(evaluation, "out_dir", "--data_url", "x", *model, *CATEGORY),
+            default_of(export, "out_dir", "--ckpt_file", "x", *CATEGORY),
+            default_of(postprocess, "out_dir", "--result_dir", "x", "--data_dir", "x", "--label_dir", "x", *CATEGORY),
+        ],
+        "predictions": [default_of(predict, "out_dir", "--image_path", "x", *model)],
+    }
+    assert told == {".": ["."] * 3, "predictions": ["predictions"]}
+    assert table["out_dir"][1].startswith(". ")
+    assert "src/predict.py" in table["out_dir"][1]
+    assert "`predictions`" in table["out_dir"][1]
+
+
+def test_table_programs(table, capsys):
+    """Programs that a meaning begins with ("test.py: ...") know the flag."""
+    programs = {
+        "train.py": train, "test.py": evaluation, "export.py": export, "preprocess.py": preprocess,
+        "postprocess.py": postprocess, "src/predict.py": predict, "src/calibrate.py": calibrate,
+    }  # fmt: skip
+    known = {}
+    for name, module in programs.items():
+        with pytest.raises(SystemExit):
+            module.parse_args(["--help"])
+        known[name] = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+    seen = 0
+    for flag, (meaning, _) in table.items():
+        if beginning := re.match(r"([\w/]+\.py(, |\u3001)?)+(?=[:\uff1a])", meaning):
+            for name in set(re.split(", |\u3001", beginning[0])) & set(programs):
+                seen += 1
+                assert flag in known[name], (flag, name)
+    assert seen >= 15
