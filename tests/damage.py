@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import stat
 import struct
 import zlib
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 NOBODY = 65534
+LARGE = 1_000_000  # bytes
 
 
 def put(path, content):
@@ -45,7 +47,10 @@ def remove(path):
 
 def copy(source, target):
     def damage(place):
-        (shutil.copytree if (place / source).is_dir() else shutil.copy)(place / source, place / target)
+        if (place / source).is_dir():
+            shutil.copytree(place / source, place / target)
+        else:
+            put(target, (place / source).read_bytes())(place)
 
     return damage
 
@@ -189,12 +194,25 @@ def full_disk(size):
 
 
 def contents(place):
-    """Everything below a folder: content of files, targets of links; not the locks, nor empty folders."""
+    """Everything below a folder: content of files, targets of links; not the locks, nor empty folders.
+
+    Of large files it is told by what changes with every write to them, which need not be read: hundreds of rows would
+    spend their time on that.
+    """
     found = {}
-    for path in sorted(place.rglob("*")):
-        if path.is_symlink():
-            found[str(path.relative_to(place))] = os.readlink(path)
-        elif path.is_file() and not path.name.endswith(".lock"):
-            readable = os.access(path, os.R_OK)
-            found[str(path.relative_to(place))] = path.read_bytes() if readable else path.stat().st_size
+    for root, folders, names in os.walk(place):
+        for name in folders + names:
+            path = os.path.join(root, name)
+            about = os.lstat(path)
+            key = os.path.relpath(path, place)
+            if stat.S_ISLNK(about.st_mode):
+                found[key] = os.readlink(path)
+            elif stat.S_ISREG(about.st_mode) and not name.endswith(".lock"):
+                if about.st_size > LARGE:
+                    found[key] = (about.st_ino, about.st_size, about.st_mtime_ns)
+                elif os.access(path, os.R_OK):
+                    with open(path, "rb") as file:
+                        found[key] = file.read()
+                else:
+                    found[key] = about.st_size
     return found

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,10 @@ from src import dataset as dataset_entry
 from src.manifest import read_manifest
 from src.sidecar import describe_file, sidecar_content
 from src.stpm import read_checkpoint
-from src.utils import write_json
+from src.utils import run_entry_point, write_json
 from tests.conftest import make_tree
 from tests.damage import (
     another_user,
-    both,
     contents,
     copy,
     cut,
@@ -67,7 +67,8 @@ PTH, MANIFEST, BIN, MAP = (
     f"{INPUTS}/00002_hole_000.bin",
     f"{MAPS}/00002_hole_000_0.bin",
 )
-RESULTS = "reports/widget/results.json"
+ORIGIN = f"{MAPS}/origin.json"
+RESULTS, TABLE = "reports/widget/results.json", "docs/results.json"
 WIDGET = ("--category", "widget")
 
 COMMANDS = {
@@ -89,7 +90,7 @@ COMMANDS = {
     "sidecar": (sidecar, "--mindir_path", EXPORTED, *WIDGET),
     "sweep": (sweep, "--data_url", DATA, "--pre_ckpt_path", TEACHER, "--train_url", OUT, "--device_num", 1),
     "report --index": (report, "--index", "reports"),
-    "results_table": (results_table, "--results", RESULTS, "--readme", "README.md"),
+    "results_table": (results_table, "--results", TABLE, "--readme", "README.md"),
     "dataset --check": (dataset_entry, "--check", DATA),
     "demo_data": (demo_data, "--out_dir", OUT),
 }  # fmt: skip
@@ -113,11 +114,16 @@ def make_scene(place):
         for name in names:
             put(f"{maps}/{name}_0.bin", float_map(SIZE, 2))(place)
         put(f"{maps}/scores.csv", "input,milliseconds\n" + "".join(f"{name}.bin,1.5\n" for name in names))(place)
+        manifest = (place / inputs / "manifest.json").read_bytes()
+        mark = {"bytes": len(manifest), "crc32": zlib.crc32(manifest)}
+        write_json(place / maps / "origin.json", {"format": 1, "manifest": mark, "model": mark})
     for name in ("widget/results.json", "widget/widget_last.ckpt", "results.json", "scores.csv", "new.ckpt"):
         put(f"{OUT}/{name}", "of an earlier run")(place)
     metrics = {"pixel_auroc": 0.9, "image_auroc": 1, "pro": None}
     put("reports/widget/report.html", "")(place)
     write_json(place / RESULTS, metrics)
+    put(TABLE, json.dumps({"categories": {"bottle": metrics}}))(place)
+    put("README.md", "<!-- results: begin -->\n\n| a |\n| --- |\n\n<!-- results: end -->\n")(place)
 
 
 @pytest.fixture(scope="session")
@@ -129,20 +135,26 @@ def sound_scene(tmp_path_factory):
     return place
 
 
+def new_folder():
+    """A folder for copies of scenes; not below pytest's own, which is closed to other users."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of copies: spare the disk
+    folder = Path(tempfile.mkdtemp(prefix="stpm damage ", dir=memory))
+    folder.chmod(0o755)
+    return folder
+
+
 @pytest.fixture
 def place(sound_scene, monkeypatch):
-    """A copy of the scene, and the working folder; not below pytest's own, which is closed to other users."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of copies: spare the disk
-    outer = Path(tempfile.mkdtemp(prefix="stpm damage ", dir=memory))
+    """A copy of the scene, and the working folder."""
+    outer = new_folder()
     try:
-        outer.chmod(0o755)
         monkeypatch.chdir(shutil.copytree(sound_scene, outer / "scene"))
         yield outer / "scene"
     finally:
         os.chdir("/")
-        for path in outer.rglob("*"):
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o777)
+        for root, folders, _ in os.walk(outer):
+            for name in folders:
+                os.chmod(os.path.join(root, name), 0o777)
         shutil.rmtree(outer)
 
 
@@ -379,9 +391,12 @@ FILES = [
     ("times", "no number", "unlabelled", replace("new_maps/scores.csv", "000.bin,1.5", "000.bin,fast"),
      "does not match"),
     ("times", "NUL inside", "unlabelled", put("new_maps/scores.csv", b"input,milliseconds\n\0,1\n"), "does not match"),
-    ("origin", "empty", "postprocess", put(f"{MAPS}/origin.json", ""), "origin.json: not valid JSON"),
-    ("origin", "no object", "postprocess", put(f"{MAPS}/origin.json", "3"), "origin.json: expected a JSON object"),
-    ("origin", "of another run", "postprocess", put(f"{MAPS}/origin.json", '{"format": 1}'),
+    ("origin", "empty", "postprocess", put(ORIGIN, ""), "origin.json: not valid JSON"),
+    ("origin", "no object", "postprocess", put(ORIGIN, "3"), "origin.json: expected a JSON object"),
+    ("origin", "of another run", "postprocess", put(ORIGIN, '{"format": 1}'),
+     "maps are not of the inputs that inputs holds now"),
+    ("origin", "other version", "postprocess", edit(ORIGIN, format=2), "format 2, this program reads format 1"),
+    ("origin", "of other inputs", "postprocess", replace(ORIGIN, '"crc32": ', '"crc32": 1'),
      "maps are not of the inputs that inputs holds now"),
     ("origin", "folder", "unlabelled", folder("new_maps/origin.json"), "origin.json: cannot be read: Is a directory"),
     ("origin", "link to itself", "unlabelled", loop("new_maps/origin.json"),
@@ -396,20 +411,57 @@ FILES = [
     ("results.json", "a metric of 2", "report --index", edit(RESULTS, image_auroc=2),
      "image_auroc 2, expected a number from"),
     ("results.json", "a decision a text", "report --index", edit(RESULTS, decision="x"), "decision 'x' is damaged"),
-    ("results.json", "without categories", "results_table", lambda place: None, "expected an object 'categories'"),
-    ("results.json", "categories of numbers", "results_table", put(RESULTS, '{"categories": {"bottle": 3}}'),
+    ("results.json", "without categories", "results_table", put(TABLE, "{}"), "expected an object 'categories'"),
+    ("results.json", "categories of numbers", "results_table", put(TABLE, '{"categories": {"bottle": 3}}'),
      "results.json: expected an object 'categories', of category to an object of metrics"),
     ("results.json", "a category's metric a text", "results_table",
-     put(RESULTS, '{"categories": {"bottle": {"pixel_auroc": "x"}}}'),
+     put(TABLE, '{"categories": {"bottle": {"pixel_auroc": "x"}}}'),
      "results.json: bottle: pixel_auroc 'x', expected a number from 0 to 1"),
     ("results.json", "a category's metric in per cent", "results_table",
-     put(RESULTS, '{"categories": {"bottle": {"pro": 98.8}}}'),
+     put(TABLE, '{"categories": {"bottle": {"pro": 98.8}}}'),
      "results.json: bottle: pro 98.8, expected a number from 0 to 1"),
-    ("README", "no text", "results_table", both(put(RESULTS, '{"categories": {}}'), put("README.md", b"\xff\xfe")),
-     "README.md: is not UTF-8 text: "),
-    ("README", "missing", "results_table", put(RESULTS, '{"categories": {}}'), "README.md: No such file or directory"),
+    ("README", "no text", "results_table", put("README.md", b"\xff\xfe"), "README.md: is not UTF-8 text: "),
+    ("README", "missing", "results_table", remove("README.md"), "README.md: No such file or directory"),
+    ("README", "without marks", "results_table", put("README.md", "text"), "README.md: has no lines <!-- results: beg"),
     ("reports", "none", "report --index", remove("reports"), "reports: holds no <category>/report.html"),
 ]  # fmt: skip
+
+
+# What every entry point makes of the scene as it is: the file that it changes, if any, or words of the one thing that
+# is wrong there, that no runtime can read the weights. What can be wrong before is not.
+SOUND = {
+    "train": "teacher.ckpt: not a readable MindSpore checkpoint",
+    "test": "widget_last.ckpt: not a readable MindSpore checkpoint",
+    "test.mindir": "widget.mindir: not a MINDIR that MindSpore",
+    "export": "widget_last.ckpt: not a readable MindSpore checkpoint",
+    "predict": "widget_last.ckpt: not a readable MindSpore checkpoint",
+    "calibrate": "widget_last.ckpt: not a readable MindSpore checkpoint",
+    "pth2ckpt": "weights.pth: not a readable file of PyTorch weights",
+    "sweep": "RAY_ADDRESS 127.0.0.1:1: cannot be joined",
+    "preprocess": None,  # it writes what is there already
+    "preprocess --check": None,
+    "postprocess": Path(OUT, "results.json"),
+    "unlabelled": Path(OUT, "scores.csv"),
+    "sidecar": None,
+    "report --index": Path("reports/report.html"),
+    "results_table": Path("README.md"),
+    "dataset --check": None,
+}
+
+
+@pytest.mark.parametrize("entry", SOUND)
+def test_sound_input(refused, place, monkeypatch, entry):
+    """Nothing is refused before something is damaged, else the rows below would prove nothing."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    if isinstance(SOUND[entry], str):
+        check_refusal(refused, place, entry, SOUND[entry])
+        return
+    module, *arguments = COMMANDS[entry]
+    before = contents(place)
+    assert run_entry_point(module.main, module.parse_args([str(word) for word in arguments])) == 0
+    after = contents(place)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == ({str(SOUND[entry])} if SOUND[entry] else set())
 
 
 def named(rows):
@@ -634,15 +686,28 @@ WEIGHTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def trained_place(place, trained, random_backbone):
-    """The scene with the teacher and the outputs of a real training."""
-    put(TEACHER, random_backbone.read_bytes())(place)
-    shutil.copytree(trained[0], place / OUT, dirs_exist_ok=True)
-    shutil.copytree(trained[0] / "widget", place / "model", dirs_exist_ok=True)
+@pytest.fixture(scope="session")
+def sound_training(trained, random_backbone):
+    """The teacher and the outputs of a real training, where a scene has them."""
+    outer = new_folder()
+    put(TEACHER, random_backbone.read_bytes())(outer)
+    shutil.copytree(trained[0], outer / OUT)
     for name in ("widget_last.ckpt", "widget_resume.ckpt"):  # MindSpore's are read-only
-        (place / OUT / "widget" / name).chmod(0o644)
-    return place
+        (outer / OUT / "widget" / name).chmod(0o644)
+    shutil.copytree(outer / OUT / "widget", outer / "model", copy_function=os.link)
+    yield outer
+    shutil.rmtree(outer)
+
+
+@pytest.fixture
+def trained_place(place, sound_training):
+    """The scene with them: links, which are as good as copies, since damage is done to a new file of the name."""
+
+    def link(source, target):
+        Path(target).unlink(missing_ok=True)
+        os.link(source, target)
+
+    return shutil.copytree(sound_training, place, copy_function=link, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(("what", "wrong", "entry", "damage", "words"), named(WEIGHTS))
@@ -680,5 +745,6 @@ FULL_DISKS_LATER = [
 
 
 @pytest.mark.parametrize(("entry", "flags", "size", "words"), FULL_DISKS_LATER, ids=lambda value: str(value)[:30])
-def test_disk_that_fills_up_late(refused, trained_place, entry, flags, size, words):
+def test_full_disk_late(refused, trained_place, entry, flags, size, words):
+    """Up to there all goes well: what the training wrote, undamaged, is read by all that reads it."""
     check_refusal(refused, trained_place, entry, words, flags=flags, circumstances=full_disk(size))
