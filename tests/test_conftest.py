@@ -1,0 +1,80 @@
+"""What the fixtures promise to all tests."""
+
+import fcntl
+import logging
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from src.utils import lock_folder, run_entry_point, write_json
+from tests import conftest
+from tests.conftest import ROOT, examples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One that the tests share."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_nothing_leaks(folder, turn):
+    """Each turn finds a process as new, and leaves log handlers, a lock and a tidied folder behind."""
+    root = logging.getLogger()
+    assert not [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
+    assert root.level == logging.WARNING
+    assert logging.raiseExceptions
+    with open(folder / ".lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = folder / f".a.{platform.node()}-{gone.pid}.tmp"
+    left.touch()
+    write_json(folder / "a.json", {})
+    assert not left.exists()
+
+    lock_folder(folder, ".lock")
+    for handler in root.handlers[:]:  # pytest's, without which a program sets up its own
+        root.removeHandler(handler)
+    assert run_entry_point(lambda args: 0, None) == 0
+    assert not logging.raiseExceptions
+    assert root.level == logging.INFO
+    assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
+
+
+def collected(*words):
+    """Names of the tests that pytest would run, a line each."""
+    quiet = ("--collect-only", "-q", "-o", "addopts=", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *quiet, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def test_shared_marker():
+    """It selects the tests that need the real data, and no others."""
+    found = collected("-m", "shared", "tests/test_dataset.py")
+    assert "::test_check_on_real_data\n" in found
+    assert found.count("::") == 1
+
+
+@pytest.mark.parametrize("in_ci", [True, False])
+def test_missing(monkeypatch, in_ci):
+    """A user's test is skipped for want of something, that of CI fails."""
+    monkeypatch.setattr(conftest, "IN_CI", in_ci)
+    with pytest.raises(pytest.fail.Exception if in_ci else pytest.skip.Exception, match="no compiler"):
+        conftest.missing("no compiler")
+
+
+@pytest.mark.parametrize("count", [None, "0", "7"])
+def test_examples(monkeypatch, count):
+    """The same few in every run; a campaign asks for many, and for others each time."""
+    if count is None:
+        monkeypatch.delenv("STPM_FUZZ_EXAMPLES", raising=False)
+    else:
+        monkeypatch.setenv("STPM_FUZZ_EXAMPLES", count)
+    found = examples(50)
+    is_campaign = count == "7"
+    assert (found.max_examples, found.derandomize) == ((7, False) if is_campaign else (50, True))
+    assert found.database is None
+    assert found.deadline is None
