@@ -1,5 +1,6 @@
 """--modelarts True with a fake moxing: obs://bucket is a local folder."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from src import modelarts
 from src.config import build_parser
 from src.sidecar import sidecar_path
 from src.utils import InputError
+from tests.conftest import forget_process
 
 FLAG_NAMES = ("modelarts", "data_url", "eval_url", "ckpt_path", "train_url", "report", "resume")
 
@@ -125,12 +127,14 @@ def test_nothing_of_an_earlier_run_in_the_same_container_is_left(bucket):
     assert [path.name for path in (bucket / "new").iterdir()] == ["run4"]
 
 
-def test_a_second_run_beside_is_refused(bucket, monkeypatch):
+def test_a_second_run_beside_is_refused(bucket, tmp_path):
     (bucket / "data").mkdir()
     modelarts.fetch("obs://bucket/data", "data_url")
-    monkeypatch.setattr("src.utils._LOCKS", {})  # what another process knows
-    with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on "):
-        modelarts.fetch("obs://bucket/data", "data_url")
+    forget_process()
+    with open(tmp_path / "cache/.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process would, which had left its number there
+        with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on "):
+            modelarts.fetch("obs://bucket/data", "data_url")
 
 
 def test_one_url_is_fetched_once(bucket, tmp_path):
