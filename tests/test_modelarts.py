@@ -137,6 +137,28 @@ def test_a_second_run_beside_is_refused(bucket, tmp_path):
             modelarts.fetch("obs://bucket/data", "data_url")
 
 
+def test_without_resume_nothing_is_fetched(bucket, tmp_path):
+    """What an earlier run left at the output's place stays there, and does not come here."""
+    (bucket / "out/bottle").mkdir(parents=True)
+    (bucket / "out/bottle/resume.ckpt").write_text("state")
+
+    @modelarts.staged(inputs=(), output="train_url")
+    def main(args):
+        assert not Path(args.train_url).exists()
+        return 0
+
+    assert main(arguments("--modelarts", "True", "--train_url", "obs://bucket/out")) == 0
+    assert (bucket / "out/bottle/resume.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [("obs://b/x", True), ("s3://b/x", True), ("/obs://b", False), ("http://b", False), ("obs:/b", False), ("", False)],
+)
+def test_remote(url, expected):
+    assert modelarts.is_remote(url) == expected
+
+
 def test_one_url_is_fetched_once(bucket, tmp_path):
     (bucket / "data").mkdir()
     (bucket / "tests").mkdir()

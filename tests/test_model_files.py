@@ -1,0 +1,219 @@
+"""What stands beside a model and beside its maps: which file is whose, and what of it is in force."""
+
+import hashlib
+import json
+import zlib
+
+import pytest
+
+from src.model_file import choose_threshold, inspect_model
+from src.origin import check_origin
+from src.sidecar import at_image_size, main, parse_args, read_export, record_calibration, record_export, sidecar_content
+from src.utils import InputError, write_json
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A file that is called a checkpoint, and its sidecar."""
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(b"weights")
+    about = sidecar_content(category="nut", image_size=96, config={"lr": 0.1})
+    write_json(tmp_path / "m.json", about | {"checkpoint": {"file": "m.ckpt", "sha256": sha256(path)}})
+    return path
+
+
+def change(path, **changes):
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_checkpoint(checkpoint):
+    model = inspect_model(checkpoint, category="nut")
+    assert (model.image_size, model.batch_size, model.threshold) == (96, 8, None)
+    assert model.sha256 == sha256(checkpoint)
+    assert model.config_hash == hashlib.sha256(b'{"lr": 0.1}').hexdigest()
+    model = inspect_model(checkpoint, image_size=64, batch_size=3)
+    assert (model.image_size, model.batch_size) == (64, 3)
+    with pytest.raises(InputError, match=r"^--category bolt: .*m\.ckpt was trained on 'nut' \(by m\.json\)"):
+        inspect_model(checkpoint, category="bolt")
+
+
+def test_checkpoint_alone(checkpoint, caplog):
+    """Without a sidecar it is taken as it is, at 256 pixels and with a warning, or at the size that is asked for."""
+    checkpoint.with_suffix(".json").unlink()
+    model = inspect_model(checkpoint, category="any", image_size=64)
+    assert (model.sidecar, model.image_size, model.threshold, model.config_hash) == (None, 64, None, None)
+    assert "pixels" not in caplog.text
+    assert inspect_model(checkpoint).image_size == 256
+    assert "m.json, so 256 pixels are assumed" in caplog.text
+
+
+def test_replaced_checkpoint(checkpoint):
+    """The sidecar knows the checkpoint that it was written with, and the one that this was about to replace."""
+    now = sha256(checkpoint)
+    for known in ({"sha256": now}, {"sha256": "0", "replaces": now}):
+        change(checkpoint.with_suffix(".json"), checkpoint=known)
+        assert inspect_model(checkpoint).sha256 == now
+    for unknown in ({"sha256": "0"}, {"sha256": "0", "replaces": "1"}, {"replaces": None}, {}):
+        change(checkpoint.with_suffix(".json"), checkpoint=unknown)
+        with pytest.raises(InputError, match=r"m\.ckpt: is damaged, or is not the checkpoint that m\.json describes"):
+            inspect_model(checkpoint)
+    change(checkpoint.with_suffix(".json"), checkpoint=None)
+    assert inspect_model(checkpoint).sha256 == now
+
+
+def test_calibration(checkpoint):
+    """It is written for the file whose scores it was set by, and for no other."""
+    known = {"file": "m.ckpt", "sha256": "0", "replaces": sha256(checkpoint)}
+    change(checkpoint.with_suffix(".json"), checkpoint=known)
+    with pytest.raises(InputError, match="was replaced while its threshold was measured; calibrate it again"):
+        record_calibration(checkpoint, {"threshold": 0.5}, sha256="0")
+    assert inspect_model(checkpoint).threshold is None
+    record_calibration(checkpoint, {"threshold": 0.5, "images": ["a"]}, sha256=sha256(checkpoint))
+    about = json.loads(checkpoint.with_suffix(".json").read_text())
+    assert about["threshold"] == 0.5
+    assert about["calibration"]["images"] == ["a"]
+    assert about["calibration"]["set_at"].endswith("Z")
+    assert about["checkpoint"] == {"file": "m.ckpt", "sha256": sha256(checkpoint)}
+    assert about["category"] == "nut"
+
+
+def test_other_image_size(caplog):
+    """A threshold does not go with the model to another size."""
+    about = sidecar_content(category="nut", image_size=96, config=None) | {"threshold": 0.5, "calibration": {"a": 1}}
+    assert at_image_size(about, 96) == about
+    assert not caplog.text
+    other = at_image_size(about, 64)
+    assert (other["image_size"], other["threshold"], other["calibration"]) == (64, None, None)
+    assert "--image_size 64: without a threshold, since the checkpoint's was set at 96 pixels" in caplog.text
+
+
+def export(path, about, *, origin="0", **facts):
+    path.write_text(path.name)
+    record_export(path, path, about, checkpoint={"file": "m.ckpt", "sha256": origin}, facts={"batch_size": 1} | facts)
+
+
+def test_exports(tmp_path):
+    """One sidecar describes all formats of one checkpoint and size, each with facts of its own; no others."""
+    about = sidecar_content(category="nut", image_size=96, config=None)
+    export(tmp_path / "m.mindir", about, batch_size=4)
+    export(tmp_path / "m.onnx", about)
+    for name, batch_size in (("m.mindir", 4), ("m.onnx", 1)):
+        model = inspect_model(tmp_path / name, category="nut")
+        assert (model.image_size, model.batch_size, model.sha256) == (96, batch_size, sha256(tmp_path / name))
+    export(tmp_path / "m.onnx", about, origin="1")
+    with pytest.raises(InputError, match=r"m\.json: does not describe m\.mindir; export it again"):
+        read_export(tmp_path / "m.mindir", category="nut")
+    export(tmp_path / "m.mindir", about | {"image_size": 64}, origin="1")
+    with pytest.raises(InputError, match=r"m\.json: does not describe m\.onnx"):
+        inspect_model(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("exported_at", "checkpoint_at", "expected"),
+    [("02", None, 0.5), ("02", "01", 0.5), ("02", "02", 0.6), ("02", "03", 0.6), (None, "01", 0.6), (None, None, None)],
+)
+def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
+    """An export keeps the threshold that was set on an exported model where the checkpoint's is not a later one."""
+
+    def calibrated(threshold, second):
+        return {"threshold": threshold, "calibration": {"threshold": threshold, "set_at": second}} if second else {}
+
+    about = sidecar_content(category="nut", image_size=96, config=None)
+    export(tmp_path / "m.onnx", about)
+    change(tmp_path / "m.json", **calibrated(0.5, exported_at))
+    export(tmp_path / "m.mindir", about | calibrated(0.6, checkpoint_at))
+    content, _ = read_export(tmp_path / "m.mindir", category="nut")
+    assert content["threshold"] == expected
+    assert content.get("calibration", {}).get("threshold") == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "flag"), [({"image_size": 64}, "--image_size 64"), ({"batch_size": 2}, "--eval_batch_size 2")]
+)
+def test_exported_for(tmp_path, sizes, flag):
+    """An exported model has one image size and one batch size; asked for by number they are no error."""
+    export(tmp_path / "m.onnx", sidecar_content(category="nut", image_size=96, config=None), batch_size=4)
+    assert inspect_model(tmp_path / "m.onnx", image_size=96, batch_size=4).batch_size == 4
+    with pytest.raises(InputError, match=f"^{flag}: .* was exported for"):
+        inspect_model(tmp_path / "m.onnx", **sizes)
+
+
+def test_other_models(tmp_path):
+    (tmp_path / "m.air").write_text("x")
+    with pytest.raises(InputError, match=r"m\.air: AIR is for Ascend tools only; expected \.ckpt, \.mindir or \.onnx"):
+        inspect_model(tmp_path / "m.air")
+
+
+def test_printed_threshold(tmp_path, capsys):
+    """``python -m src.sidecar``: what the script for the C++ program reads."""
+    about = sidecar_content(category="nut", image_size=96, config=None)
+    export(tmp_path / "m.mindir", about)
+    words = ["--mindir_path", str(tmp_path / "m.mindir"), "--category", "nut"]
+    assert main(parse_args(words)) == 0
+    assert capsys.readouterr().out == ""
+    change(tmp_path / "m.json", threshold=0.25)
+    assert main(parse_args(words)) == 0
+    assert capsys.readouterr().out == "0.25\n"
+
+
+def test_threshold_in_force(checkpoint, caplog):
+    """The flag's, else the model's own at its own image size, as the nearest float32 number; 0 is none."""
+    change(checkpoint.with_suffix(".json"), threshold=0.1)
+    model = inspect_model(checkpoint)
+    assert choose_threshold(None, model) == (0.10000000149011612, "the model, set by good images")
+    assert choose_threshold(0.3, model) == (0.30000001192092896, "--threshold")
+    assert choose_threshold(0.3, None)[0] == 0.30000001192092896
+    assert choose_threshold(None, None)[0] is None
+    assert not caplog.text
+    assert choose_threshold(None, inspect_model(checkpoint, image_size=64))[0] is None
+    assert "was set at 96 pixels, not 64" in caplog.text
+    with pytest.raises(InputError, match="--threshold 1e-46: is no float32 number above 0"):
+        choose_threshold(1e-46, model)
+    change(checkpoint.with_suffix(".json"), threshold=1e-46)
+    with pytest.raises(InputError, match=r"m\.json: threshold 1e-46: is no float32 number above 0"):
+        choose_threshold(None, inspect_model(checkpoint))
+
+
+# --- where maps come from --------------------------------------------------------------------------------------------
+
+
+def mark(content):
+    return {"bytes": len(content), "crc32": zlib.crc32(content)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"format": 2}, "format 2, this program reads format 1"),
+        ({"manifest": mark(b"other")}, "the maps are not of the inputs that .* holds now; run the inference again"),
+        ({"manifest": mark(b"manifest") | {"bytes": 9}}, "the maps are not of the inputs"),
+        ({"manifest": None}, "the maps are not of the inputs"),
+        ({"model": mark(b"mode1")}, r"the maps are not of the model .*m\.mindir; run the inference again, with it"),
+    ],
+)
+def test_origin(tmp_path, caplog, changes, words):
+    """A note of other inputs, or of another model than the one that is named, is refused."""
+    (tmp_path / "manifest.json").write_bytes(b"manifest")
+    model = tmp_path / "m.mindir"
+    model.write_bytes(b"model")
+    note = {"format": 1, "manifest": mark(b"manifest"), "model": mark(b"model")}
+    write_json(tmp_path / "origin.json", note | changes)
+    if words:
+        with pytest.raises(InputError, match=words):
+            check_origin(tmp_path, tmp_path, model)
+    else:
+        check_origin(tmp_path, tmp_path, model)
+    if not words or "model" in changes:
+        check_origin(tmp_path, tmp_path, None)
+    assert not caplog.text
+
+
+def test_no_origin(tmp_path, caplog):
+    """Maps of another program have no note: they are taken, with a warning."""
+    check_origin(tmp_path, tmp_path, None)
+    assert "origin.json, so it is not checked that the maps are of these inputs and of this model" in caplog.text
