@@ -229,8 +229,11 @@ def test_names_that_are_not_text_are_printed(odd_names, tmp_path):
 
 def test_output_on_a_full_disk_is_an_error(tree):
     command = [sys.executable, "-m", "src.dataset", "--check", tree]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=buffered, check=False
+        )
     assert done.returncode != 0
     assert "error: [Errno 28] No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
