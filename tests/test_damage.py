@@ -505,7 +505,8 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize(("what", "wrong", "entry", "damage", "words"), named(OUTPUTS))
-def test_output_that_cannot_be_written(refused, place, what, wrong, entry, damage, words):
+def test_unwritable_output(refused, place, what, wrong, entry, damage, words):
+    """It is refused before anything is computed, and what stands there stays."""
     damage(place)
     check_refusal(refused, place, entry, words, circumstances=another_user() if wrong == "read-only" else None)
 
@@ -725,7 +726,7 @@ def test_damaged_weights(refused, trained_place, what, wrong, entry, damage, wor
     check_refusal(refused, trained_place, "train", words, flags=flags)
 
 
-def test_weights_whose_maps_are_not_finite(refused, trained_place):
+def test_maps_not_finite(refused, trained_place):
     """Each of them is a number, and no comparison with a threshold would notice."""
     weights(MODEL, **{"model_s.layer3.1.bn2.gamma": np.full(256, 3e38, np.float32)})(trained_place)
     remove(MODEL_JSON)(trained_place)

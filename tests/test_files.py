@@ -65,7 +65,8 @@ def test_error_line(capsys, error, status, line):
     assert capsys.readouterr() == ("", line + "\n")
 
 
-def test_own_defects_are_not_hidden():
+def test_own_defects():
+    """They are not hidden: the traceback is seen."""
     with pytest.raises(ZeroDivisionError):
         run_entry_point(ends(ZeroDivisionError()), None)
 
@@ -76,7 +77,7 @@ def test_exit_status(status):
     assert run_entry_point(lambda number: number, status) == status
 
 
-def test_log_goes_to_stdout():
+def test_log():
     """Bare messages from INFO on, and no traceback where a log cannot be written."""
     code = "import logging; from src.utils import LOGGER, run_entry_point\n"
     code += "run_entry_point(lambda args: LOGGER.debug('no') or LOGGER.info('said'), None)\n"
@@ -103,7 +104,7 @@ def test_atomic_write(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_atomic_write_is_on_the_disk(tmp_path, monkeypatch):
+def test_write_reaches_the_disk(tmp_path, monkeypatch):
     """Before the file gets its name, else a power failure could leave an empty one in place of the old."""
     synced = []
     monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_ino, path.exists())))
@@ -113,7 +114,7 @@ def test_atomic_write_is_on_the_disk(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_atomic_write_that_fails(tmp_path, error):
+def test_failed_write(tmp_path, error):
     """Nothing but the old content is left; also not what MindSpore first writes a .ckpt to, a name in .tmp."""
     path = tmp_path / "model.ckpt"
     path.write_text("old")
@@ -125,7 +126,8 @@ def test_atomic_write_that_fails(tmp_path, error):
     assert path.read_text() == "old"
 
 
-def test_atomic_write_to_a_folder_that_is_not_there(tmp_path):
+def test_atomic_write_nowhere(tmp_path):
+    """The file that cannot be written is named."""
     with (
         pytest.raises(InputError, match=r"none/a\.json: cannot be written: No such file"),
         atomic_path(tmp_path / "none/a.json") as temporary,
@@ -220,7 +222,7 @@ def test_json_text(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_holds_finite_numbers(tmp_path, value):
+def test_json_numbers(tmp_path, value):
     """Other readers refuse NaN and infinity: they are not written, and the old file stays."""
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
@@ -234,7 +236,8 @@ def test_json_holds_finite_numbers(tmp_path, value):
     "text",
     ["{}", ' {"a" : 1 }\r\n', '{"a": {"a": 1}, "b": {"a": 1}}', '{"\\u00e4": "\\ud83d\\ude00"}', '{"a": 1e-400}'],
 )
-def test_json_is_read(tmp_path, text):
+def test_json(tmp_path, text):
+    """As Python's own parser reads it."""
     (tmp_path / "a.json").write_text(text)
     assert read_json(tmp_path / "a.json") == json.loads(text)
 
@@ -254,7 +257,8 @@ def test_json_is_read(tmp_path, text):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_json_is_refused(tmp_path, content, words):
+def test_bad_json(tmp_path, content, words):
+    """What other readers refuse, or read otherwise, is refused."""
     (tmp_path / "a.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as error:
         read_json(tmp_path / "a.json")
@@ -264,7 +268,7 @@ def test_json_is_refused(tmp_path, content, words):
 # --- checks and hashes -----------------------------------------------------------------------------------------------
 
 
-def test_file_that_is_there(tmp_path):
+def test_good_file(tmp_path):
     """One byte is enough, and a link is as good as what it leads to."""
     (tmp_path / "a.ckpt").write_bytes(b"\0")
     (tmp_path / "b.ckpt").symlink_to("a.ckpt")
@@ -286,7 +290,8 @@ def test_file_that_is_there(tmp_path):
         ("empty.ckpt", "is empty, not a checkpoint"),
     ],
 )
-def test_file_that_is_no_checkpoint(tmp_path, name, words):
+def test_bad_checkpoint(tmp_path, name, words):
+    """The message tells what it is, and what to do."""
     path = tmp_path / name
     if name != "none.ckpt":
         path.write_text("" if name == "empty.ckpt" else "x")
@@ -351,7 +356,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_lock_of_another_process(holder, tmp_path):
+def test_others_lock(holder, tmp_path):
     """It is refused as long as the other lives, by the other's number; whether that ends or is killed, it is free."""
     words = f"^{tmp_path}: is in use by process {holder.pid} on {platform.node()}; wait for it, or stop it$"
     for _ in range(2):
@@ -365,7 +370,7 @@ def test_lock_of_another_process(holder, tmp_path):
     assert (tmp_path / ".lock").read_text() == f"process {os.getpid()} on {platform.node()}\n"
 
 
-def test_lock_is_kept(tmp_path):
+def test_own_lock(tmp_path):
     """Asked for again, by another path too, it is this process's; nobody else can take it meanwhile."""
     (tmp_path / "link").symlink_to(tmp_path)
     for folder in (tmp_path, tmp_path / "link"):
@@ -377,8 +382,8 @@ def test_lock_is_kept(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_file_system_without_locks(tmp_path, monkeypatch, caplog):
-    """The work goes on, with a warning."""
+def test_no_locks(tmp_path, monkeypatch, caplog):
+    """On a file system without them the work goes on, with a warning."""
 
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -404,7 +409,7 @@ def test_end_with_parent(tmp_path):
 
 
 @pytest.mark.parametrize("level", ["", "0", "3", "4"])
-def test_log_level_of_mindspore(monkeypatch, level):
+def test_log_level(monkeypatch, level):
     """Errors only, unless the user has set another; what MindSpore does not take is refused."""
     name = "GLOG_v"
     monkeypatch.setenv(name, level)

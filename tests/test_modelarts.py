@@ -43,7 +43,8 @@ def arguments(*words):
     return build_parser("", FLAG_NAMES).parse_args(words)
 
 
-def test_inputs_are_fetched_and_outputs_copied_back(bucket, tmp_path):
+def test_copies(bucket, tmp_path):
+    """Inputs are fetched, and outputs copied back, after a failure too."""
     (bucket / "data/bottle").mkdir(parents=True)
     (bucket / "data/bottle/a.png").write_text("picture")
     (bucket / "weights").mkdir()
@@ -68,7 +69,8 @@ def test_inputs_are_fetched_and_outputs_copied_back(bucket, tmp_path):
     assert (bucket / "out/bottle/last.ckpt").read_text() == "model", "outputs are kept after a failure too"
 
 
-def test_resume_fetches_the_earlier_output(bucket, tmp_path):
+def test_resume(bucket, tmp_path):
+    """It fetches the earlier output."""
     (bucket / "out/bottle").mkdir(parents=True)
     (bucket / "out/bottle/resume.ckpt").write_text("state")
 
@@ -81,7 +83,8 @@ def test_resume_fetches_the_earlier_output(bucket, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["widget_last.ckpt", "widget.mindir", "widget.onnx"])
-def test_a_model_comes_with_its_sidecar(name, bucket):
+def test_model(name, bucket):
+    """It comes with its sidecar, and with nothing else."""
     for file in (name, Path(name).with_suffix(".json").name, "other.json"):
         (bucket / file).write_text(file)
     model = Path(modelarts.fetch(f"obs://bucket/{name}", "ckpt_path"))
@@ -98,12 +101,14 @@ def test_remote_paths(url):
     assert not modelarts.is_remote(f"/{url}")
 
 
-def test_what_is_not_there_is_named(bucket):
+def test_absent_input(bucket):
+    """It is named."""
     with pytest.raises(InputError, match=r"obs://bucket/none\.ckpt: does not exist in object storage"):
         modelarts.fetch("obs://bucket/none.ckpt", "ckpt_path")
 
 
-def test_nothing_of_an_earlier_run_in_the_same_container_is_left(bucket):
+def test_earlier_run(bucket):
+    """Nothing of one in the same container is left."""
     (bucket / "data").mkdir()
     (bucket / "data/a.png").write_text("picture")
     (bucket / "data/b.png").write_text("picture")
@@ -127,7 +132,8 @@ def test_nothing_of_an_earlier_run_in_the_same_container_is_left(bucket):
     assert [path.name for path in (bucket / "new").iterdir()] == ["run4"]
 
 
-def test_a_second_run_beside_is_refused(bucket, tmp_path):
+def test_second_run(bucket, tmp_path):
+    """One beside another is refused."""
     (bucket / "data").mkdir()
     modelarts.fetch("obs://bucket/data", "data_url")
     forget_process()
@@ -137,7 +143,7 @@ def test_a_second_run_beside_is_refused(bucket, tmp_path):
             modelarts.fetch("obs://bucket/data", "data_url")
 
 
-def test_without_resume_nothing_is_fetched(bucket, tmp_path):
+def test_without_resume(bucket, tmp_path):
     """What an earlier run left at the output's place stays there, and does not come here."""
     (bucket / "out/bottle").mkdir(parents=True)
     (bucket / "out/bottle/resume.ckpt").write_text("state")
@@ -159,7 +165,8 @@ def test_remote(url, expected):
     assert modelarts.is_remote(url) == expected
 
 
-def test_one_url_is_fetched_once(bucket, tmp_path):
+def test_same_url(bucket, tmp_path):
+    """It is fetched once for both flags."""
     (bucket / "data").mkdir()
     (bucket / "tests").mkdir()
 
@@ -175,7 +182,8 @@ def test_one_url_is_fetched_once(bucket, tmp_path):
     assert seen == [(data, data), (data, tests)]
 
 
-def test_every_output_is_copied_back(bucket, tmp_path, monkeypatch):
+def test_more_outputs(bucket, tmp_path, monkeypatch):
+    """Every one is copied back, and none is written without --modelarts."""
     monkeypatch.chdir(tmp_path)
 
     @modelarts.staged(inputs=(), output="train_url", more_outputs=("report",))
@@ -192,7 +200,8 @@ def test_every_output_is_copied_back(bucket, tmp_path, monkeypatch):
     assert not (tmp_path / "obs:").exists()
 
 
-def test_the_evaluation_s_outputs_are_all_staged(bucket, refused, tmp_path, monkeypatch):
+def test_outputs_of_evaluation(bucket, refused, tmp_path, monkeypatch):
+    """All of them are staged."""
     (bucket / "data/widget/test/good").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for flag in ("--out_dir", "--report", "--save_sample_path"):
@@ -200,7 +209,8 @@ def test_the_evaluation_s_outputs_are_all_staged(bucket, refused, tmp_path, monk
         assert "--modelarts True only" in refused(evaluation, *words)
 
 
-def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
+def test_local_paths(monkeypatch):
+    """They need no moxing, nor does anything with the switch left off."""
     monkeypatch.setitem(sys.modules, "moxing", None)
 
     @modelarts.staged(inputs=("data_url",), output="train_url")
@@ -214,7 +224,7 @@ def test_local_paths_and_the_switch_left_off_need_no_moxing(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_entry_points_are_staged(name, bucket, refused, tmp_path):
+def test_entry_points(name, bucket, refused, tmp_path):
     """The real main sees local paths: its error names the fetched copy."""
     module = __import__(name)
     (bucket / "data/widget/train/good").mkdir(parents=True)

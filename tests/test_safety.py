@@ -48,7 +48,8 @@ class Evil:
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])
 @pytest.mark.parametrize("entry", ["train", "test", "predict", "pth2ckpt"])
-def test_no_pickle_is_executed(refused, tree, tmp_path, monkeypatch, form, entry):
+def test_pickles(refused, tree, tmp_path, monkeypatch, form, entry):
+    """None is executed, whatever its name says."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / ("in.pth" if entry == "pth2ckpt" else "in.ckpt")
     if form == "torch":
@@ -96,7 +97,7 @@ def unsafe(text):
             yield name
 
 
-def test_no_code_of_data():
+def test_unsafe_calls():
     """No call by its name can; what the libraries do behind theirs, the test above tries."""
     for path in PYTHON:
         assert not list(unsafe(path.read_text(encoding="utf-8"))), path
@@ -115,11 +116,13 @@ def test_no_code_of_data():
         ("import re\nre.compile(x); a.eval()", []),
     ],
 )
-def test_unsafe_calls_are_seen(text, found):
+def test_unsafe_calls_are_found(text, found):
+    """Under any name, and no safe ones."""
     assert list(unsafe(text)) == found
 
 
-def test_every_dependency_is_pinned_and_what_is_downloaded_is_checked():
+def test_dependencies():
+    """Every one is pinned, and what is downloaded is checked."""
     for path in (
         *ROOT.glob("requirements*.txt"),
         ROOT / "benchmarks/requirements.txt",
@@ -166,7 +169,8 @@ class Tags(HTMLParser):
         self.texts.append(data)
 
 
-def test_evaluation_report_and_prediction_take_any_name(odd_names, exported, tmp_path):
+def test_names_in_reports(odd_names, exported, tmp_path):
+    """Evaluation, report and prediction take any."""
     model = ("--ckpt_path", exported / "widget.onnx", "--threshold", 1e-9, "--out_dir", tmp_path / "out")
     flags = ("--eval_url", odd_names, "--category", "widget", "--report", tmp_path / "out", "--save_sample", "True")
     assert run(evaluate, *model, *flags) == 0
@@ -189,7 +193,7 @@ def test_evaluation_report_and_prediction_take_any_name(odd_names, exported, tmp
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 @pytest.mark.usefixtures("device")
-def test_export_takes_any_text_as_name(trained, tmp_path, file_format):
+def test_names_of_exports(trained, tmp_path, file_format):
     """MindSpore itself refuses a path with anything but unaccented letters, digits and a few signs."""
     category = "caf\u00e9 <b>;$(touch x)"
     shutil.copy(trained[0] / "widget/widget_last.ckpt", tmp_path / f"{category}.ckpt")
@@ -201,7 +205,8 @@ def test_export_takes_any_text_as_name(trained, tmp_path, file_format):
     assert {path.name for path in (tmp_path / "a b").iterdir()} == names
 
 
-def test_pre_and_postprocessing_take_any_name(odd_names, tmp_path):
+def test_names_in_manifests(odd_names, tmp_path):
+    """Pre- and postprocessing take any."""
     common = ("--data_dir", odd_names, "--category", "widget")
     assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64) == 0
     assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64, "--check") == 0
@@ -213,8 +218,8 @@ def test_pre_and_postprocessing_take_any_name(odd_names, tmp_path):
     assert {f"good/{name}" for name in NAMES} < {entry["file"] for entry in results["scores"]}
 
 
-def test_names_that_are_not_text_are_printed(odd_names, tmp_path):
-    """On a terminal that knows ASCII alone, too."""
+def test_names_on_a_terminal(odd_names, tmp_path):
+    """Those that are no text are printed, and where it knows ASCII alone, too."""
     put("data/widget/test/good/caf\udce9.png", "x")(tmp_path)
     flags = ("--data_dir", odd_names, "--category", "widget", "--img_dir", tmp_path / "in\udce9")
     environment = {"PYTHONIOENCODING": "ascii"}
@@ -227,7 +232,8 @@ def test_names_that_are_not_text_are_printed(odd_names, tmp_path):
     assert "in\\udce9" in done.stdout
 
 
-def test_output_on_a_full_disk_is_an_error(tree):
+def test_full_disk_below_stdout(tree):
+    """It is an error like others."""
     command = [sys.executable, "-m", "src.dataset", "--check", tree]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w", encoding="utf-8") as full:
@@ -257,7 +263,8 @@ def stub(tmp_path):
 
 
 @pytest.mark.parametrize("script", CATEGORIES)
-def test_scripts_write_below_the_callers_folder_only(script, stub, tmp_path):
+def test_categories_in_scripts(script, stub, tmp_path):
+    """A category that would lead out of the caller's folder is refused."""
     for name in ("data/widget", "here", "data-x"):
         (tmp_path / name).mkdir(parents=True)
     put("model.ckpt", "x")(tmp_path)
@@ -276,7 +283,8 @@ SCRIPTS = CATEGORIES | {"run_predict.sh": ("DATA", "MODEL"), "run_all_mvtec.sh":
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("name", ["a b;touch x", "$(touch x)", "`touch x`", "*", "caf\udce9", "a\nb"])
-def test_scripts_hand_names_on_as_they_are(script, name, stub, tmp_path):
+def test_names_in_scripts(script, name, stub, tmp_path):
+    """They are handed on as they are."""
     here = tmp_path / "here"
     (here / name / name / "test").mkdir(parents=True)
     (here / "model").mkdir()
@@ -294,7 +302,7 @@ def test_scripts_hand_names_on_as_they_are(script, name, stub, tmp_path):
     assert not list(tmp_path.rglob("x"))
 
 
-def test_closed_streams_take_nothing_away(tmp_path, monkeypatch):
+def test_closed_streams(tmp_path, monkeypatch):
     """A program may be started without stdout and stderr; Python then has None for them."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)

@@ -40,7 +40,8 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
-def test_imports_point_downwards():
+def test_imports():
+    """They point downwards, and slow packages stay where they belong."""
     for path in (ROOT / "src").glob("*.py"):
         names = set(imported(path))
         assert not names & {*ENTRY_POINTS, "tests", "benchmarks"}, path
@@ -53,24 +54,28 @@ def test_imports_point_downwards():
         assert not set(imported(ROOT / f"{name}.py")) & {*ENTRY_POINTS, "mindspore"}
 
 
-def test_bad_usage_is_told_without_the_slow_import():
+def test_usage():
+    """Bad usage is told without the slow imports."""
     slow = "{'mindspore', 'torch', 'onnxruntime'}"
     code = f"import sys, {', '.join(ENTRY_POINTS)}; sys.exit(bool({slow} & sys.modules.keys()))"
     assert run_python("-c", code).returncode == 0
 
 
-def test_a_sweep_s_worker_imports_no_package():
+def test_worker():
+    """A sweep's worker imports no package."""
     assert run_python("-c", "import sys, src.sweep_task; sys.exit('numpy' in sys.modules)").returncode == 0
 
 
-def test_help_tells_defaults_that_there_are():
+def test_help():
+    """It tells defaults where there are some."""
     text = build_parser("", tuple(FLAGS)).format_help()
     assert "(default: 0.4)" in text
     assert "None" not in text
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
-def test_readme_names_every_flag_and_only_existing_files(readme):
+def test_readme_names(readme):
+    """It names every flag, and files that exist."""
     text = (ROOT / readme).read_text()
     for flag in FLAGS:
         assert f"`--{flag}`" in text, flag
@@ -81,7 +86,8 @@ def test_readme_names_every_flag_and_only_existing_files(readme):
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
-def test_readme_lists_its_headings_and_links_lead_to_them(readme):
+def test_readme_links(readme):
+    """It lists its headings, and links lead to them."""
     text = (ROOT / readme).read_text()
     headings = re.findall(r"^##+ (.+)$", re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S), re.M)
     anchors = {heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
