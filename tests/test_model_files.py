@@ -4,8 +4,10 @@ import hashlib
 import json
 import zlib
 
+import numpy as np
 import pytest
 
+from src import model_file
 from src.model_file import choose_threshold, inspect_model
 from src.origin import check_origin
 from src.sidecar import at_image_size, main, parse_args, read_export, record_calibration, record_export, sidecar_content
@@ -176,6 +178,44 @@ def test_threshold_in_force(checkpoint, caplog):
     change(checkpoint.with_suffix(".json"), threshold=1e-46)
     with pytest.raises(InputError, match=r"m\.json: threshold 1e-46: is no float32 number above 0"):
         choose_threshold(None, inspect_model(checkpoint))
+
+
+def one(value):
+    """Maps of one image, one number of which is this."""
+    maps = np.ones((1, 1, 96, 96), np.float32)
+    maps[0, 0, 5, 7] = value
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        (one(2), None),
+        (one(np.nan), "computes maps that hold NaN or infinity; its weights are no good"),
+        (one(-np.inf), "computes maps that hold NaN or infinity"),
+        (one(2)[:, 0], r"computes maps \(1, 96, 96\) of images \(1, 3, 96, 96\); export it again"),
+        (one(2)[..., :64], r"computes maps \(1, 1, 96, 64\) of images"),
+        (RuntimeError("of the runtime\nmore"), r"cannot compute the maps of images \(1, 3, 96, 96\): of the runtime$"),
+    ],
+    ids=["good", "NaN", "infinity", "flat", "narrow", "error"],
+)
+def test_maps(tmp_path, monkeypatch, maps, words):
+    """What a runtime computes is looked at before anything is made of it."""
+
+    def compute(images):
+        if isinstance(maps, Exception):
+            raise maps
+        return maps
+
+    export(tmp_path / "m.onnx", sidecar_content(category="nut", image_size=96, config=None))
+    monkeypatch.setattr(model_file, "load_exported", lambda path: compute)
+    map_function = model_file.load_map_function(inspect_model(tmp_path / "m.onnx"))
+    images = np.zeros((1, 3, 96, 96), np.float32)
+    if words is None:
+        assert np.array_equal(map_function(images), maps)
+        return
+    with pytest.raises(InputError, match=rf"m\.onnx: {words}"):
+        map_function(images)
 
 
 # --- where maps come from --------------------------------------------------------------------------------------------
