@@ -26,7 +26,6 @@ from src import calibrate, demo_data, predict, pth2ckpt, report, results_table, 
 from src import dataset as dataset_entry
 from src.manifest import read_manifest
 from src.sidecar import describe_file, sidecar_content
-from src.stpm import read_checkpoint
 from src.utils import run_entry_point, write_json
 from tests.conftest import make_tree
 from tests.damage import (
@@ -632,7 +631,9 @@ def weights(path, **changes):
     """A checkpoint with other entries; None removes one."""
 
     def damage(place):
-        import mindspore as ms
+        import mindspore as ms  # here, since hundreds of rows have no use for it
+
+        from src.stpm import read_checkpoint
 
         arrays = {name: array for name, array in (read_checkpoint(place / path) | changes).items() if array is not None}
         remove(path)(place)
@@ -645,6 +646,8 @@ def state(**changes):
     """A resume state that says other things of itself; None removes one."""
 
     def damage(place):
+        from src.stpm import read_checkpoint
+
         meta = json.loads(read_checkpoint(place / STATE)["run_state"].tobytes()) | changes
         text = json.dumps({name: value for name, value in meta.items() if value is not None})
         weights(STATE, run_state=np.frombuffer(text.encode(), np.uint8))(place)
