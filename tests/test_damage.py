@@ -350,6 +350,8 @@ FILES = [
     ("manifest", "no images", "postprocess", edit(MANIFEST, images=[]), "was made from other test images"),
     ("manifest", "an image twice", "postprocess", replace(MANIFEST, "00003_hole_001", "00002_hole_000"),
      "other test images"),
+    ("manifest", "labels missing", "postprocess", replace(MANIFEST, '"label": 1', '"label": null'),
+     "was made from other test images"),
     ("manifest", "path as name", "preprocess", replace(MANIFEST, "00003_hole_001", "../../x"), "not a plain file name"),
     ("manifest", "path as name", "postprocess", replace(MANIFEST, "00003_hole_001", "/etc/x"), "not a plain file name"),
     ("manifest", "path as source", "unlabelled", replace("new_inputs/manifest.json", '"000.png"', '"../x"'),
