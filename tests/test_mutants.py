@@ -11,7 +11,7 @@ from tests.mutants.__main__ import read_lists
 MUTANTS = read_lists()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: f"{one.file}: {one.name}")
 def test_can_be_planted(mutant, tmp_path):
     """Its text stands once in its file, what comes out is a program, and the tests that should notice exist."""
     path = tmp_path / mutant.file
@@ -30,9 +30,9 @@ def test_can_be_planted(mutant, tmp_path):
 
 
 def test_list():
-    """At least 120, each with a name of its own, in every module, script and C++ source; few that cannot be noticed."""
+    """At least 120, each with a name of its own in its file, in every module, script and C++ source; few that cannot be noticed."""
     assert len(MUTANTS) >= 120
-    assert not [name for name, count in Counter(one.name for one in MUTANTS).items() if count > 1]
+    assert not [name for name, count in Counter((one.file, one.name) for one in MUTANTS).items() if count > 1]
     assert len([one for one in MUTANTS if one.survives]) <= 0.05 * len(MUTANTS)
     files = {one.file for one in MUTANTS}
     programs = [*ROOT.glob("*.py"), *ROOT.glob("src/*.py"), *ROOT.glob("scripts/*.sh")]
