@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+torch.set_num_threads(1)  # its threads wait by spinning: beside other work, small networks take ten times as long
+
 
 class Block(nn.Module):
     def __init__(self, c_in, c_out, stride):
