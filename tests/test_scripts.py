@@ -108,8 +108,9 @@ def test_interruption(session_tree, tmp_path, stand_in):
     command = ["bash", ROOT / "scripts/run_standalone_train.sh", session_tree, "random", "widget"]
     environment = os.environ | {"STPM_PYTHON": str(stand_in), "STPM_FOREGROUND": "1"}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background ignores it
+    )  # fmt: skip
     assert process.stdout.readline() == "begun\n"
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "last word\n"

@@ -370,7 +370,8 @@ def test_absent_device():
         sweep.choose_device_target("auto", {"memory": 8.0})
 
 
-def test_refusals(refused, tree, tmp_path):
+def test_refusals(refused, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # what is not refused ends here
     flags = ("--data_url", tree, "--pre_ckpt_path", "random", "--train_url", tmp_path / "o")
     assert "--device_num is required" in refused(sweep, *flags)
     assert "argument --device_num: expected a whole number" in refused(sweep, *flags, "--device_num", 0)
@@ -388,6 +389,7 @@ def test_refusals(refused, tree, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         error = refused(sweep, *flags[:4], "--train_url", tmp_path / "used", "--device_num", 1)
     assert f"{tmp_path}/used: is in use by " in error
+    assert "RAY_ADDRESS 127.0.0.1:1: cannot be joined" in refused(sweep, *flags, "--device_num", 1)
     error = refused(sweep, "--data_url", tree, "--pre_ckpt_path", "x.pth", "--train_url", tmp_path, "--device_num", 1)
     assert "x.pth: is a PyTorch file; convert it first" in error
 
