@@ -94,7 +94,7 @@ def test_device(infer, flags, told):
 
 def test_threads(infer):
     """Operators run side by side where there is more than one thread."""
-    assert infer({"--threads": "1"})[1][:1] == ["threads 1"]
+    assert infer({"--threads": "1"})[1][:2] == ["threads 1", "device Ascend 0 preferred_fp32"]
     assert infer({"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
     assert infer()[1][0] == f"threads {len(os.sched_getaffinity(0))}"
 
