@@ -26,8 +26,8 @@ def run_script(name, *arguments, cwd, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment, check=False)
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + 120
+def wait_for(condition, what, *, seconds=120):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.2)

@@ -292,7 +292,7 @@ def test_orphan(tmp_path):
     """Commands end with the worker that runs them."""
     code = (
         "from src.sweep_task import *\n"
-        f"run_commands([Command(['bash', '-c', 'echo $$; exec sleep 600'], '{tmp_path}/log')], header='', cores=0)"
+        f"run_commands([Command(['bash', '-c', 'echo $$; exec sleep 60'], '{tmp_path}/log')], header='', cores=0)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as worker:
         log = tmp_path / "log"
@@ -301,7 +301,7 @@ def test_orphan(tmp_path):
         os.kill(pid, 0)
         worker.kill()
     status = Path(f"/proc/{pid}/status")
-    wait_for(lambda: not status.exists() or "(zombie)" in status.read_text(), "its end")
+    wait_for(lambda: not status.exists() or "(zombie)" in status.read_text(), "its end", seconds=10)
 
 
 def test_cores(tmp_path, monkeypatch):
