@@ -19,7 +19,7 @@ from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
 
 SOURCE = ROOT / "ascend_310_infer"
-CODE = sorted([*SOURCE.glob("*/*.cc"), *SOURCE.glob("*/*.h")])
+CODE = sorted([*SOURCE.glob("*/*.cc"), *SOURCE.glob("*/*.h"), *SOURCE.glob("tests/fake_lite/**/*.h")])
 
 
 def test_clang_format():
