@@ -30,7 +30,7 @@ def test_can_be_planted(mutant, tmp_path):
 
 
 def test_list():
-    """At least 120, each with a name of its own in its file, in every module, script and C++ source; few that cannot be noticed."""
+    """At least 120, each with a name of its own in its file, in every module, script and C++ source; few survive."""
     assert len(MUTANTS) >= 120
     assert not [name for name, count in Counter((one.file, one.name) for one in MUTANTS).items() if count > 1]
     assert len([one for one in MUTANTS if one.survives]) <= 0.05 * len(MUTANTS)
