@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,10 +43,13 @@ def missing(reason):
 
 @pytest.fixture(autouse=True)
 def as_in_a_new_process():
-    """Undo what programs that tests call in this process leave in it: log handlers, locks, what was tidied up once."""
+    """Undo what programs that tests call in this process leave in it: handlers, locks, what was tidied up once."""
     root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
     raise_exceptions = logging.raiseExceptions
+    on_signal = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, handler in on_signal.items():
+        signal.signal(number, handler)
     root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
     root.setLevel(level)
     logging.raiseExceptions = raise_exceptions

@@ -30,7 +30,7 @@ def first(here):
 
 
 def run_demo(here, *arguments):
-    done = run_script("run_demo.sh", *arguments, cwd=here)
+    done = run_script("run_demo.sh", *arguments, cwd=here, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done.stdout

@@ -20,10 +20,12 @@ from tests.conftest import ROOT, user_environment
 FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")
 
 
-def run_script(name, *arguments, cwd, **environment):
+def run_script(name, *arguments, cwd, timeout=300, **environment):
     command = ["bash", str(ROOT / "scripts" / name), *map(str, arguments)]
     environment = user_environment(STPM_PYTHON=sys.executable) | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=environment, check=False
+    )
 
 
 def wait_for(condition, what, *, seconds=120):
