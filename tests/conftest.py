@@ -24,6 +24,7 @@ prepare_environment(own_convolutions=True)  # some tests in this process use the
 settings.register_profile("stpm", derandomize=True, deadline=None, database=None)  # the same examples in every run
 settings.load_profile("stpm")
 
+ON_SIGNAL = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -46,9 +47,10 @@ def as_in_a_new_process():
     """Undo what programs that tests call in this process leave in it: handlers, locks, what was tidied up once."""
     root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
     raise_exceptions = logging.raiseExceptions
-    on_signal = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in ON_SIGNAL.items():  # Ray, started for a whole module, leaves its own
+        signal.signal(number, handler)
     yield
-    for number, handler in on_signal.items():
+    for number, handler in ON_SIGNAL.items():
         signal.signal(number, handler)
     root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
     root.setLevel(level)
