@@ -5,18 +5,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from src.config import build_parser
-from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
-from src.sidecar import at_image_size, describe_file, record_export, sidecar_content
-from src.utils import (
-    LOGGER,
-    InputError,
-    atomic_path,
-    check_checkpoint_file,
-    make_output_folder,
-    run_entry_point,
-    set_up_device,
-    versions,
-)
+from src.device import set_up_device, versions
+from src.files import atomic_path, check_checkpoint_file, make_output_folder
+from src.model.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
+from src.model.sidecar import at_image_size, describe_file, record_export, sidecar_content
+from src.utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
     "ckpt_file", "category", "file_format", "batch_size", "image_size", "num_class", "out_dir", "device_target",
@@ -48,8 +41,10 @@ def main(args: Namespace) -> int:
     device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
-    from src.exporter import write_model
-    from src.stpm import AnomalyMap, AnomalyMaps, Distances, fold_batch_norm, load_stpm
+    from src.backend import AnomalyMaps, fold_batch_norm
+    from src.model.export import write_model
+    from src.model.model_file import load_stpm
+    from src.stpm import AnomalyMap, Distances
 
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
     network = AnomalyMap(Distances(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
@@ -71,7 +66,7 @@ def main(args: Namespace) -> int:
 
 def verify(path: Path, reference: "MapFunction", input_shape: tuple[int, ...]) -> float | None:  # noqa: F821
     """Compare an exported model's maps with the checkpoint's; return the difference, None without a runtime for it."""
-    from src.exporter import TOLERANCE, check_same_maps
+    from src.model.export import TOLERANCE, check_same_maps
 
     if path.suffix not in EXPORTED_SUFFIXES:
         LOGGER.warning("not verified: no runtime here reads %s", path.suffix[1:].upper())

@@ -9,9 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from src.config import build_parser
-from src.dataset import decode_masks, list_for_inference
-from src.evaluate import results_content, summary, three_lines, verdict
-from src.manifest import (
+from src.data.arrays import decode_masks
+from src.data.samples import list_for_inference
+from src.evaluation.results import results_content, summary, three_lines, verdict
+from src.exchange.manifest import (
     Manifest,
     check_matches,
     describe,
@@ -20,9 +21,10 @@ from src.manifest import (
     read_maps,
     read_milliseconds,
 )
-from src.model_file import choose_threshold, inspect_model
-from src.origin import check_origin
-from src.utils import LOGGER, atomic_path, make_output_folder, run_entry_point, write_json
+from src.exchange.origin import check_origin
+from src.files import atomic_path, make_output_folder, write_json
+from src.model.model_file import choose_threshold, inspect_model
+from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
 

@@ -8,10 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from src.config import DEFAULT_IMAGE_SIZE, build_parser
-from src.dataset import list_for_inference
-from src.manifest import check_inputs, check_matches, describe, write_inputs
-from src.model_file import inspect_model
-from src.utils import LOGGER, make_output_folder, run_entry_point
+from src.data.samples import list_for_inference
+from src.exchange.manifest import check_inputs, check_matches, describe, write_inputs
+from src.files import make_output_folder
+from src.model.model_file import inspect_model
+from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = ("data_dir", "img_dir", "category", "image_size", "mindir_path", "check")
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from src import modelarts
 from src.config import build_parser, merge_twins
-from src.dataset import decode_images, decode_masks, list_test
-from src.evaluate import predict_maps, results_content, summary, three_lines
-from src.model_file import choose_threshold, inspect_model, load_map_function
-from src.utils import LOGGER, make_output_folder, run_entry_point, write_json
+from src.data.arrays import decode_images, decode_masks
+from src.data.samples import list_test
+from src.evaluation.results import results_content, summary, three_lines
+from src.files import make_output_folder, write_json
+from src.model.maps import predict_maps
+from src.model.model_file import choose_threshold, inspect_model, load_map_function
+from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = (
     "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "train_url", "num_class", "image_size",
@@ -67,13 +70,13 @@ def main(args: Namespace) -> int:
     write_json(folder / "results.json", results)
     write_json(folder / "timing.json", clock.laps | {"test_images": len(samples)})
     if sample_folder:
-        from src.pictures import save_sample_sheet
+        from src.report.pictures import save_sample_sheet
 
         picture = sample_folder / "samples.png"
         save_sample_sheet(picture, samples, images, masks, maps, threshold=threshold)
         LOGGER.info("picture: %s", picture)
     if report_folder:
-        from src.report import write_report
+        from src.report.page import write_report
 
         report = write_report(report_folder, results, samples, images, masks, maps)
         LOGGER.info("report: %s", report)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src import distributed, modelarts
+from src import modelarts
 from src.config import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_EPOCHS,
@@ -18,29 +18,14 @@ from src.config import (
     build_parser,
     merge_twins,
 )
-from src.dataset import (
-    EpochBatches,
-    Sample,
-    decode_images,
-    decode_masks,
-    fingerprint_samples,
-    hold_out,
-    list_test,
-    list_train,
-)
-from src.sidecar import LOCK_PATIENCE, TRAINING_LOCK
-from src.utils import (
-    LOGGER,
-    RANDOM_TEACHER,
-    InputError,
-    check_checkpoint_file,
-    file_sha256,
-    lock_folder,
-    make_output_folder,
-    run_entry_point,
-    set_seed,
-    set_up_device,
-)
+from src.data.arrays import decode_images, decode_masks
+from src.data.samples import Sample, fingerprint_samples, hold_out, list_test, list_train
+from src.dataset import EpochBatches
+from src.device import set_seed, set_up_device
+from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
+from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
+from src.training import distributed
+from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
 FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr",
@@ -89,7 +74,8 @@ def main(args: Namespace) -> int:
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
-    from src import run_state, teacher, trainer
+    from src.training import run as run_state
+    from src.training import teacher, trainer
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
@@ -140,8 +126,9 @@ def warn_of_few_steps(steps: int) -> None:
 
 def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Callable[[], dict]:  # noqa: F821
     """Return a function that computes the metrics of the student as it is then."""
-    from src.evaluate import predict_maps, score_maps
-    from src.stpm import AnomalyMaps
+    from src.backend import AnomalyMaps
+    from src.evaluation.results import score_maps
+    from src.model.maps import predict_maps
 
     images = decode_images(samples, image_size=args.image_size)
     masks = decode_masks(samples, image_size=args.image_size)
@@ -162,8 +149,8 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
 
 def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:  # noqa: F821
     """Set the decision threshold by the good images that were not trained on."""
-    from src.calibrate import score_good, store_threshold
-    from src.stpm import AnomalyMaps
+    from src.backend import AnomalyMaps
+    from src.model.calibration import score_good, store_threshold
 
     image_size = run.config["image_size"]
     anomaly_map = AnomalyMaps(run.stpm, image_size=image_size)

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from src.results_table import replace_marked
+from src.report.table import replace_marked
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/compare.json"

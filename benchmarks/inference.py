@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.results_table import replace_marked
+from src.report.table import replace_marked
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "ascend_310_infer/build/stpm_infer"
@@ -31,7 +31,7 @@ CPP = "C++, MindSpore Lite"
 CKPT, MINDIR, TORCH = "MindSpore, .ckpt", "MindSpore, .mindir", "PyTorch, channels_last"
 WORKERS = ("ONNX Runtime", "OpenVINO float32", "OpenVINO default", TORCH, CKPT, MINDIR)
 WARMUP = 5
-ENVIRONMENT = dict(os.environ)  # before src.utils.prepare_environment limits MindSpore's, and others', instruction set
+ENVIRONMENT = dict(os.environ)  # before src.device.prepare_environment limits MindSpore's, and others', instruction set
 
 
 def make_onnxruntime(model, threads):
@@ -84,7 +84,7 @@ def make_torch(weights, threads):
 
 
 def make_mindspore(path):
-    from src.model_file import inspect_model, load_map_function
+    from src.model.model_file import inspect_model, load_map_function
 
     return load_map_function(inspect_model(path), device_target="CPU")
 
@@ -121,7 +121,7 @@ def work(name, args):
 
 def prepare(args):
     """Export the checkpoint, write random inputs and the weights for PyTorch; return the image size."""
-    from src.sidecar import read_sidecar
+    from src.model.sidecar import read_sidecar
 
     folder = args.folder
     (folder / "npy").mkdir()
@@ -253,7 +253,7 @@ def table(milliseconds, memory, maps, *, flops, peak):
 
 def time_preprocessing(path, size):
     """Median milliseconds from a picture file to the network's input."""
-    from src.images import load_image, to_network_input
+    from src.data.images import load_image, to_network_input
 
     milliseconds = []
     for _ in range(20):

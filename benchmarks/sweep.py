@@ -47,7 +47,7 @@ def resident_megabytes():
 
 def work(count, device_num, folder):
     """Be a driver: one sweep; prints seconds of start-up, seconds in all, resident memory."""
-    from src import sweep
+    from src.sweep import __main__ as sweep
 
     stub = folder / "stub.py"
     stub.write_text(STUB)

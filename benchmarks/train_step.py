@@ -24,7 +24,7 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE
 
 
 def make_ours(images):
-    from src.utils import set_seed, set_up_device
+    from src.device import set_seed, set_up_device
 
     set_up_device("CPU")
     from mindspore import Tensor, nn
@@ -32,8 +32,8 @@ def make_ours(images):
     from src.config import FLAGS
     from src.loss import StudentLoss
     from src.stpm import STPM
-    from src.teacher import NormalisedTeacher
-    from src.trainer import build_optimiser
+    from src.training.teacher import NormalisedTeacher
+    from src.training.trainer import build_optimiser
 
     set_seed(1)
     stpm = STPM()

@@ -53,7 +53,7 @@ main() {
   rm -f -- "$acc"
   cd -- "$STPM_ROOT"
   local threshold limit=()
-  threshold=$("$STPM_PYTHON" -m src.sidecar --mindir_path "$mindir" --category "$category")
+  threshold=$("$STPM_PYTHON" -m src.model.sidecar --mindir_path "$mindir" --category "$category")
   [[ -z $threshold ]] || limit=(--threshold "$threshold")
 
   local inputs=(--data_dir "$dataset" --img_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir")

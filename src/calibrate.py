@@ -4,76 +4,20 @@ python -m src.calibrate --ckpt_path bottle_last.ckpt --category bottle --image_p
 """
 
 import argparse
-import itertools
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from src.calibration import CONFIDENCE, MIN_IMAGES, Calibration, calibrate
-from src.config import build_parser
-from src.dataset import GOOD, Sample, list_images
-from src.evaluate import MapFunction, predict_maps
-from src.metrics import image_scores
-from src.model_file import EXPORTED_SUFFIXES, inspect_model, load_map_function
-from src.picture_stream import decode
-from src.sidecar import record_calibration
-from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
+from .config import build_parser
+from .data.samples import GOOD, Sample, list_images
+from .evaluation.threshold import MIN_IMAGES
+from .files import make_output_folder
+from .model.calibration import score_good, store_threshold
+from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_map_function
+from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
     "ckpt_path", "category", "image_path", "target_fpr", "image_size", "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
-
-
-def score_good(anomaly_map: MapFunction, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
-    """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
-
-    Raises:
-        InputError: a picture is unreadable; the message names it.
-    """
-    pictures = decode((sample.path for sample in samples), image_size=image_size, ahead=2 * batch_size)
-    scores = []
-    while batch := list(itertools.islice(pictures, batch_size)):
-        for picture in batch:
-            if picture.error:
-                raise InputError(picture.error)
-        images = np.stack([picture.image for picture in batch])
-        scores.append(image_scores(predict_maps(anomaly_map, images, batch_size=batch_size)))
-    return np.concatenate(scores)
-
-
-def store_threshold(
-    model_path: Path, scores: np.ndarray, samples: list[Sample], *, target_fpr: float, sha256: str
-) -> Calibration | None:
-    """Set the threshold by the scores of good images and write it beside the model; None where it cannot be set.
-
-    Args:
-        sha256: of the model's file that computed the scores.
-
-    Raises:
-        InputError: it cannot be written, or the file is another one by now.
-    """
-    try:
-        calibration = calibrate(scores, target_fpr=target_fpr)
-    except ValueError as error:
-        LOGGER.warning("warning: no threshold for %s: %s", model_path, error)
-        return None
-    names = [sample.path.name for sample in samples]
-    about = calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
-    record_calibration(model_path, about, sha256=sha256)
-    low, high = calibration.fpr_interval
-    LOGGER.info(
-        "threshold %.6g (%s of %d good images, target false positive rate %g; the true one lies in %.4f to %.4f "
-        "with %.0f %% confidence)",
-        calibration.threshold,
-        calibration.method,
-        calibration.images,
-        target_fpr,
-        low,
-        high,
-        100 * CONFIDENCE,
-    )
-    return calibration
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

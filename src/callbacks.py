@@ -10,9 +10,9 @@ from mindspore import nn
 from mindspore.train import Callback, RunContext
 from tqdm import tqdm
 
-from src.distributed import ALONE, Ranks, average_statistics
-from src.run_state import TrainingRun
-from src.utils import LOGGER, InputError
+from .training.distributed import ALONE, Ranks, average_statistics
+from .training.run import TrainingRun
+from .utils import LOGGER, InputError
 
 
 def is_whole_epoch(run_context: RunContext) -> bool:

@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
-from src.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
-from src.utils import DEVICE_TARGETS, LARGEST
+from .data.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
+from .device import DEVICE_TARGETS
+from .utils import LARGEST
 
 
 def parse_bool(text: str) -> bool:
@@ -74,12 +75,10 @@ DEFAULT_BATCH_SIZE = 32
 DEFAULT_EVAL_BATCH_SIZE = 8
 DEFAULT_IMAGE_SIZE = 256
 MAX_BATCH_SIZE = 4096  # a slip of the finger would take all memory, and other programs with it
-
 _POSITIVE_INT = _number(int, 1)
 _COUNT = _number(int, 0)
 _BATCH_SIZE = _number(int, 1, maximum=MAX_BATCH_SIZE)
 _SWITCH: dict[str, Any] = {"type": parse_bool, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
-
 FLAGS: dict[str, dict[str, Any]] = {
     # where it runs
     "modelarts": _SWITCH | {"help": "run on the ModelArts platform: copy from and to its object storage"},

@@ -8,238 +8,14 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
 """
 
 import argparse
-import hashlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.images import IMAGE_SUFFIXES, load_image, load_mask, to_network_input
-from src.store import allocate
-from src.utils import InputError, file_sha256, run_entry_point
-
-GOOD = "good"
-UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture of a category: its file, its defect type ("good" without one) and its mask file, if any."""
-
-    path: Path
-    defect: str
-    mask_path: Path | None = None
-
-    @property
-    def is_defective(self) -> bool:
-        return self.defect != GOOD
-
-    @property
-    def has_pixel_truth(self) -> bool:
-        """Whether it is known of every pixel if it is defective: of good images it is, of others by their mask."""
-        return not self.is_defective or self.mask_path is not None
-
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _folders(path: Path) -> list[Path]:
-    return [entry for entry in _visible(path) if entry.is_dir()]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _images_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a folder by stem, sorted by name.
-
-    Raises:
-        InputError: two pictures share a stem, so that a mask could belong to either.
-    """
-    found: dict[str, Path] = {}
-    for path in _pictures(folder):
-        if path.stem in found:
-            raise InputError(f"{path}: has the same stem as {found[path.stem].name}; rename one of them")
-        found[path.stem] = path
-    return found
-
-
-def list_categories(root: Path) -> list[str]:
-    """Return the names of the folders below ``root`` that hold ``train/good``, sorted.
-
-    Raises:
-        InputError: ``root`` is not a folder.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such data set folder")
-    return [folder.name for folder in _folders(root) if (folder / "train" / GOOD).is_dir()]
-
-
-def category_folder(root: Path, category: str) -> Path:
-    """Return the folder of a category.
-
-    Raises:
-        InputError: there is no such category; the message lists those found.
-    """
-    categories = list_categories(root)
-    if category not in categories:
-        found = ", ".join(categories) if categories else "none (a category holds a folder train/good)"
-        raise InputError(f"{root}: no category {category!r}; found: {found}")
-    return root / category
-
-
-def list_train(root: Path, category: str) -> list[Sample]:
-    """Return the training images of a category, sorted by name.
-
-    Raises:
-        InputError: the category is missing or its ``train/good`` is empty.
-    """
-    folder = category_folder(root, category) / "train" / GOOD
-    samples = [Sample(path, GOOD) for path in _images_by_stem(folder).values()]
-    if not samples:
-        raise InputError(f"{folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
-    return samples
-
-
-def list_images(path: Path) -> list[Path]:
-    """Return the picture files of a folder, sorted by name, or the one file that ``path`` is.
-
-    Raises:
-        InputError: there is no such file or folder, or it holds no picture.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{path}: no such image or folder of images")
-    found = _pictures(path)
-    if not found:
-        raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
-    return found
-
-
-def list_for_inference(root: Path, category: str) -> list[Sample]:
-    """Return the test images of a category or, where ``root`` holds none, the pictures of ``root`` itself.
-
-    Raises:
-        InputError: there are none, or the category's test images and masks are not as they must be.
-    """
-    folder = root / category
-    # a folder of that name without "test" may be this program's output, beside the pictures
-    if (folder / "test").is_dir() or not root.is_dir() or (folder.is_dir() and not _pictures(root)):
-        return list_test(root, category)
-    return [Sample(path, UNLABELLED) for path in list_images(root)]
-
-
-def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Split training images into those to train on and those held out, both in the given order.
-
-    Args:
-        fraction: share to hold out, rounded to whole images; of a share above 0 at least one image on each side.
-
-    Raises:
-        InputError: there are too few images to hold any out.
-    """
-    if fraction == 0:
-        return samples, []
-    count = max(1, round(fraction * len(samples)))
-    if count >= len(samples):
-        raise InputError(f"--val_split {fraction}: leaves none of {len(samples)} images to train on")
-    held = set(np.random.default_rng((seed, len(samples))).choice(len(samples), count, replace=False).tolist())
-    kept = [sample for i, sample in enumerate(samples) if i not in held]
-    return kept, [sample for i, sample in enumerate(samples) if i in held]
-
-
-def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Pair masks with images by stem: ``000_mask.png`` or ``000.png`` belongs to ``000.png``.
-
-    Raises:
-        InputError: an image has no mask, or a mask no image.
-    """
-    masks: dict[str, Path] = {}
-    for stem, path in _images_by_stem(folder).items():
-        twin = masks.setdefault(stem.removesuffix("_mask"), path)
-        if twin is not path:
-            raise InputError(f"{path}: second mask for one image, besides {twin.name}")
-    for stem in sorted(images.keys() - masks.keys()):
-        raise InputError(
-            f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
-            "(remove the whole folder if this defect type has no masks)"
-        )
-    for stem in sorted(masks.keys() - images.keys()):
-        raise InputError(f"{masks[stem]}: extra mask, there is no image {stem} to which it belongs")
-    return masks
-
-
-def list_test(root: Path, category: str) -> list[Sample]:
-    """Return the test images of a category, sorted by defect type and name.
-
-    An absent mask folder leaves a defect type without masks; one that is only partly filled is an error.
-
-    Raises:
-        InputError: the category, its test folder or an image is missing, or masks and images do not pair.
-    """
-    folder = category_folder(root, category)
-    if not (folder / "test").is_dir():
-        raise InputError(f"{folder / 'test'}: no such folder; evaluation needs test images")
-    samples = []
-    defect_folders = _folders(folder / "test")
-    for defect_folder in defect_folders:
-        if defect_folder.name == UNLABELLED:
-            raise InputError(f"{defect_folder}: this name stands for images without labels; rename the folder")
-        images = _images_by_stem(defect_folder)
-        if not images:
-            raise InputError(f"{defect_folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
-        mask_folder = folder / "ground_truth" / defect_folder.name
-        if defect_folder.name == GOOD and mask_folder.is_dir():
-            raise InputError(f"{mask_folder}: good images have no masks; remove this folder")
-        masks = _pair_masks(images, mask_folder) if mask_folder.is_dir() else {}
-        samples += [Sample(path, defect_folder.name, masks.get(stem)) for stem, path in images.items()]
-    if not samples:
-        raise InputError(f"{folder / 'test'}: holds no folder of images")
-    if (folder / "ground_truth").is_dir():
-        known = {entry.name for entry in defect_folders}
-        for mask_folder in _folders(folder / "ground_truth"):
-            if mask_folder.name not in known:
-                raise InputError(f"{mask_folder}: extra masks, there is no folder {folder / 'test' / mask_folder.name}")
-    return samples
-
-
-def decode_images(
-    samples: list[Sample], *, image_size: int, budget_bytes: int | None = None, spill_folder: Path | None = None
-) -> np.ndarray:
-    """Decode and resize all pictures once, over all cores: uint8 (N, S, S, 3).
-
-    Args:
-        budget_bytes: what may stay in memory; a larger array is memory-mapped in ``spill_folder``. None: no limit.
-
-    Raises:
-        InputError: a picture is unreadable; the message names it.
-    """
-    images = allocate((len(samples), image_size, image_size, 3), np.uint8, budget_bytes, spill_folder)
-    with ThreadPoolExecutor() as pool:  # PIL lets go of the interpreter lock while it decodes and resizes
-        for i, image in enumerate(pool.map(lambda sample: load_image(sample.path, image_size), samples)):
-            images[i] = image
-    return images
-
-
-def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
-    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none."""
-    masks = np.zeros((len(samples), image_size, image_size), np.uint8)
-    with ThreadPoolExecutor() as pool:
-        with_mask = [i for i, sample in enumerate(samples) if sample.mask_path is not None]
-        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size, picture=samples[i].path), with_mask)
-        for i, mask in zip(with_mask, loaded, strict=True):
-            masks[i] = mask
-    return masks
+from .data.images import to_network_input
+from .utils import run_entry_point
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -295,24 +71,6 @@ def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[
     )
 
 
-def fingerprint_samples(samples: list[Sample], *, with_masks: bool = False) -> str:
-    """Return the SHA-256 over names and contents of the sample files: has the data set changed since?
-
-    Not sizes: all uncompressed pictures of one camera have the same.
-
-    Raises:
-        InputError: a file cannot be read, or is a link that leads nowhere.
-    """
-    files = [(sample.defect, sample.path) for sample in samples]
-    if with_masks:
-        files += [("mask", sample.mask_path) for sample in samples if sample.mask_path]
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
-        for (kind, path), sha256 in zip(files, pool.map(file_sha256, (path for _, path in files)), strict=True):
-            digest.update(os.fsencode(f"{kind}/{path.name}:{sha256}\n"))
-    return digest.hexdigest()
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``python -m src.dataset``."""
     parser = argparse.ArgumentParser(description="Check a data set in MVTec AD's layout.", allow_abbrev=False)
@@ -322,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> int:
     """Check every category; return 0, or 1 where a defect was found."""
-    from src.dataset_check import check_dataset
+    from .data.check import check_dataset
 
     return 1 if check_dataset(args.check) else 0
 

@@ -16,20 +16,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.config import FLAGS
-from src.utils import LOGGER, InputError, make_output_folder, run_entry_point
+from .config import FLAGS
+from .files import make_output_folder
+from .utils import LOGGER, InputError, run_entry_point
 
 CATEGORY = "washer"
 SIZE = 256  # pixels; lengths below are in pixels of this picture
 TRAIN_GOOD = 48
 TEST_GOOD = 16
 TEST_PER_DEFECT = 8
-
 _OUTER_RADIUS = 96.0
 _INNER_RADIUS = 44.0
 # A defect's opacity from which a pixel counts as changed.
 _VISIBLE = 0.1
-
 # (picture float32 (S, S, 3), washer, random generator) -> the new picture and the defect's opacity (S, S)
 Defect = Callable[[np.ndarray, "Washer", np.random.Generator], tuple[np.ndarray, np.ndarray]]
 

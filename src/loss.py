@@ -5,9 +5,6 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.cpu_operators import FastStudentLoss, is_fast_on_cpu
-from src.resnet import ResNet18Trunk
-
 # Keeps the norm of an all-zero feature vector, and its gradient, finite. Against squared norms of 0.1 and more it
 # is below float32's resolution, so results equal torch.nn.functional.normalize's.
 NORM_EPS = 1e-12
@@ -75,11 +72,6 @@ class StudentLoss(nn.Cell):
         return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
 
 
-def student_loss(student: ResNet18Trunk) -> nn.Cell:
-    """Return the loss of a student in training, by images and normalised teacher features, as the device likes it."""
-    return FastStudentLoss(student, norm_eps=NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
-
-
 class WeightedLoss(nn.Cell):
     """A loss times a weight. Inputs: the weight, float32 (), and the loss's own inputs."""
 
@@ -96,7 +88,7 @@ class TeacherStudentLoss(nn.Cell):
 
     def __init__(self, teacher: nn.Cell, loss: nn.Cell):
         super().__init__()
-        self.teacher = teacher  # src.teacher.NormalisedTeacher
+        self.teacher = teacher  # src.training.teacher.NormalisedTeacher
         self.loss = loss  # student_loss(student)
 
     def construct(self, images: Tensor) -> Tensor:

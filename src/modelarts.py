@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from src.sidecar import sidecar_path
-from src.utils import LOGGER, InputError, lock_folder, make_output_folder
+from .files import lock_folder, make_output_folder
+from .model.sidecar import sidecar_path
+from .utils import LOGGER, InputError
 
 Main = Callable[[Namespace], int]
-
 _REMOTE_PREFIXES = ("obs://", "s3://")
 LOCAL_ROOT = Path("/cache/stpm")  # ModelArts mounts its fast local disk at /cache
 

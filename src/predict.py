@@ -20,15 +20,17 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from src.config import build_parser
-from src.dataset import list_images
-from src.evaluate import MapFunction, verdict
-from src.images import to_network_input
-from src.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
-from src.picture_stream import Picture, decode
-from src.pictures import colour_map, defect_overlay, save_panels, scale_legend
-from src.regions import Region, find_regions
-from src.utils import LOGGER, InputError, atomic_path, make_output_folder, run_entry_point
+from .config import build_parser
+from .data.images import to_network_input
+from .data.samples import list_images
+from .data.stream import Picture, decode
+from .evaluation.regions import Region, find_regions
+from .evaluation.results import verdict
+from .files import atomic_path, make_output_folder
+from .model.maps import MapFunction
+from .model.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
+from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
+from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
     "image_path", "ckpt_path", "out_dir", "threshold", "save_sample", "save_sample_path", "image_size",

@@ -8,21 +8,17 @@ import re
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file, as the README shows it
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 
-from src.utils import (
-    LOGGER,
-    InputError,
-    atomic_path,
-    check_file,
-    file_sha256,
-    make_output_folder,
-    prepare_environment,
-    run_entry_point,
-)
+if __package__ in (None, ""):  # run as a file, as the README shows it
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import src
+
+    __package__ = src.__name__
+
+from .device import prepare_environment
+from .files import atomic_path, check_file, file_sha256, make_output_folder
+from .utils import LOGGER, InputError, run_entry_point
 
 # torch's batch norm entry -> MindSpore's
 _BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -85,8 +81,8 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     prepare_environment()
     import mindspore as ms
 
-    from src.resnet import ResNet18Trunk
-    from src.stpm import check_is_resnet18, load_checked, named_parameters
+    from .checkpoint import check_is_resnet18, load_checked, named_parameters
+    from .resnet import ResNet18Trunk
 
     arrays = {mindspore_name(name): array for name, array in state.items()}
     dropped = len(state) - len(arrays) + (None in arrays)

@@ -19,7 +19,6 @@ from mindspore.common.initializer import HeNormal, initializer
 
 CHANNELS = (64, 128, 256)
 STRIDES = (4, 8, 16)
-
 # torchvision's BatchNorm2d defaults; MindSpore's momentum weighs the old value, torch's (0.1) the new one.
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.9
@@ -196,7 +195,7 @@ class ResNet18Trunk(nn.Cell):
     Args:
         norm: makes the cell after each convolution from its channel count; ``batch_norm`` or ``ChannelBias``.
 
-    Inputs: float32 (N, 3, S, S), normalised as in ``src.images``; S a multiple of 16.
+    Inputs: float32 (N, 3, S, S), normalised as in ``src.data.images``; S a multiple of 16.
     Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
     """
 
@@ -217,9 +216,3 @@ class ResNet18Trunk(nn.Cell):
         f2 = self.layer2(f1)  # (N, 128, 32, 32)
         f3 = self.layer3(f2)  # (N, 256, 16, 16)
         return f1, f2, f3
-
-
-def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
-    """Return copies of a cell's parameters by their path inside it."""
-    # asnumpy alone is a view on CPU: it would change with the next training step
-    return {name: parameter.asnumpy().copy() for name, parameter in cell.parameters_and_names()}

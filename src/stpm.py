@@ -1,18 +1,13 @@
 """STPM: teacher and student, the anomaly map that they give, and checked loading of their weights."""
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
-from src.cpu_operators import FrozenDistances, is_fast_on_cpu
-from src.cpu_trunk import fold
-from src.loss import NORM_EPS, normalise
-from src.resnet import (
+from .loss import normalise
+from .resnet import (
     BN_EPS,
     BN_MOMENTUM,
     CHANNELS,
@@ -23,17 +18,8 @@ from src.resnet import (
     batch_norm,
     channels_first,
     channels_last,
-    named_arrays,
     portable_operators,
 )
-from src.utils import LOGGER, InputError, check_checkpoint_file
-
-# The model zoo's ResNet-18 names the two batch norms of a block so.
-_MODEL_ZOO_NAMES = {"bn1d": "bn1", "bn2d": "bn2"}
-_HEAD_NAMES = ("end_point.weight", "fc.weight")
-# What a ResNet-18 checkpoint holds beyond the trunk; an optimiser's state repeats names behind one word, as in
-# "moments.conv1.weight", and a name without a dot, such as "global_step", is of no layer.
-_BEYOND_TRUNK = re.compile(r"(\w+\.)?(layer4|fc|end_point)\.|[^.]*$|.*\.num_batches_tracked$")
 
 # Batch norm that uses its stored statistics even while the student beside it trains.
 frozen_batch_norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=BN_MOMENTUM, use_batch_statistics=False)
@@ -175,184 +161,3 @@ class AnomalyMap(nn.Cell):
         for upsample, distance in zip(self.upsamplings, self.distances(images)):  # noqa: B905 - graph mode: no strict
             anomaly_map = ops.mul(upsample(distance), anomaly_map)  # (N, 1, S, S)
         return anomaly_map
-
-
-def frozen_distances(stpm: STPM) -> FrozenDistances:
-    """Return an STPM's ``Distances`` in the form that is fast on CPU."""
-    return FrozenDistances(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
-
-
-def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """Read a MindSpore checkpoint into arrays by name.
-
-    Raises:
-        InputError: the file is missing, is not a ``.ckpt``, or is damaged.
-    """
-    check_checkpoint_file(path)
-    try:
-        parameters = ms.load_checkpoint(str(path))
-    except Exception as error:  # MindSpore raises whatever its protobuf parser does
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable MindSpore checkpoint: {reason}") from error
-    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
-
-
-def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
-    """Return a cell's parameters by their path inside it."""
-    return dict(cell.parameters_and_names())
-
-
-def load_checked(parameters: dict[str, Parameter], arrays: dict[str, np.ndarray], *, source: str) -> int:
-    """Copy arrays into parameters of the same name, all or none; return how many arrays were not needed.
-
-    Raises:
-        InputError: an entry is missing, misshapen, not finite or no variance; the message names the first few.
-    """
-    problems = []
-    for name, parameter in parameters.items():
-        array = arrays.get(name)
-        if array is None:
-            problems.append(f"{name} is missing")
-        elif array.shape != tuple(parameter.shape):
-            problems.append(f"{name} has shape {array.shape}, expected {tuple(parameter.shape)}")
-        elif not np.isfinite(array).all():
-            problems.append(f"{name} holds NaN or infinity")
-        elif name.endswith("moving_variance") and array.min() < 0:
-            problems.append(f"{name} holds a negative variance")  # its root is NaN, of which ReLU makes 0
-    if problems:
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise InputError(f"{source}: {'; '.join(problems[:5])}{more}")
-    for name, parameter in parameters.items():
-        parameter.set_data(Tensor(arrays[name], dtype=parameter.dtype))
-    return len(arrays.keys() - parameters.keys())
-
-
-def check_is_resnet18(parameters: Collection[str], names: Collection[str], *, source: str) -> None:
-    """Check that a checkpoint is of no network that merely contains ResNet-18's trunk, as ResNet-34 does.
-
-    Args:
-        parameters: the names in the trunk.
-        names: those in the checkpoint, in the trunk's form.
-
-    Raises:
-        InputError: it holds what is neither the trunk's, layer4's or the head's, nor a training's bookkeeping.
-    """
-    for name in names:
-        if name in parameters or name.partition(".")[2] in parameters or _BEYOND_TRUNK.match(name):
-            continue
-        is_deeper = re.match(r"(\w+\.)?layer\d\.([2-9]|\d\d+)\.", name)  # two blocks a layer
-        looks = "a deeper ResNet, such as ResNet-34" if is_deeper else "another network, or one of other names"
-        raise InputError(f"{source}: holds {name}, which no ResNet-18 has: looks like {looks}; expected a ResNet-18")
-
-
-def trunk_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring a checkpoint's names to the trunk's: a model zoo ResNet-18's, or those of an STPM checkpoint's teacher."""
-    if any(name.startswith("model_t.") for name in arrays):
-        arrays = {name.removeprefix("model_t."): array for name, array in arrays.items() if name.startswith("model_t.")}
-    renamed = {}
-    for name, array in arrays.items():
-        parts = [_MODEL_ZOO_NAMES.get(part, part) for part in name.split(".")]
-        renamed[".".join(parts)] = array
-    return renamed
-
-
-def load_teacher(trunk: ResNet18Trunk, path: Path, *, num_class: int | None = None) -> None:
-    """Load a pretrained ResNet-18 checkpoint into the teacher.
-
-    Args:
-        num_class: classes of the checkpoint's head (1000 for torchvision, 1001 for the model zoo); a different head
-            is only warned about, since it is not used.
-
-    Raises:
-        InputError: the file is unreadable, an entry of the trunk is missing or misshapen, or there is one too many.
-    """
-    arrays = trunk_arrays(read_checkpoint(path))
-    check_is_resnet18(named_parameters(trunk), arrays, source=str(path))
-    ignored = load_checked(named_parameters(trunk), arrays, source=str(path))
-    LOGGER.info(
-        "teacher: %s (%d entries loaded, %d not needed: layer4, head, ...)", path, len(arrays) - ignored, ignored
-    )
-    warn_of_other_head(arrays, num_class, path)
-
-
-def warn_of_other_head(arrays: dict[str, np.ndarray], num_class: int | None, path: Path) -> None:
-    """Warn where a checkpoint has a classification head of another size than ``num_class``; the head is not used."""
-    head = next((array for name, array in arrays.items() if name.endswith(_HEAD_NAMES)), None)
-    if num_class is not None and head is not None and head.shape[0] != num_class:
-        LOGGER.warning(
-            "warning: --num_class %d, but the head of %s has %d classes (it is not used)",
-            num_class,
-            path,
-            head.shape[0],
-        )
-
-
-def load_stpm(path: Path, *, num_class: int | None = None) -> STPM:
-    """Build an STPM from a checkpoint that train.py wrote; for ``num_class`` see ``load_teacher``.
-
-    Raises:
-        InputError: the file is unreadable, or an entry is missing or misshapen.
-    """
-    arrays = read_checkpoint(path)
-    if not any(name.startswith("model_s.") for name in arrays):
-        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
-    stpm = STPM()
-    load_checked(named_parameters(stpm), arrays, source=str(path))
-    warn_of_other_head(arrays, num_class, path)
-    stpm.set_train(False)
-    return stpm
-
-
-def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
-    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it.
-
-    Args:
-        export_size: give the copy the form for export, for images of this size.
-    """
-    folded = STPM(folded=True, export_size=export_size)
-    _load_folded(folded, stpm)
-    folded.set_train(False)
-    return folded
-
-
-def _load_folded(folded: STPM, stpm: STPM) -> None:
-    """Fill the form without batch norm."""
-    arrays, folded_arrays = named_arrays(stpm), {}
-    for name, _ in folded.parameters_and_names():
-        if not name.endswith(".bias"):
-            continue
-        norm = name.removesuffix(".bias")
-        # "...bn1" follows "...conv1"; in a projection, ".1" follows ".0"
-        conv = norm.removesuffix("1") + "0" if "down_sample_layer" in norm else norm.replace("bn", "conv")
-        folded_arrays[f"{conv}.weight"], bias = fold(arrays, conv, norm, eps=BN_EPS)
-        folded_arrays[name] = bias.reshape(1, -1, 1, 1)
-    load_checked(named_parameters(folded), folded_arrays, source="folded network")
-
-
-def checkpoint_entries(parameters: dict[str, Parameter]) -> list[dict[str, str | Tensor]]:
-    """Return parameters in the form that ``mindspore.save_checkpoint`` takes."""
-    return [{"name": name, "data": Tensor(parameter.asnumpy())} for name, parameter in parameters.items()]
-
-
-class AnomalyMaps:
-    """An STPM as a function on numpy arrays: images, float32 (N, 3, S, S), to maps, float32 (N, 1, S, S).
-
-    It computes in the form that suits the device, with the weights that the STPM had when this was made or renewed.
-    """
-
-    def __init__(self, stpm: STPM, *, image_size: int):
-        self._stpm = stpm
-        self._folded = None if is_fast_on_cpu() else fold_batch_norm(stpm)
-        self._distances = Distances(self._folded) if self._folded is not None else frozen_distances(stpm)
-        self._network = AnomalyMap(self._distances, image_size=image_size)
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        self._network.set_train(False)
-        return self._network(Tensor(images)).asnumpy()
-
-    def renew(self) -> None:
-        """Take over the weights that the STPM has now."""
-        if self._folded is not None:
-            _load_folded(self._folded, self._stpm)
-        else:
-            self._distances.freeze(self._stpm.model_t, self._stpm.model_s)

@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
-from src import utils
-from src.utils import InputError, prepare_environment, run_entry_point, set_up_device
+from src import files
+from src.device import prepare_environment, set_up_device
+from src.utils import InputError, run_entry_point
 
 USER_ENVIRONMENT = dict(os.environ)
 prepare_environment(own_convolutions=True)  # some tests in this process use them
@@ -60,10 +61,10 @@ def as_in_a_new_process():
 
 def forget_process():
     """Let go of this process's locks, and let it look for leftovers again."""
-    for lock in utils._LOCKS.values():
+    for lock in files._LOCKS.values():
         lock.close()
-    utils._LOCKS.clear()
-    utils._remove_leftovers.cache_clear()
+    files._LOCKS.clear()
+    files._remove_leftovers.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def device():
 @pytest.fixture
 def without_onednn(monkeypatch):
     """MindSpore's own operators on CPU: as on Ascend and GPU, and where there is no oneDNN of a known version."""
-    from src import onednn
+    from src.cpu import onednn
 
     monkeypatch.setattr(onednn, "is_available", lambda: False)
     monkeypatch.delattr(onednn, "convolution")  # nothing may use it all the same
@@ -129,8 +130,8 @@ def random_backbone(tmp_path_factory, device):
     """A ready ResNet-18 checkpoint with random weights and plausible batch-norm statistics."""
     import mindspore as ms
 
+    from src.checkpoint import checkpoint_entries, load_checked, named_arrays, named_parameters
     from src.resnet import ResNet18Trunk
-    from src.stpm import checkpoint_entries, load_checked, named_arrays, named_parameters
 
     ms.set_seed(7)
     trunk = ResNet18Trunk()
@@ -218,7 +219,7 @@ def refused(capsys):
         except SystemExit as stop:  # argparse
             status = stop.code
         stderr = capsys.readouterr().err
-        assert status in (1, 2), f"exit status {status}, stderr {stderr!r}"
+        assert status in (1, 2, 3), f"exit status {status}, stderr {stderr!r}"
         assert "Traceback" not in stderr
         return stderr.strip().splitlines()[-1]
 

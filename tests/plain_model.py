@@ -8,7 +8,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from src.sidecar import record_export, sidecar_content
+from src.model.sidecar import record_export, sidecar_content
 
 
 def _varint(number):

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.dataset import GOOD, list_categories, list_images, list_test, list_train
-from src.manifest import check_inputs, describe, read_manifest, read_maps, write_inputs
-from src.sidecar import read_export, read_sidecar
-from src.utils import InputError, file_sha256, read_json, write_json
+from src.data.samples import GOOD, list_categories, list_images, list_test, list_train
+from src.exchange.manifest import check_inputs, describe, read_manifest, read_maps, write_inputs
+from src.files import file_sha256, read_json, write_json
+from src.model.sidecar import read_export, read_sidecar
+from src.utils import InputError
 from tests.conftest import examples, make_tree, result_or_error
 
 JSON_VALUES = st.recursive(

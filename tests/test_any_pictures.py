@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.images import load_image, load_mask
+from src.data.images import load_image, load_mask
 from src.utils import InputError
 from tests.conftest import examples, result_or_error
 

@@ -23,14 +23,15 @@ import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
 from src import predict
-from src.calibration import as_float32, best_f1_threshold, calibrate, confusion, proportion_interval, reaches
-from src.dataset import Sample, fingerprint_samples, hold_out, list_train
-from src.evaluate import verdict
-from src.manifest import read_manifest
-from src.model_file import choose_threshold, inspect_model
-from src.regions import find_regions
-from src.sidecar import read_export, record_calibration, sidecar_content
-from src.utils import InputError, file_sha256
+from src.data.samples import Sample, fingerprint_samples, hold_out, list_train
+from src.evaluation.regions import find_regions
+from src.evaluation.results import verdict
+from src.evaluation.threshold import as_float32, best_f1_threshold, calibrate, confusion, proportion_interval, reaches
+from src.exchange.manifest import read_manifest
+from src.files import file_sha256
+from src.model.model_file import choose_threshold, inspect_model
+from src.model.sidecar import read_export, record_calibration, sidecar_content
+from src.utils import InputError
 from tests.conftest import make_tree, save_picture, train_arguments
 from tests.damage import contents
 from tests.plain_model import red_map, write_red_model

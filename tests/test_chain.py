@@ -16,7 +16,7 @@ from PIL import Image
 
 import test as test_entry
 import train as train_entry
-from src.trainer import learning_rates
+from src.training.trainer import learning_rates
 from src.utils import InputError
 from tests.conftest import ROOT, run_python, train_arguments
 

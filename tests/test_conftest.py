@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from src.utils import lock_folder, run_entry_point, write_json
+from src.files import lock_folder, write_json
+from src.utils import run_entry_point
 from tests import conftest
 from tests.conftest import ROOT, examples
 

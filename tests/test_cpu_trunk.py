@@ -8,13 +8,13 @@ import torch
 from mindspore import Tensor
 from torch.nn import functional
 
-from src import cpu_trunk
-from src.cpu_operators import FrozenFeatures
-from src.cpu_trunk import FrozenTrunk, frozen_distances, frozen_features, student_step
-from src.feature_distance import normalised_distance
+from src.backend import FrozenFeatures
+from src.checkpoint import named_parameters
+from src.cpu import trunk as cpu_trunk
+from src.cpu.distance import normalised_distance
+from src.cpu.trunk import FrozenTrunk, frozen_distances, frozen_features, student_step
 from src.pth2ckpt import mindspore_name
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
-from src.stpm import named_parameters
 from tests import torch_reference as reference
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")

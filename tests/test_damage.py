@@ -22,11 +22,16 @@ import postprocess
 import preprocess
 import test as evaluate
 import train
-from src import calibrate, demo_data, predict, pth2ckpt, report, results_table, sidecar, sweep
+from src import calibrate, demo_data, predict, pth2ckpt
 from src import dataset as dataset_entry
-from src.manifest import read_manifest
-from src.sidecar import describe_file, sidecar_content
-from src.utils import run_entry_point, write_json
+from src.exchange.manifest import read_manifest
+from src.files import write_json
+from src.model import sidecar
+from src.model.sidecar import describe_file, sidecar_content
+from src.report import page as report
+from src.report import table as results_table
+from src.sweep import __main__ as sweep
+from src.utils import run_entry_point
 from tests.conftest import make_tree
 from tests.damage import (
     another_user,
@@ -635,7 +640,7 @@ def weights(path, **changes):
     def damage(place):
         import mindspore as ms  # here, since hundreds of rows have no use for it
 
-        from src.stpm import read_checkpoint
+        from src.checkpoint import read_checkpoint
 
         arrays = {name: array for name, array in (read_checkpoint(place / path) | changes).items() if array is not None}
         remove(path)(place)
@@ -648,7 +653,7 @@ def state(**changes):
     """A resume state that says other things of itself; None removes one."""
 
     def damage(place):
-        from src.stpm import read_checkpoint
+        from src.checkpoint import read_checkpoint
 
         meta = json.loads(read_checkpoint(place / STATE)["run_state"].tobytes()) | changes
         text = json.dumps({name: value for name, value in meta.items() if value is not None})

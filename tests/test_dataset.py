@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from src import dataset
-from src.dataset import (
-    EpochBatches,
+from src.data.arrays import allocate, decode_images, decode_masks
+from src.data.check import OFFICIAL_COUNTS
+from src.data.images import to_network_input
+from src.data.samples import (
     Sample,
-    decode_images,
-    decode_masks,
-    epoch_order,
     fingerprint_samples,
     hold_out,
     list_categories,
@@ -22,9 +21,7 @@ from src.dataset import (
     list_test,
     list_train,
 )
-from src.dataset_check import OFFICIAL_COUNTS
-from src.images import to_network_input
-from src.store import allocate
+from src.dataset import EpochBatches, epoch_order
 from src.utils import InputError
 from tests.conftest import make_tree, run_python
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from src import demo_data
-from src.dataset import list_test, list_train
+from src.data.samples import list_test, list_train
 
 
 @pytest.fixture

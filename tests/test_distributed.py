@@ -11,7 +11,7 @@ import pytest
 
 import train as train_entry
 from src.dataset import EpochBatches
-from src.distributed import (
+from src.training.distributed import (
     ALONE,
     Ranks,
     ShardedBatches,
@@ -64,10 +64,11 @@ class HandMadeRank:
     def __init__(self, backbone, images):
         import mindspore as ms
 
-        from src import trainer
-        from src.loss import TeacherStudentLoss, student_loss
-        from src.teacher import NormalisedTeacher
-        from src.utils import set_seed
+        from src.backend import student_loss
+        from src.device import set_seed
+        from src.loss import TeacherStudentLoss
+        from src.training import trainer
+        from src.training.teacher import NormalisedTeacher
 
         set_seed(SEED)
         stpm = trainer.build_stpm(str(backbone), images)
@@ -82,7 +83,7 @@ class HandMadeRank:
         """Return loss and gradients of a shard."""
         import mindspore as ms
 
-        from src.images import to_network_input
+        from src.data.images import to_network_input
 
         loss, gradients = self.loss_and_gradients(ms.Tensor(to_network_input(self.images[rows])))
         return float(loss.asnumpy()), [gradient.asnumpy().copy() for gradient in gradients]
@@ -99,8 +100,10 @@ def reference(data, backbone):
     The statistics of both are never set, but averaged when they are returned, which gives the same: they are linear in
     what they were. Returns the student's arrays before and after each epoch, and each epoch's mean loss per batch.
     """
-    from src.dataset import decode_images, epoch_order, list_train
-    from src.stpm import named_arrays
+    from src.checkpoint import named_arrays
+    from src.data.arrays import decode_images
+    from src.data.samples import list_train
+    from src.dataset import epoch_order
 
     images = decode_images(list_train(data, "widget"), image_size=64)
     ranks = [HandMadeRank(backbone, images) for _ in range(2)]
@@ -220,8 +223,8 @@ class WithAnother(Ranks):
 
 def test_averaged_statistics(device):
     """The moving ones alone."""
+    from src.checkpoint import named_arrays
     from src.resnet import batch_norm
-    from src.stpm import named_arrays
 
     cell = batch_norm(4)
     cell.moving_mean.set_data(cell.moving_mean + 3)
@@ -235,8 +238,8 @@ def test_averaged_statistics(device):
 
 def test_broadcast(device):
     """Of what is not the first rank's own nothing stays; every parameter gets its part, in its shape."""
+    from src.checkpoint import named_arrays
     from src.resnet import batch_norm
-    from src.stpm import named_arrays
 
     cell = batch_norm(2)
     broadcast_parameters(cell, WithAnother(rank=1))

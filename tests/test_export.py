@@ -10,10 +10,13 @@ import pytest
 
 import export as export_entry
 import test as test_entry
-from src import exporter, model_file, sidecar
-from src.images import to_network_input
-from src.sidecar import read_export
-from src.stpm import AnomalyMaps, load_stpm
+from src.backend import AnomalyMaps
+from src.checkpoint import load_stpm
+from src.data.images import to_network_input
+from src.model import export as exporter
+from src.model import model_file, sidecar
+from src.model.sidecar import read_export
+from src.stpm import STPM
 from src.utils import InputError
 from tests.conftest import ROOT
 from tests.damage import contents
@@ -64,7 +67,7 @@ def test_maps(exported, trained, suffix):
     """They are those of the checkpoint."""
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
     images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
-    expected = AnomalyMaps(load_stpm(trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
+    expected = AnomalyMaps(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 
@@ -287,7 +290,7 @@ def test_locked_folder(exported, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(sidecar, "LOCK_PATIENCE", 0.0)
     before = contents(tmp_path)
     for name, lock in (("widget_last.ckpt", ".train.lock"), ("widget.mindir", ".widget.lock")):
-        code = f"import pathlib, src.utils; src.utils.lock_folder(pathlib.Path({str(tmp_path)!r}), {lock!r})"
+        code = f"import pathlib, src.utils; src.files.lock_folder(pathlib.Path({str(tmp_path)!r}), {lock!r})"
         command = [sys.executable, "-c", code + "; print('held', flush=True); input()"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as holder:
             assert holder.stdout.readline() == b"held\n"

@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from src.model_file import inspect_model
-from src.run_state import TrainingRun
-from src.sidecar import record_calibration
-from src.stpm import load_stpm, read_checkpoint
-from src.utils import InputError, file_sha256, read_json, write_json
+from src.checkpoint import load_stpm, read_checkpoint
+from src.files import file_sha256, read_json, write_json
+from src.model.model_file import inspect_model
+from src.model.sidecar import record_calibration
+from src.stpm import STPM
+from src.training.run import TrainingRun
+from src.utils import InputError
 from tests.conftest import ROOT, run_python, train_arguments
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -124,7 +126,7 @@ def test_successor(trained, tmp_path, change, is_known):
     shutil.copytree(trained[0] / "widget", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "widget_last.ckpt"
     earlier, config = path.read_bytes(), read_json(tmp_path / "widget_last.json")["config"] | change
-    stpm = load_stpm(path)
+    stpm = load_stpm(STPM(), path)
     stpm.model_s.conv1.weight.set_data(-stpm.model_s.conv1.weight)
     TrainingRun(tmp_path, "widget", stpm, None, config=config, facts={}).save_model()
     path.unlink()
@@ -192,7 +194,7 @@ def test_fork(tmp_path):
     """A fork that is ended removes nothing."""
     code = """if True:
         import os, pathlib, signal, sys
-        from src.utils import atomic_path
+        from src.files import atomic_path
         with atomic_path(pathlib.Path(sys.argv[1])) as temporary:
             temporary.write_text("model")
             ready, tell = os.pipe()

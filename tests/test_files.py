@@ -15,8 +15,8 @@ import time
 
 import pytest
 
-from src.utils import (
-    InputError,
+from src.device import prepare_environment, set_seed, set_up_device, versions
+from src.files import (
     atomic_path,
     check_checkpoint_file,
     check_file,
@@ -25,14 +25,10 @@ from src.utils import (
     fingerprint,
     lock_folder,
     make_output_folder,
-    prepare_environment,
     read_json,
-    run_entry_point,
-    set_seed,
-    set_up_device,
-    versions,
     write_json,
 )
+from src.utils import InputError, run_entry_point
 from tests.conftest import ROOT, forget_process, run_python
 
 # --- the end of a program --------------------------------------------------------------------------------------------
@@ -143,7 +139,7 @@ def test_sigterm(tmp_path, other):
     """
     code = """if True:
         import os, pathlib, signal, sys
-        from src.utils import atomic_path, removed_on_sigterm
+        from src.files import atomic_path, removed_on_sigterm
         place = pathlib.Path(sys.argv[1])
         if sys.argv[2]:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.images import load_image, to_network_input
-from src.sweep_state import Job
+from src.data.images import load_image, to_network_input
+from src.sweep.job import Job
 from tests import torch_reference
 from tests.conftest import run_python
 from tests.test_scripts import run_script
@@ -53,8 +53,8 @@ def test_teacher_features(shared, real_teacher, device):
     """Of one picture, against PyTorch on the same weights, and against what PyTorch gave when this was written."""
     from mindspore import Tensor
 
+    from src.checkpoint import load_teacher
     from src.resnet import ResNet18Trunk
-    from src.stpm import load_teacher
 
     picture = shared / "data/mvtec/bottle/test/good/000.png"
     trunk = ResNet18Trunk()

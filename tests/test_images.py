@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from src import images
-from src.images import (
+from src.data import images
+from src.data.images import (
     MASK_RULES,
     binary_mask,
     is_image_size,

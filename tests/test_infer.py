@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import postprocess
-from src.manifest import read_manifest
-from src.origin import mark_file
+from src.exchange.manifest import read_manifest
+from src.exchange.origin import mark_file
 from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
 

@@ -12,11 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 import postprocess
 import preprocess
-from src.dataset import decode_masks, list_test
-from src.evaluate import score_maps
-from src.manifest import read_manifest, read_maps
-from src.origin import mark_file
-from src.utils import write_json
+from src.data.arrays import decode_masks
+from src.data.samples import list_test
+from src.evaluation.results import score_maps
+from src.exchange.manifest import read_manifest, read_maps
+from src.exchange.origin import mark_file
+from src.files import write_json
 from tests.conftest import make_tree, run_python, save_picture
 from tests.plain_model import write_red_model
 

@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from src.dataset import Sample
-from src.evaluate import predict_maps, score_maps, three_lines
-from src.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, why_undefined
+from src.data.samples import Sample
+from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, why_undefined
+from src.evaluation.results import score_maps, three_lines
+from src.model.maps import predict_maps
 
 MAPS = arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 MASKS = arrays(np.bool_, (2, 5, 6))

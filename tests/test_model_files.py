@@ -7,11 +7,20 @@ import zlib
 import numpy as np
 import pytest
 
-from src import model_file
-from src.model_file import choose_threshold, inspect_model
-from src.origin import check_origin
-from src.sidecar import at_image_size, main, parse_args, read_export, record_calibration, record_export, sidecar_content
-from src.utils import InputError, write_json
+from src.exchange.origin import check_origin
+from src.files import write_json
+from src.model import model_file
+from src.model.model_file import choose_threshold, inspect_model
+from src.model.sidecar import (
+    at_image_size,
+    main,
+    parse_args,
+    read_export,
+    record_calibration,
+    record_export,
+    sidecar_content,
+)
+from src.utils import InputError
 
 
 def sha256(path):
@@ -151,7 +160,7 @@ def test_other_models(tmp_path):
 
 
 def test_printed_threshold(tmp_path, capsys):
-    """``python -m src.sidecar``: what the script for the C++ program reads."""
+    """``python -m src.model.sidecar``: what the script for the C++ program reads."""
     about = sidecar_content(category="nut", image_size=96, config=None)
     export(tmp_path / "m.mindir", about)
     words = ["--mindir_path", str(tmp_path / "m.mindir"), "--category", "nut"]

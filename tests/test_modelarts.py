@@ -12,7 +12,7 @@ import pytest
 import test as evaluation
 from src import modelarts
 from src.config import build_parser
-from src.sidecar import sidecar_path
+from src.model.sidecar import sidecar_path
 from src.utils import InputError
 from tests.conftest import forget_process
 

@@ -21,11 +21,13 @@ import postprocess
 import preprocess
 import test as test_entry
 import train
-from src import dataset, predict, report
-from src.dataset import decode_masks, list_test
-from src.exporter import write_model
-from src.images import MASK_RULES, binary_mask
-from src.sidecar import record_export, sidecar_content
+from src import dataset, predict
+from src.data.arrays import decode_masks
+from src.data.images import MASK_RULES, binary_mask
+from src.data.samples import list_test
+from src.model.export import write_model
+from src.model.sidecar import record_export, sidecar_content
+from src.report import page as report
 from tests.conftest import train_arguments
 from tests.test_report import Page
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src import onednn
-from src.onednn import Geometry
-from src.parallel import take_array
-from src.utils import prepare_environment
+from src.cpu import onednn
+from src.cpu.onednn import Geometry
+from src.cpu.parallel import take_array
+from src.device import prepare_environment
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
@@ -208,7 +208,7 @@ def test_simultaneous_first_calls():
         import sys
         from concurrent.futures import ThreadPoolExecutor
         import numpy as np
-        from src import onednn
+        from src.cpu import onednn
         images, weight = np.ones((4, 8, 8, 8), np.float32), np.ones((16, 8, 3, 3), np.float32)
         def convolve(result):
             onednn.convolution(images, weight, result, onednn.Geometry(weight.shape, 1, 1))
@@ -259,7 +259,7 @@ def refuse_to_load(path):
 )
 def test_library(monkeypatch, load, is_available):
     """One that is not there, or that the functions are not written for, is not used."""
-    spec = find_spec("src.onednn")
+    spec = find_spec("src.cpu.onednn")
     fresh = module_from_spec(spec)
     spec.loader.exec_module(fresh)
     monkeypatch.setattr(ctypes, "CDLL", load)

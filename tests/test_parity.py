@@ -8,20 +8,13 @@ from mindspore import Tensor
 from scipy import stats
 from torch.nn import functional
 
+from src.backend import AnomalyMaps
+from src.checkpoint import load_checked, named_arrays, named_parameters
+from src.device import set_seed
 from src.loss import StudentLoss, TeacherStudentLoss, normalise
 from src.pth2ckpt import mindspore_name
-from src.stpm import (
-    STPM,
-    AnomalyMap,
-    AnomalyMaps,
-    Distances,
-    bilinear_matrix,
-    load_checked,
-    named_arrays,
-    named_parameters,
-)
-from src.teacher import NormalisedTeacher
-from src.utils import set_seed
+from src.stpm import STPM, AnomalyMap, Distances, bilinear_matrix
+from src.training.teacher import NormalisedTeacher
 from tests import torch_reference as reference
 
 SIZE = 64

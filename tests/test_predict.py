@@ -19,12 +19,12 @@ from PIL import ExifTags, Image
 from scipy import ndimage
 
 from src import predict
-from src.evaluate import predict_maps
-from src.images import load_image
-from src.model_file import inspect_model, load_map_function
-from src.picture_stream import decode
-from src.pictures import colour_map, defect_overlay
-from src.regions import Region, find_regions
+from src.data.images import load_image
+from src.data.stream import decode
+from src.evaluation.regions import Region, find_regions
+from src.model.maps import predict_maps
+from src.model.model_file import inspect_model, load_map_function
+from src.report.pictures import colour_map, defect_overlay
 from tests.conftest import examples, save_picture
 from tests.plain_model import write_red_model
 from tests.test_scripts import run_script

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
-from src.calibration import best_f1_threshold, calibrate, confusion
 from src.config import FLAGS, build_parser
-from src.metrics import PixelRanking, auroc, bootstrap_auroc, why_undefined
+from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, why_undefined
+from src.evaluation.threshold import best_f1_threshold, calibrate, confusion
 from tests.conftest import examples
 
 # ties, neighbours, zeros of both signs, the smallest and the largest: anything finite

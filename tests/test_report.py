@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from src import report, results_table
-from src.dataset import Sample
-from src.evaluate import results_content
-from src.metrics import bootstrap_auroc
-from src.pictures import colour_map, defect_overlay, save_panels, save_sample_sheet, scale_unit
+from src.data.samples import Sample
+from src.evaluation.metrics import bootstrap_auroc
+from src.evaluation.results import results_content
+from src.report import page as report
+from src.report import table as results_table
+from src.report.pictures import colour_map, defect_overlay, save_panels, save_sample_sheet, scale_unit
 from src.utils import InputError
 from tests.conftest import missing
 

@@ -20,7 +20,7 @@ import preprocess
 import test as evaluate
 import train
 from src import predict, pth2ckpt
-from src.manifest import read_manifest
+from src.exchange.manifest import read_manifest
 from src.utils import run_entry_point
 from tests.conftest import ROOT, make_tree, run_python, train_arguments
 from tests.damage import contents, float_map, put

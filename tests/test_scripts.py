@@ -14,7 +14,8 @@ import pytest
 
 import test as evaluation
 import train
-from src import predict, sweep
+from src import predict
+from src.sweep import __main__ as sweep
 from tests.conftest import ROOT, user_environment
 
 FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from src import sidecar
-from src.images import MEAN, STD
-from src.sidecar import at_image_size, check_checkpoint, record_calibration, record_export, sidecar_content
+from src.data.images import MEAN, STD
+from src.model import sidecar
+from src.model.sidecar import at_image_size, check_checkpoint, record_calibration, record_export, sidecar_content
 from src.utils import InputError
 from tests.conftest import result_or_error
 from tests.plain_model import write_red_model

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.images import load_image, to_network_input
+from src.data.images import load_image, to_network_input
 from tests.conftest import ROOT, save_picture
 from tests.test_infer import program  # noqa: F401 - a fixture
 

@@ -63,7 +63,7 @@ def test_usage():
 
 def test_worker():
     """A sweep's worker imports no package."""
-    assert run_python("-c", "import sys, src.sweep_task; sys.exit('numpy' in sys.modules)").returncode == 0
+    assert run_python("-c", "import sys, src.sweep.worker; sys.exit('numpy' in sys.modules)").returncode == 0
 
 
 def test_help():

@@ -16,11 +16,15 @@ import pytest
 
 import test as evaluation
 import train
-from src import results_table, sweep, sweep_state, sweep_task
-from src.sweep_state import Job, Programs
-from src.sweep_task import Command
-from src.sweep_view import SweepView
-from src.utils import InputError, lock_folder
+from src.files import lock_folder
+from src.report import table as results_table
+from src.sweep import __main__ as sweep
+from src.sweep import job as sweep_state
+from src.sweep import worker as sweep_task
+from src.sweep.job import Job, Programs
+from src.sweep.view import SweepView
+from src.sweep.worker import Command
+from src.utils import InputError
 from tests.conftest import ROOT, make_tree, run_python
 from tests.test_scripts import run_script, wait_for
 

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from src import sweep
-from src.sweep_state import Programs
-from src.sweep_view import SweepView
+from src.sweep import __main__ as sweep
+from src.sweep.job import Programs
+from src.sweep.view import SweepView
 from tests.conftest import ROOT, make_tree, save_picture
 from tests.test_scripts import FAST
 

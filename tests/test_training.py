@@ -16,13 +16,15 @@ from PIL import Image
 from torch.nn import functional
 
 import train as train_entry
-from src import trainer
 from src.calibrate import parse_args as parse_calibration
+from src.checkpoint import named_arrays, named_parameters, read_checkpoint
 from src.config import MAX_BATCH_SIZE
-from src.dataset import hold_out, list_train
-from src.run_state import TrainingRun
-from src.stpm import STPM, named_arrays, named_parameters, read_checkpoint
-from src.utils import LOGGER, InputError, set_seed
+from src.data.samples import hold_out, list_train
+from src.device import set_seed
+from src.stpm import STPM
+from src.training import trainer
+from src.training.run import TrainingRun
+from src.utils import LOGGER, InputError
 from tests import torch_reference as reference
 from tests.conftest import save_picture
 

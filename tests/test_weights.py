@@ -9,20 +9,16 @@ import pytest
 import torch
 from mindspore import Tensor
 
-from src import parallel, pth2ckpt
+from src import pth2ckpt
+from src.backend import fold_batch_norm
+from src.checkpoint import load_checked, load_stpm, load_teacher, named_arrays, named_parameters, read_checkpoint
+from src.cpu import parallel
+from src.files import file_sha256
 from src.pth2ckpt import read_state_dict
 from src.resnet import ResNet18Trunk
-from src.stpm import (
-    fold_batch_norm,
-    load_checked,
-    load_stpm,
-    load_teacher,
-    named_arrays,
-    named_parameters,
-    read_checkpoint,
-)
-from src.teacher import calibrate_random_teacher, fingerprint
-from src.utils import InputError, file_sha256, run_entry_point
+from src.stpm import STPM
+from src.training.teacher import calibrate_random_teacher, fingerprint
+from src.utils import InputError, run_entry_point
 from tests import torch_reference as reference
 from tests.conftest import random_statistics, run_python
 
@@ -239,9 +235,9 @@ def test_stpm_checkpoint(trained, random_backbone):
     original = read_checkpoint(random_backbone)
     for name, array in named_arrays(trunk).items():
         assert np.array_equal(array, original[name])
-    assert fold_batch_norm(load_stpm(checkpoint)) is not None
+    assert fold_batch_norm(load_stpm(STPM(), checkpoint)) is not None
     with pytest.raises(InputError, match="holds no student"):
-        load_stpm(random_backbone)
+        load_stpm(STPM(), random_backbone)
 
 
 def test_random_teacher_by_cores(monkeypatch):

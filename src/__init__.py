@@ -1,0 +1,1 @@
+"""STPM on MindSpore: unsupervised visual anomaly detection (arXiv 2103.04257)."""

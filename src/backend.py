@@ -1,0 +1,207 @@
+"""Which form of the network runs: MindSpore's operators, or on CPU the faster one of ``src.cpu``."""
+
+from itertools import accumulate, pairwise
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from .checkpoint import load_checked, named_arrays, named_parameters
+from .cpu import onednn
+from .cpu.parallel import Shape
+from .cpu.trunk import SCALES, FrozenTrunk, fold, frozen_distances, frozen_features, student_step
+from .loss import NORM_EPS, StudentLoss
+from .resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
+from .stpm import STPM, AnomalyMap, Distances
+
+
+def is_fast_on_cpu() -> bool:
+    """Return whether the device in use is the CPU and the cells below can be used there."""
+    return ms.get_context("device_target") == "CPU" and onednn.is_available()
+
+
+def _freeze(trunk: ResNet18Trunk) -> FrozenTrunk:
+    return FrozenTrunk(named_arrays(trunk), eps=BN_EPS)
+
+
+class FrozenFeatures(nn.Cell):
+    """A trunk's features with the weights that it has now; in evaluation, without a gradient.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
+    """
+
+    def __init__(self, trunk: ResNet18Trunk):
+        super().__init__()
+        self.features = _features_operator(_freeze(trunk))
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.features(ops.stop_gradient(images))
+
+
+def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
+    def shapes(images: Shape) -> tuple[Shape, ...]:
+        return tuple((images[0], channels, *(side // stride for side in images[2:])) for channels, stride in SCALES)
+
+    def dtypes(images: ms.Type) -> tuple[ms.Type, ...]:
+        return (images,) * len(SCALES)
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return frozen_features(trunk, images)
+
+    return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
+
+
+class FrozenDistances(nn.Cell):
+    """What ``src.stpm.Distances`` computes, with the weights that the trunks had when they were frozen.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: distances at strides 4, 8 and 16, float32 (N, 1, h, w).
+    """
+
+    def __init__(self, teacher: ResNet18Trunk, student: ResNet18Trunk, *, norm_eps: float):
+        super().__init__()
+        self.frozen: list[FrozenTrunk] = []
+        self.freeze(teacher, student)
+        self.distances = _distances_operator(self.frozen, norm_eps)
+
+    def freeze(self, teacher: ResNet18Trunk, student: ResNet18Trunk) -> None:
+        """Take over the weights that the trunks have now."""
+        self.frozen[:] = _freeze(teacher), _freeze(student)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.distances(images)
+
+
+def _distances_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom:
+    def shapes(images: Shape) -> tuple[Shape, ...]:
+        return tuple((images[0], 1, *(side // stride for side in images[2:])) for _, stride in SCALES)
+
+    def dtypes(images: ms.Type) -> tuple[ms.Type, ...]:
+        return (images,) * len(SCALES)
+
+    def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return frozen_distances(*pair, images, norm_eps=norm_eps)
+
+    return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
+
+
+class FastStudentLoss(nn.Cell):
+    """What ``src.loss.StudentLoss`` computes in training, and the update of the moving statistics.
+
+    The operator takes all weights, and gives all gradients, as one vector each: it cannot take a tuple.
+
+    Inputs: images, float32 (N, 3, S, S), and normalised teacher features at strides 4, 8 and 16. Outputs: scalar.
+    """
+
+    def __init__(self, student: ResNet18Trunk, *, norm_eps: float):
+        super().__init__()
+        self.student = student
+        named = dict(student.parameters_and_names())
+        self.weights = ms.ParameterTuple([p for p in named.values() if p.requires_grad])
+        self.statistics = ms.ParameterTuple([p for p in named.values() if not p.requires_grad])
+        self.bounds = tuple(pairwise(accumulate((p.size for p in self.statistics), initial=0)))
+        self.step = _step_operator(named, norm_eps)
+
+    def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
+        losses, _, batch = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights))
+        for parameter, bounds in zip(self.statistics, self.bounds):  # noqa: B905 - graph mode knows no strict
+            moved = parameter * BN_MOMENTUM + batch[bounds[0] : bounds[1]] * (1 - BN_MOMENTUM)
+            ops.assign(parameter, moved)
+        return ops.reduce_sum(losses)
+
+
+def flat(parameters: tuple[Tensor, ...]) -> Tensor:
+    """Return all values in one vector."""
+    parts = []
+    for parameter in parameters:
+        parts.append(ops.reshape(parameter, (-1,)))
+    return ops.concat(parts)
+
+
+def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
+    shapes_of_weights = {name: p.shape for name, p in named.items() if p.requires_grad}
+    statistics = [name for name, p in named.items() if not p.requires_grad]
+    bounds = tuple(accumulate((int(np.prod(shape)) for shape in shapes_of_weights.values()), initial=0))
+    size_of_statistics = sum(named[name].size for name in statistics)
+
+    def forward(images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray, vector: np.ndarray):
+        pieces = (vector[low:high] for low, high in pairwise(bounds))
+        weights = {name: piece.reshape(s) for (name, s), piece in zip(shapes_of_weights.items(), pieces, strict=True)}
+        losses, gradients, batch = student_step(images, (t4, t8, t16), weights, eps=BN_EPS, norm_eps=norm_eps)
+        gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
+        return losses, gradient, np.concatenate([batch[name] for name in statistics])
+
+    def shapes(images: Shape, t4: Shape, t8: Shape, t16: Shape, vector: Shape) -> tuple[Shape, ...]:
+        return (images[0],), vector, (size_of_statistics,)
+
+    def dtypes(*inputs: ms.Type) -> tuple[ms.Type, ...]:
+        return (ms.float32,) * 3
+
+    def gradients(
+        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor,
+        output: tuple[Tensor, ...], gradient: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        # by the loss's sum: all images' gradients are the same number; nobody asks for those by images and teacher
+        zeros = ops.zeros_like(images), ops.zeros_like(t4), ops.zeros_like(t8), ops.zeros_like(t16)
+        return (*zeros, output[1] * gradient[0][0])
+
+    return ops.Custom(forward, shapes, dtypes, func_type="pyfunc", bprop=gradients)
+
+
+def student_loss(student: ResNet18Trunk) -> nn.Cell:
+    """Return the loss of a student in training, by images and normalised teacher features, as the device likes it."""
+    return FastStudentLoss(student, norm_eps=NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
+
+
+def fast_distances(stpm: STPM) -> FrozenDistances:
+    """Return an STPM's ``Distances`` in the form that is fast on CPU."""
+    return FrozenDistances(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
+
+
+def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
+    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it.
+
+    Args:
+        export_size: give the copy the form for export, for images of this size.
+    """
+    folded = STPM(folded=True, export_size=export_size)
+    _load_folded(folded, stpm)
+    folded.set_train(False)
+    return folded
+
+
+def _load_folded(folded: STPM, stpm: STPM) -> None:
+    """Fill the form without batch norm."""
+    arrays, folded_arrays = named_arrays(stpm), {}
+    for name, _ in folded.parameters_and_names():
+        if not name.endswith(".bias"):
+            continue
+        norm = name.removesuffix(".bias")
+        # "...bn1" follows "...conv1"; in a projection, ".1" follows ".0"
+        conv = norm.removesuffix("1") + "0" if "down_sample_layer" in norm else norm.replace("bn", "conv")
+        folded_arrays[f"{conv}.weight"], bias = fold(arrays, conv, norm, eps=BN_EPS)
+        folded_arrays[name] = bias.reshape(1, -1, 1, 1)
+    load_checked(named_parameters(folded), folded_arrays, source="folded network")
+
+
+class AnomalyMaps:
+    """An STPM as a function on numpy arrays: images, float32 (N, 3, S, S), to maps, float32 (N, 1, S, S).
+
+    It computes in the form that suits the device, with the weights that the STPM had when this was made or renewed.
+    """
+
+    def __init__(self, stpm: STPM, *, image_size: int):
+        self._stpm = stpm
+        self._folded = None if is_fast_on_cpu() else fold_batch_norm(stpm)
+        self._distances = Distances(self._folded) if self._folded is not None else fast_distances(stpm)
+        self._network = AnomalyMap(self._distances, image_size=image_size)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self._network.set_train(False)
+        return self._network(Tensor(images)).asnumpy()
+
+    def renew(self) -> None:
+        """Take over the weights that the STPM has now."""
+        if self._folded is not None:
+            _load_folded(self._folded, self._stpm)
+        else:
+            self._distances.freeze(self._stpm.model_t, self._stpm.model_s)

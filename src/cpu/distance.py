@@ -1,0 +1,37 @@
+"""The loss of one scale and its gradient, on numpy arrays, image by image, so that all of it stays in the cache."""
+
+import numpy as np
+
+from .parallel import in_parallel, take_array
+
+
+def normalised_distance(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Compute 0.5 / (w*h) * sum of (t - s / |s|)^2 of every image (paper, equations 1 and 2) and its gradient.
+
+    With s_hat = s / |s| the gradient by s is -(t - s_hat * (t . s_hat)) / (w*h * |s|).
+
+    Args:
+        teacher: t, normalised over channels, float32 (N, C, h, w).
+        student: s, float32 (N, C, h, w).
+        eps: is added to |s|^2.
+
+    Returns:
+        float32 (N,), and the gradient of their sum by ``student``, float32 (N, C, h, w).
+    """
+    count, channels, height, width = student.shape
+    positions = height * width
+    losses, gradients = np.empty(count, np.float32), take_array(student.shape)
+
+    def compute(rows: slice) -> None:
+        for i in range(rows.start, rows.stop):
+            t, s, gradient = (array[i].reshape(channels, positions) for array in (teacher, student, gradients))
+            inverse = 1 / np.sqrt(np.einsum("cp,cp->p", s, s) + np.float32(eps))  # (h*w,)
+            s_hat = s * inverse
+            np.subtract(t, s_hat, out=gradient)
+            losses[i] = np.vdot(gradient, gradient) * (0.5 / positions)
+            s_hat *= np.einsum("cp,cp->p", t, s_hat)
+            np.subtract(s_hat, t, out=gradient)
+            gradient *= inverse / positions
+
+    in_parallel(compute, count)
+    return losses, gradients

@@ -1,0 +1,387 @@
+"""The ResNet-18 trunk on numpy arrays, by oneDNN: features in evaluation, a training's loss and gradients.
+
+What ``src.resnet`` describes in MindSpore's operators, in one piece, so that no array is reordered between two layers,
+batch norm, shortcut and ReLU take one pass, and memory is used again from step to step. No mindspore import here.
+
+Weights are dicts of arrays by the trunk's parameter names. Arrays between layers are float32 (N, H, W, C).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from . import onednn
+from .distance import normalised_distance
+from .onednn import Geometry, Packed
+from .parallel import Shape, in_parallel, parts_of, take_array
+
+Weights = dict[str, np.ndarray]
+_CACHED = 65536  # numbers whose statistics are taken at a time: they stay in a core's cache
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A convolution and its batch norm, by their names."""
+
+    conv: str
+    norm: str
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Block:
+    """Two units and, where the shape changes, a projection of the shortcut."""
+
+    first: Unit
+    second: Unit
+    projection: Unit | None
+
+
+STEM = Unit("conv1", "bn1", Geometry((64, 3, 7, 7), 2, 3))
+
+
+def _block(name: str, in_channels: int, out_channels: int, stride: int) -> Block:
+    first = Unit(f"{name}.conv1", f"{name}.bn1", Geometry((out_channels, in_channels, 3, 3), stride, 1))
+    second = Unit(f"{name}.conv2", f"{name}.bn2", Geometry((out_channels, out_channels, 3, 3), 1, 1))
+    down = f"{name}.down_sample_layer"
+    projection = Unit(f"{down}.0", f"{down}.1", Geometry((out_channels, in_channels, 1, 1), stride, 0))
+    return Block(first, second, None if stride == 1 else projection)
+
+
+LAYERS = tuple(
+    (_block(f"layer{i}.0", channels_in, channels, stride), _block(f"layer{i}.1", channels, channels, 1))
+    for i, channels_in, channels, stride in ((1, 64, 64, 1), (2, 64, 128, 2), (3, 128, 256, 2))
+)
+SCALES = tuple((layer[-1].second.geometry.weight[0], 4 * 2**i) for i, layer in enumerate(LAYERS))  # channels, stride
+
+
+def units() -> Iterator[Unit]:
+    """Yield every convolution of the trunk with its batch norm."""
+    yield STEM
+    for block in (block for layer in LAYERS for block in layer):
+        yield block.first
+        yield block.second
+        if block.projection:
+            yield block.projection
+
+
+class FrozenTrunk:
+    """A trunk in evaluation, whose weights do not change any more: batch norm is folded into the convolutions.
+
+    Args:
+        weights: all of the trunk's, as they are now.
+        eps: batch norm's.
+    """
+
+    def __init__(self, weights: Weights, *, eps: float):
+        self._folded = {unit: fold(weights, unit.conv, unit.norm, eps=eps) for unit in units()}
+        self._packed: dict[tuple[Unit, Shape], Packed | np.ndarray] = {}
+
+    def features(self, image: np.ndarray) -> list[np.ndarray]:
+        """Compute the features of one image, (1, 3, S, S), in the thread that calls: (1, h, w, C) at each scale."""
+        x = self._apply(STEM, image, relu=True)
+        pooled, places = _pool_arrays(x)
+        onednn.max_pool(x, pooled, places)
+        x, levels = pooled, []
+        for layer in LAYERS:
+            for block in layer:
+                y = self._apply(block.first, x, relu=True)
+                shortcut = self._apply(block.projection, x) if block.projection else x
+                x = self._apply(block.second, y, shortcut=shortcut, relu=True)
+            levels.append(x)
+        return levels
+
+    def _apply(
+        self, unit: Unit, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = False
+    ) -> np.ndarray:
+        weight, bias = self._folded[unit]
+        shape = onednn.images_shape(x, unit.geometry)
+        if (unit, shape) not in self._packed:
+            form = {"shortcut": shortcut is not None, "relu": relu}
+            self._packed[unit, shape] = onednn.pack_weight(weight, shape, unit.geometry, **form)
+        y = take_array(onednn.array_shape(unit.geometry.output(shape)))
+        packed = self._packed[unit, shape]
+        onednn.convolution(x, packed, y, unit.geometry, bias=bias, shortcut=shortcut, relu=relu)
+        return y
+
+
+def fold(weights: Weights, conv: str, norm: str, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight, float32 (K, C, k, k), and bias, (K,), of a convolution with the batch norm after it folded in."""
+    scale = weights[f"{norm}.gamma"].astype(np.float64) / np.sqrt(
+        weights[f"{norm}.moving_variance"].astype(np.float64) + eps
+    )
+    weight = weights[f"{conv}.weight"] * scale[:, None, None, None]
+    bias = weights[f"{norm}.beta"] - weights[f"{norm}.moving_mean"] * scale
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray) -> list[list[list[np.ndarray]]]:
+    """Compute the features of images, (N, 3, S, S), over all cores: by image, trunk and scale, (1, h, w, C)."""
+    found = [[[] for _ in trunks] for _ in images]
+
+    def compute(part: slice) -> None:
+        for i in range(part.start, part.stop):
+            row, trunk = i // len(trunks), i % len(trunks)  # so that a single image keeps two cores busy, too
+            found[row][trunk] = trunks[trunk].features(images[row : row + 1])
+
+    in_parallel(compute, len(images) * len(trunks))
+    return found
+
+
+def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Compute a trunk's features of images, (N, 3, S, S): (N, C, h, w) at each scale."""
+    count, _, *sides = images.shape
+    results = tuple(take_array((count, channels, *(side // stride for side in sides))) for channels, stride in SCALES)
+    found = _frozen_levels([trunk], images)
+
+    def compute(part: slice) -> None:
+        for row in range(part.start, part.stop):
+            for level, result in zip(found[row][0], results, strict=True):
+                onednn.to_planes(level, result[row : row + 1])
+
+    in_parallel(compute, count)
+    return results
+
+
+def frozen_distances(
+    teacher: FrozenTrunk, student: FrozenTrunk, images: np.ndarray, *, norm_eps: float
+) -> tuple[np.ndarray, ...]:
+    """Compute 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4) of images, (N, 3, S, S), at each scale.
+
+    Args:
+        norm_eps: is added to the squared norm of a feature vector.
+
+    Returns:
+        (N, 1, h, w) at each scale.
+    """
+    count, _, *sides = images.shape
+    results = tuple(np.empty((count, 1, *(side // stride for side in sides)), np.float32) for _, stride in SCALES)
+    found = _frozen_levels([teacher, student], images)
+
+    def compute(part: slice) -> None:
+        for row in range(part.start, part.stop):
+            for t, s, result in zip(*found[row], results, strict=True):
+                difference = _unit_vectors(t, norm_eps)
+                difference -= _unit_vectors(s, norm_eps)
+                np.einsum("nhwc,nhwc->nhw", difference, difference, out=result[row])
+                result[row] *= 0.5
+
+    in_parallel(compute, count)
+    return results
+
+
+def _unit_vectors(x: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt(np.einsum("nhwc,nhwc->nhw", x, x) + np.float32(eps))[..., None]
+
+
+@dataclass
+class _Normalised:
+    """What a unit's gradient needs: its input, the convolution's output, and the statistics of that."""
+
+    unit: Unit
+    x: np.ndarray
+    y: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class TrainingPass:
+    """A trunk in training, forward and backward over one batch; batch norm takes the batch's statistics.
+
+    Args:
+        weights: all of the trunk's.
+        eps: batch norm's.
+
+    Attributes:
+        statistics: the batch's, by the names of the moving ones, float32 (C,), once ``forward`` ran.
+        gradients: by the names of the weights, once ``backward`` ran.
+    """
+
+    def __init__(self, weights: Weights, *, eps: float):
+        self.weights, self.eps = weights, eps
+        self.statistics: Weights = {}
+        self.gradients: Weights = {}
+        self._blocks: list[tuple[_Normalised, ...]] = []
+
+    def forward(self, images: np.ndarray) -> list[np.ndarray]:
+        """Compute the features of images, (N, 3, S, S): (N, h, w, C) at each scale."""
+        stem, x = self._unit(STEM, images)
+        pooled, places = _pool_arrays(x)
+        in_parallel(lambda rows: onednn.max_pool(x[rows], pooled[rows], places[rows]), len(x))
+        self._stem = stem, pooled, places
+        x, levels = pooled, []
+        for layer in LAYERS:
+            for block in layer:
+                x = self._block(block, x)
+            levels.append(x)
+        return levels
+
+    def backward(self, by_level: list[np.ndarray]) -> None:
+        """Compute the gradients from those by the features, which are written over."""
+        gradient = None
+        for layer, by_features in zip(reversed(LAYERS), reversed(by_level), strict=True):
+            gradient = by_features if gradient is None else _add(by_features, gradient)
+            for block in reversed(layer):
+                gradient = self._block_gradient(block, gradient)
+        stem, pooled, places = self._stem
+        _relu_gradient(pooled, gradient)
+        by_stem = take_array(stem.y.shape)
+        in_parallel(lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], by_stem[rows]), len(by_stem))
+        self._unit_gradient(stem, by_stem, has_input_gradient=False)
+
+    def _block(self, block: Block, x: np.ndarray) -> np.ndarray:
+        first, y = self._unit(block.first, x)
+        projection, shortcut = None, x
+        if block.projection:
+            projection, shortcut = self._unit(block.projection, x, relu=False)
+        second, output = self._unit(block.second, y, shortcut=shortcut)
+        self._blocks.append((first, second, projection, output))
+        return output
+
+    def _block_gradient(self, block: Block, gradient: np.ndarray) -> np.ndarray:
+        first, second, projection, output = self._blocks.pop()
+        _relu_gradient(output, gradient)
+        by_y = self._unit_gradient(second, gradient)
+        _relu_gradient(second.x, by_y)
+        by_x = self._unit_gradient(first, by_y)
+        return _add(by_x, self._unit_gradient(projection, gradient) if projection else gradient)
+
+    def _unit(
+        self, unit: Unit, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = True
+    ) -> tuple[_Normalised, np.ndarray]:
+        """Convolve, normalise, add the shortcut and take ReLU."""
+        shape = onednn.images_shape(x, unit.geometry)
+        y = take_array(onednn.array_shape(unit.geometry.output(shape)))
+        weight = self.weights[f"{unit.conv}.weight"]
+
+        def convolve(rows: slice) -> None:
+            onednn.convolution(x[rows], weight, y[rows], unit.geometry)
+
+        in_parallel(convolve, len(x))
+        mean, variance = statistics(y)
+        positions = y[..., 0].size
+        self.statistics[f"{unit.norm}.moving_mean"] = mean
+        self.statistics[f"{unit.norm}.moving_variance"] = variance * np.float32(positions / (positions - 1))
+        scale = self.weights[f"{unit.norm}.gamma"] / np.sqrt(variance + np.float32(self.eps))
+        shift = self.weights[f"{unit.norm}.beta"] - mean * scale
+        output = take_array(y.shape)
+
+        def normalise(rows: slice) -> None:
+            addition = None if shortcut is None else shortcut[rows]
+            onednn.affine(y[rows], scale, shift, output[rows], addition=addition, relu=relu)
+
+        in_parallel(normalise, len(y))
+        return _Normalised(unit, x, y, mean, variance), output
+
+    def _unit_gradient(
+        self, saved: _Normalised, gradient: np.ndarray, *, has_input_gradient: bool = True
+    ) -> np.ndarray | None:
+        """Compute the gradients by a unit's weights and, if wanted, its input, from that by its output before ReLU."""
+        unit, x, y = saved.unit, saved.x, saved.y
+        gamma, weight = self.weights[f"{unit.norm}.gamma"], self.weights[f"{unit.conv}.weight"]
+        parts = parts_of(len(y))
+        by_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
+        by_y = take_array(y.shape)
+
+        def normalisation(rows: slice) -> None:
+            sums = by_norm[parts.index(rows)]
+            onednn.norm_gradient(
+                y[rows], gradient[rows], saved.mean, saved.variance, gamma, by_y[rows], sums, eps=self.eps
+            )
+
+        in_parallel(normalisation, len(y))
+        by_gamma, by_beta = by_norm.sum(axis=0)
+        # the statistics are no constants: what that adds is affine in y (Ioffe & Szegedy 2015, section 3)
+        inverse = 1 / np.sqrt(saved.variance + np.float32(self.eps))
+        slope = -gamma * inverse * inverse * by_gamma / np.float32(y[..., 0].size)
+        offset = -gamma * inverse * by_beta / np.float32(y[..., 0].size) - slope * saved.mean
+        by_weight = np.empty((len(parts), *weight.shape), np.float32)
+        by_x = take_array(x.shape) if has_input_gradient else None
+
+        def convolution(rows: slice) -> None:
+            onednn.affine(y[rows], slope, offset, by_y[rows], addition=by_y[rows])
+            onednn.weight_gradient(x[rows], by_y[rows], by_weight[parts.index(rows)], unit.geometry)
+            if by_x is not None:
+                onednn.input_gradient(by_y[rows], weight, by_x[rows], unit.geometry)
+
+        in_parallel(convolution, len(y))
+        self.gradients |= {f"{unit.norm}.gamma": by_gamma, f"{unit.norm}.beta": by_beta}
+        # every part of the batch has a sum of its own; added in their order, the result is the same every time
+        self.gradients[f"{unit.conv}.weight"] = by_weight.sum(axis=0)
+        return by_x
+
+
+def _pool_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory for the maxima and their places."""
+    count, height, width, channels = x.shape
+    shape = count, height // 2, width // 2, channels
+    return take_array(shape), np.empty(shape, np.uint8)
+
+
+def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and biased variance of each channel of (N, H, W, C), float32 (C,), whatever the number of cores."""
+    moments: list[list[np.ndarray]] = [[] for _ in x]
+
+    def compute(rows: slice) -> None:
+        for i in range(rows.start, rows.stop):
+            moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
+
+    in_parallel(compute, len(x))
+    counts, means, squares = (
+        np.array(values, np.float64) for values in zip(*chain.from_iterable(moments), strict=True)
+    )
+    share = (counts / counts.sum())[:, None]
+    mean = (share * means).sum(axis=0)
+    variance = squares.sum(axis=0) / counts.sum() + (share * (means - mean) ** 2).sum(axis=0)
+    return mean.astype(np.float32), variance.astype(np.float32)
+
+
+def _moments(x: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Return count, mean and sum of squared deviations of each piece of (P, C) that stays in the cache."""
+    rows = _CACHED // x.shape[1]
+    centred, moments = np.empty((rows, x.shape[1]), np.float32), []
+    for start in range(0, len(x), rows):
+        piece = x[start : start + rows]
+        mean = piece.mean(axis=0)
+        deviation = np.subtract(piece, mean, out=centred[: len(piece)])
+        moments.append((len(piece), mean, np.einsum("pc,pc->c", deviation, deviation)))
+    return moments
+
+
+def _relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
+    in_parallel(lambda rows: onednn.relu_gradient(output[rows], gradient[rows]), len(output))
+
+
+def _add(into: np.ndarray, other: np.ndarray) -> np.ndarray:
+    in_parallel(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
+    return into
+
+
+def student_step(
+    images: np.ndarray, teacher: tuple[np.ndarray, ...], weights: Weights, *, eps: float, norm_eps: float
+) -> tuple[np.ndarray, Weights, Weights]:
+    """Compute the loss of every image (paper, equations 1 to 3), the gradients of their sum, and the statistics.
+
+    Args:
+        images: float32 (N, 3, S, S).
+        teacher: normalised features, float32 (N, C, h, w) at each scale.
+        weights: the student's.
+        eps: batch norm's.
+        norm_eps: is added to the squared norm of a feature vector.
+
+    Returns:
+        float32 (N,); gradients by the weights' names; the batch's statistics by the names of the moving ones.
+    """
+    student = TrainingPass(weights, eps=eps)
+    total, by_level = np.zeros(len(images), np.float32), []
+    for t, level in zip(teacher, student.forward(images), strict=True):
+        s, by_features = take_array(t.shape), take_array(level.shape)
+        in_parallel(lambda rows: onednn.to_planes(level[rows], s[rows]), len(s))  # noqa: B023 - done before the next
+        losses, gradient = normalised_distance(t, s, eps=norm_eps)
+        in_parallel(lambda rows: onednn.from_planes(gradient[rows], by_features[rows]), len(s))  # noqa: B023
+        total += losses
+        by_level.append(by_features)
+    student.backward(by_level)
+    return total, student.gradients, student.statistics

@@ -1,0 +1,68 @@
+"""Arrays that live in memory up to a budget and in an unlinked, memory-mapped file beyond it."""
+
+import mmap
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ..utils import LOGGER, InputError
+from .images import load_image, load_mask
+from .samples import Sample
+
+
+def decode_images(
+    samples: list[Sample], *, image_size: int, budget_bytes: int | None = None, spill_folder: Path | None = None
+) -> np.ndarray:
+    """Decode and resize all pictures once, over all cores: uint8 (N, S, S, 3).
+
+    Args:
+        budget_bytes: what may stay in memory; a larger array is memory-mapped in ``spill_folder``. None: no limit.
+
+    Raises:
+        InputError: a picture is unreadable; the message names it.
+    """
+    images = allocate((len(samples), image_size, image_size, 3), np.uint8, budget_bytes, spill_folder)
+    with ThreadPoolExecutor() as pool:  # PIL lets go of the interpreter lock while it decodes and resizes
+        for i, image in enumerate(pool.map(lambda sample: load_image(sample.path, image_size), samples)):
+            images[i] = image
+    return images
+
+
+def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
+    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none."""
+    masks = np.zeros((len(samples), image_size, image_size), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        with_mask = [i for i, sample in enumerate(samples) if sample.mask_path is not None]
+        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size, picture=samples[i].path), with_mask)
+        for i, mask in zip(with_mask, loaded, strict=True):
+            masks[i] = mask
+    return masks
+
+
+def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:
+    """Return an uninitialised array.
+
+    Beyond ``budget_bytes`` (None: no limit) it is backed by a file in ``spill_folder`` that has no name from the
+    start, so that the system frees it when the process ends, however it ends.
+
+    Raises:
+        InputError: the folder has no room for the file.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if budget_bytes is None or size <= budget_bytes:
+        return np.empty(shape, dtype)
+    LOGGER.info("cache: %.1f GB is over the budget, memory-mapped in %s", size / 1e9, spill_folder)
+    try:
+        with tempfile.TemporaryFile(dir=spill_folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a SIGBUS on a later write
+            memory = mmap.mmap(file.fileno(), size)
+            # rows are read in any order: what the system would read ahead of each is a hundred times the row
+            memory.madvise(mmap.MADV_RANDOM)
+            return np.frombuffer(memory, dtype).reshape(shape)
+    except OSError as error:
+        raise InputError(
+            f"{spill_folder}: cannot hold a cache file of {size / 1e9:.1f} GB: {error.strerror}"
+        ) from error

@@ -1,0 +1,41 @@
+"""Any number of pictures, decoded while the network is at work on those before, in memory for a few of them."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..utils import InputError, core_count
+from .images import load_image_and_size
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, or the reason why it could not be decoded."""
+
+    path: Path
+    image: np.ndarray | None = None  # uint8 (S, S, 3)
+    size: tuple[int, int] = (0, 0)  # width and height of the file's picture
+    error: str = ""
+
+
+def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Picture]:
+    """Yield decoded pictures in order; all cores decode, at most ``ahead`` pictures before they are asked for."""
+
+    def load(path: Path) -> Picture:
+        try:
+            return Picture(path, *load_image_and_size(path, image_size))
+        except InputError as error:
+            return Picture(path, error=str(error))
+
+    with ThreadPoolExecutor(core_count()) as pool:  # more would only get in the network's way
+        window: deque[Future[Picture]] = deque()
+        for path in paths:
+            window.append(pool.submit(load, path))
+            if len(window) > ahead:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()

@@ -1,0 +1,81 @@
+"""MindSpore's device, seed and environment, and the versions of what results depend on."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from .utils import LOGGER, InputError
+
+DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
+_REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
+
+
+def prepare_environment(*, own_convolutions: bool = False) -> None:
+    """Set what MindSpore reads from the environment; must run before its import. What the user has set stays.
+
+    MindSpore's log level is set to errors, since looking for absent devices alone fills a screen with warnings.
+
+    Args:
+        own_convolutions: MindSpore's own convolutions will be used, not those of ``src.cpu.onednn``. The oneDNN 3.10.1
+            inside MindSpore 2.10 then falls back to its reference convolution on processors with AVX-512
+            (``ONEDNN_VERBOSE=1`` shows ``jit_uni_ncsp:conv+ref:any``), which is a hundred times slower than the AVX2
+            kernel, to which it is therefore held.
+
+    Raises:
+        InputError: the user has set a log level that MindSpore fails to import with.
+    """
+    from .cpu import onednn  # brings numpy, which a sweep's workers have no use for
+
+    if own_convolutions or not onednn.is_available():
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    level = os.environ.setdefault("GLOG_v", "3")
+    if level not in ("", "0", "1", "2", "3", "4"):
+        raise InputError(f"GLOG_v {level!r}: expected MindSpore's log level, 0 (all) to 4 (critical errors)")
+
+
+def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own_convolutions: bool = False) -> str:
+    """Select the device and graph mode; return the device target in use.
+
+    Args:
+        device_target: "Ascend", "GPU", "CPU", or "auto" for the first of these that is present.
+        device_id: number of the card; ignored on CPU. None: the one that msrun assigned to this process.
+        own_convolutions: see ``prepare_environment``.
+
+    Raises:
+        InputError: the device asked for is not present.
+    """
+    prepare_environment(own_convolutions=own_convolutions)
+    import mindspore as ms
+
+    def is_present(target: str) -> bool:
+        return getattr(ms.device_context, target.lower()).is_available()
+
+    if device_target == "auto":
+        device_target = next(target for target in DEVICE_TARGETS if is_present(target))
+        LOGGER.info("device: %s (found automatically)", device_target)
+    elif not is_present(device_target):
+        raise InputError(f"--device_target {device_target}: MindSpore {ms.__version__} sees no such device here")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if device_target == "CPU" or device_id is None:
+        ms.set_device(device_target)
+    else:
+        ms.set_device(device_target, device_id)
+    return device_target
+
+
+def set_seed(seed: int) -> None:
+    """Seed MindSpore's and numpy's generators: parameter initialisation follows from it."""
+    import mindspore as ms
+
+    ms.set_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,1 @@
+"""Arrays -> numbers: metrics, thresholds, regions."""

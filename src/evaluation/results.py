@@ -1,0 +1,176 @@
+"""Anomaly maps of a whole test set and the metrics over them."""
+
+import numpy as np
+
+from ..data.images import MASK_RULES, binary_mask
+from ..data.samples import GOOD, Sample
+from .metrics import PixelRanking, auroc, image_scores, why_undefined
+from .threshold import best_f1_threshold, confusion, reaches
+
+
+def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> dict:
+    """Compute every metric of a category.
+
+    Defective images without a mask count for image metrics only.
+
+    Args:
+        maps: float32 (N, S, S).
+        masks: resized grey masks, uint8 (N, S, S).
+        mask_rule: one of ``MASK_RULES``, for the pixel metrics.
+
+    Returns:
+        JSON-serialisable metrics; an undefined one is None, with its reason under "undefined".
+    """
+    defects = np.array([sample.defect for sample in samples])
+    labels = defects != GOOD
+    scores = image_scores(maps)
+    has_pixel_truth = np.array([sample.has_pixel_truth for sample in samples])
+    grey = masks[has_pixel_truth]
+    pixel_labels = binary_mask(grey, mask_rule)
+    ranking = PixelRanking(maps[has_pixel_truth])
+    undefined: dict[str, str] = {}
+
+    def defined(name: str, value: float, reason: str | None) -> float | None:
+        if reason is not None:
+            undefined[name] = reason
+            return None
+        return value
+
+    pixel_reason = why_undefined(pixel_labels)
+    if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
+        pixel_reason = "no defective image has a mask"
+    by_rule = {rule: ranking.auroc(binary_mask(grey, rule)) for rule in MASK_RULES}
+    return {
+        "pixel_auroc": defined("pixel_auroc", by_rule[mask_rule], pixel_reason),
+        "image_auroc": defined("image_auroc", auroc(scores, labels), why_undefined(labels)),
+        "pro": defined("pro", ranking.per_region_overlap(pixel_labels), pixel_reason),
+        "mask_rule": mask_rule,
+        "pixel_auroc_by_mask_rule": {rule: None if np.isnan(value) else value for rule, value in by_rule.items()},
+        "by_defect": {
+            defect: _score_defect(defect, defects, scores, ranking, pixel_labels, has_pixel_truth)
+            for defect in sorted(set(defects[labels].tolist()))
+        },
+        "images": {
+            "test": len(samples),
+            "good": int((~labels).sum()),
+            "defective": int(labels.sum()),
+            "in_pixel_metrics": int(has_pixel_truth.sum()),
+        },
+        "undefined": undefined,
+    }
+
+
+def _score_defect(
+    defect: str,
+    defects: np.ndarray,
+    scores: np.ndarray,
+    ranking: PixelRanking,
+    pixel_labels: np.ndarray,
+    has_pixel_truth: np.ndarray,
+) -> dict:
+    """AUROC of one defect type against all good images; None where it is undefined.
+
+    Args:
+        defects: defect type of every image, (N,).
+        ranking, pixel_labels: of the images that ``has_pixel_truth``, bool (N,), selects.
+    """
+    labels, rows = defects == defect, np.isin(defects, (defect, GOOD))
+    pixel_auroc = ranking.auroc(pixel_labels, rows[has_pixel_truth])
+    return {
+        "images": int(labels.sum()),
+        "image_auroc": None if why_undefined(labels[rows]) else auroc(scores[rows], labels[rows]),
+        "pixel_auroc": None if np.isnan(pixel_auroc) else pixel_auroc,
+    }
+
+
+def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict:
+    """Count the verdicts that a threshold gives, and those that the best one on these labels would have given.
+
+    Args:
+        scores: (N,).
+        labels: bool (N,), True for defective.
+        threshold: None: there is none, and no verdict.
+    """
+    best = best_f1_threshold(scores, labels)
+    return {
+        "decision": None if threshold is None else confusion(scores, labels, threshold),
+        "best_f1_on_test_labels": None if best is None else confusion(scores, labels, best),
+    }
+
+
+def summary(results: dict) -> str:
+    """Return what else is worth a line: PRO, which images the pixel metrics cover, and the verdicts."""
+    lines = [f"PRO (FPR up to 0.3): {_printed(results, 'pro')}"]
+    covered, total = results["images"]["in_pixel_metrics"], results["images"]["test"]
+    if covered < total:
+        lines.append(f"pixel metrics: over the {covered} of {total} images that are good or have a mask")
+    counts = results["decision"]
+    if counts:
+        lines.append(
+            f"threshold {counts['threshold']:.4g}: {counts['true_positives']} of {results['images']['defective']} "
+            "defective images found, "
+            f"{counts['false_positives']} of {results['images']['good']} good ones called defective"
+        )
+    else:
+        lines.append(
+            f"no threshold, no verdicts: the model is not calibrated for {results['image_size']} pixels "
+            "(--val_split, python -m src.calibrate)"
+        )
+    return "\n".join(lines)
+
+
+def three_lines(category: str, results: dict) -> str:
+    """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
+    pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
+    return (
+        f"category:  {category}\nTotal pixel-level auc-roc score :  {pixel}\nTotal image-level auc-roc score :  {image}"
+    )
+
+
+def _printed(results: dict, name: str) -> str:
+    if results[name] is None:
+        return f"nan ({results['undefined'][name]})"
+    return repr(results[name])
+
+
+def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[dict]:
+    """Return each test image's file (below ``test/``), defect type, anomaly score and, with a threshold, verdict."""
+    records = []
+    for sample, score in zip(samples, image_scores(maps), strict=True):
+        record = {"file": f"{sample.defect}/{sample.path.name}", "defect": sample.defect, "score": float(score)}
+        if threshold is not None:
+            record["verdict"] = verdict(float(score), threshold)
+        records.append(record)
+    return records
+
+
+def verdict(score: float, threshold: float) -> str:
+    """Return "defective" from the threshold on, else "good"."""
+    return "defective" if reaches(score, threshold) else "good"
+
+
+def results_content(
+    samples: list[Sample],
+    maps: np.ndarray,
+    masks: np.ndarray,
+    *,
+    about: dict,
+    mask_rule: str,
+    threshold: float | None,
+    threshold_source: str,
+) -> dict:
+    """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
+
+    Args:
+        maps, masks, mask_rule: as in ``score_maps``.
+        threshold: as in ``decisions``.
+        threshold_source: where it comes from, in words.
+    """
+    labels = np.array([sample.is_defective for sample in samples])
+    return (
+        about
+        | score_maps(maps, masks, samples, mask_rule=mask_rule)
+        | decisions(image_scores(maps), labels, threshold)
+        | {"threshold_source": threshold_source if threshold is not None else None}
+        | {"scores": image_records(samples, maps, threshold)}
+    )

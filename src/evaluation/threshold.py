@@ -1,0 +1,171 @@
+"""A decision threshold from the scores of good images alone, and what a test set with labels says of it.
+
+The threshold is the score from which an image is called defective. It is set so that a further good image is called
+defective with a given probability, the target false positive rate. No mindspore here.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+import numpy as np
+from scipy import stats
+
+from ..utils import LARGEST
+
+# Two-sided probability of all intervals.
+CONFIDENCE = 0.95
+MIN_IMAGES = 2
+
+
+def reaches(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
+    """Tell which scores are those of defective images, as float32 numbers: so does the C++ program."""
+    return np.asarray(scores, np.float32) >= np.float32(threshold)
+
+
+def as_float32(threshold: float) -> float:
+    """Return the smallest float32 number that is not below a threshold: rounded down, it would call more defective."""
+    rounded = np.float32(threshold)
+    return float(rounded if rounded >= threshold else np.nextafter(rounded, np.float32(np.inf)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold and how far it can be trusted.
+
+    Attributes:
+        threshold: score from which an image is defective, a float32 number as scores are.
+        target_fpr: probability, asked for, that a further good image reaches it.
+        method: "order statistic" or "log-normal".
+        images: number of good images behind it.
+        fpr_interval: where the true false positive rate lies, with probability ``CONFIDENCE``.
+    """
+
+    threshold: float
+    target_fpr: float
+    method: str
+    images: int
+    fpr_interval: tuple[float, float]
+
+    def to_json(self) -> dict:
+        """Return the content of a sidecar's "calibration"."""
+        return asdict(self) | {"fpr_interval": list(self.fpr_interval), "confidence": CONFIDENCE}
+
+
+def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
+    """Set the threshold from scores of good images that were not trained on.
+
+    With n + 1 >= 1 / target_fpr images, the score of rank k = ceil((n + 1)(1 - target_fpr)): a further good image lies
+    above it with probability of at most target_fpr, whatever the distribution (split conformal prediction, Vovk et al.
+    2005), and the true rate is distributed as Beta(n + 1 - k, k). With fewer, no score is rare enough: then the upper
+    prediction limit of a log-normal distribution, exp(m + t s sqrt(1 + 1/n)) with Student's t of n - 1 degrees of
+    freedom, which holds the rate on average if the distribution is right.
+
+    Args:
+        scores: (N,), positive.
+
+    Raises:
+        ValueError: fewer than ``MIN_IMAGES`` scores, one that is not positive and finite, too low a rate for them, or
+            some so far apart that the threshold would be infinite.
+    """
+    count = len(scores)
+    if count < MIN_IMAGES:
+        raise ValueError(f"{count} images, expected at least {MIN_IMAGES}")
+    if not (np.isfinite(scores).all() and (scores > 0).all()):
+        raise ValueError("scores must be positive and finite")
+    tail = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+    rate = Fraction(str(target_fpr))  # as it was written: 10 * (1 - 0.7) is above 3 in binary numbers
+    if (count + 1) * rate >= 1:
+        rank = math.ceil((count + 1) * (1 - rate))
+        # the next number: the score of that rank is itself a good one
+        threshold = float(np.nextafter(np.float32(np.sort(scores)[rank - 1]), np.float32(np.inf)))
+        low, high = (float(stats.beta.ppf(p, count + 1 - rank, rank)) for p in tail)
+        return Calibration(threshold, target_fpr, "order statistic", count, (low, high))
+    logarithms = np.log(scores.astype(np.float64))
+    factor = float(stats.t.ppf(1 - target_fpr, count - 1)) * np.sqrt(1 + 1 / count)
+    logarithm = logarithms.mean() + factor * logarithms.std(ddof=1)
+    if not np.isfinite(logarithm):
+        raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
+    if logarithm > np.log(LARGEST):
+        raise ValueError(f"scores from {scores.min():g} to {scores.max():g} are too far apart for {count} images")
+    threshold = as_float32(np.exp(logarithm))
+    return Calibration(threshold, target_fpr, "log-normal", count, _normal_rate_interval(count, factor))
+
+
+def _normal_rate_interval(count: int, factor: float) -> tuple[float, float]:
+    """Interval of the probability that a normal variable exceeds mean + factor * s of a sample of ``count``.
+
+    The limit lies above the quantile z if (Z + z sqrt(n)) / S <= factor sqrt(n), with Z standard normal and S^2
+    chi-squared over its n - 1 degrees of freedom: the noncentral t distribution, here averaged over quantiles of S,
+    since library functions for it fail far from the centre. Solved for z by bisection.
+    """
+    points = (np.arange(2000) + 0.5) / 2000
+    spreads = np.sqrt(stats.chi2.ppf(points, count - 1) / (count - 1))
+    root = np.sqrt(count)
+
+    def rate(probability: float) -> float:
+        low, high = -8.0, 60.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            if stats.norm.cdf(root * (factor * spreads - middle)).mean() > probability:
+                low = middle
+            else:
+                high = middle
+        return float(stats.norm.sf(low))
+
+    tail = (1 - CONFIDENCE) / 2
+    return rate(tail), rate(1 - tail)
+
+
+def proportion_interval(successes: int, count: int) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval of a proportion; (0, 1) without observations."""
+    if count == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
+    """Count verdicts on labelled images, with rates and their intervals; a rate without observations is None.
+
+    Args:
+        scores: (N,).
+        labels: bool (N,), True for defective.
+    """
+    verdicts = reaches(scores, threshold)
+    counts = {
+        "true_positives": int((verdicts & labels).sum()),
+        "false_positives": int((verdicts & ~labels).sum()),
+        "true_negatives": int((~verdicts & ~labels).sum()),
+        "false_negatives": int((~verdicts & labels).sum()),
+    }
+
+    def rate(part: int, whole: int) -> dict:
+        return {"value": part / whole if whole else None, "interval": list(proportion_interval(part, whole))}
+
+    return {
+        "threshold": threshold,
+        **counts,
+        "false_positive_rate": rate(counts["false_positives"], int((~labels).sum())),
+        "recall": rate(counts["true_positives"], int(labels.sum())),
+        "precision": rate(counts["true_positives"], int(verdicts.sum())),
+        "confidence": CONFIDENCE,
+    }
+
+
+def best_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the threshold of the highest F1 on labelled images, halfway to the next lower score, as float32.
+
+    It has seen the answers: a bound on what a threshold could do, not a threshold to use. None where no image is
+    defective.
+    """
+    if not labels.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(labels[order])
+    f1 = 2 * found / (np.arange(1, len(scores) + 1) + labels.sum())
+    ordered = scores[order].astype(np.float64)
+    is_last_of_ties = np.append(ordered[:-1] > ordered[1:], True)
+    best = int(np.argmax(np.where(is_last_of_ties, f1, -1)))
+    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
+    return as_float32((ordered[best] + below) / 2)

@@ -1,0 +1,1 @@
+"""Files that are shared with the C++ program."""

@@ -1,0 +1,1 @@
+"""A trained model on disk: its file, its sidecar, its maps, its threshold."""

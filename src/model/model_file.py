@@ -1,0 +1,211 @@
+"""A trained model of any kind, checkpoint or exported, as a function from images to anomaly maps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoint import load_checked, named_parameters, read_checkpoint, warn_of_other_head
+from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
+from ..device import set_up_device
+from ..files import check_checkpoint_file, check_file
+from ..stpm import STPM
+from ..utils import LOGGER, InputError
+from .maps import MapFunction
+from .sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
+
+EXPORTED_SUFFIXES = (".mindir", ".onnx")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's file, checked as far as that goes without a runtime.
+
+    Attributes:
+        sidecar: content of the JSON beside it; None for a checkpoint without one.
+        image_size: side of its input images, pixels.
+        batch_size: images per call.
+        sha256: of the file; None for a checkpoint without sidecar.
+    """
+
+    path: Path
+    sidecar: dict | None
+    image_size: int
+    batch_size: int
+    sha256: str | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The anomaly score from which an image is defective; None until it is calibrated."""
+        return self.sidecar.get("threshold") if self.sidecar else None
+
+    @property
+    def config_hash(self) -> str | None:
+        """Hash of the configuration that it was trained with, where that is known."""
+        return self.sidecar["config_hash"] if self.sidecar else None
+
+
+def inspect_model(
+    path: Path, *, category: str | None = None, image_size: int | None = None, batch_size: int | None = None
+) -> ModelFile:
+    """Check a model's file and sidecar and settle image and batch size; no slow import.
+
+    Args:
+        category: what it must have been trained on; None: anything.
+        image_size, batch_size: asked for by flags; None: the model's own. An exported model has one of each.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, of another kind or category, or another size was asked for.
+    """
+    if path.suffix not in EXPORTED_SUFFIXES:
+        if path.suffix == ".air":
+            raise InputError(f"{path}: AIR is for Ascend tools only; expected .ckpt, .mindir or .onnx")
+        check_checkpoint_file(path)
+        sidecar = read_sidecar(path, category=category)
+        sha256 = check_checkpoint(path, sidecar) if sidecar else None
+        if not sidecar and not image_size:
+            LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
+        trained = sidecar["image_size"] if sidecar else None
+        if image_size and trained and image_size != trained:
+            LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
+        size = image_size or trained or DEFAULT_IMAGE_SIZE
+        return ModelFile(path, sidecar, size, batch_size or DEFAULT_EVAL_BATCH_SIZE, sha256)
+
+    check_file(path, path.suffix[1:].upper())
+    sidecar, facts = read_export(path, category=category)
+    for flag, given, fixed in (
+        ("--image_size", image_size, sidecar["image_size"]),
+        ("--eval_batch_size", batch_size, facts["batch_size"]),
+    ):
+        if given and given != fixed:
+            raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
+    return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"], facts["sha256"])
+
+
+def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
+    """Return the threshold in use and where it comes from: the flag, else the model's own, else none.
+
+    It is the nearest float32 number, which is what the C++ program makes of the same text.
+    """
+    if flag is not None:
+        return _nearest_float32(flag, "--threshold"), "--threshold"
+    threshold = model.threshold if model else None
+    if threshold is not None and model.image_size != model.sidecar["image_size"]:
+        LOGGER.warning(
+            "warning: no verdicts: the threshold of %s was set at %d pixels, not %d (--threshold sets another)",
+            model.path,
+            model.sidecar["image_size"],
+            model.image_size,
+        )
+        threshold = None
+    if threshold is not None:
+        threshold = _nearest_float32(threshold, f"{sidecar_path(model.path)}: threshold")
+    return threshold, "the model, set by good images"
+
+
+def _nearest_float32(threshold: float, name: str) -> float:
+    rounded = float(np.float32(threshold))
+    if rounded == 0:
+        raise InputError(f"{name} {threshold!r}: is no float32 number above 0, and scores are float32")
+    return rounded
+
+
+def load_map_function(
+    model: ModelFile, *, num_class: int | None = None, device_target: str = "auto", device_id: int = 0
+) -> MapFunction:
+    """Load a model into its runtime: MindSpore, or ONNX Runtime (CPU) for ``.onnx``.
+
+    Raises:
+        InputError: the device or the runtime is missing, or the runtime cannot read the file.
+    """
+    if model.path.suffix != ".onnx":
+        set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
+    if model.path.suffix in EXPORTED_SUFFIXES:
+        return _checked(load_exported(model.path), model.path)
+    from ..backend import AnomalyMaps
+    from .model_file import load_stpm
+
+    stpm = load_stpm(model.path, num_class=num_class)
+    return _checked(AnomalyMaps(stpm, image_size=model.image_size), model.path)
+
+
+def _checked(anomaly_map: MapFunction, path: Path) -> MapFunction:
+    """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        try:
+            maps = anomaly_map(images)
+        except Exception as error:  # the runtimes' own, where model and JSON differ; they share no base class
+            if path.suffix not in EXPORTED_SUFFIXES:
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise InputError(f"{path}: cannot compute the maps of images {images.shape}: {reason}") from error
+        if maps.shape != (len(images), 1, *images.shape[2:]):
+            raise InputError(f"{path}: computes maps {maps.shape} of images {images.shape}; export it again")
+        if not np.isfinite(maps).all():
+            raise InputError(f"{path}: computes maps that hold NaN or infinity; its weights are no good")
+        return maps
+
+    return compute
+
+
+def load_exported(path: Path) -> MapFunction:
+    """Load an exported model; MINDIR needs MindSpore's device to be set up.
+
+    Raises:
+        InputError: the runtime is missing or cannot read the file.
+    """
+    return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path)
+
+
+def _mindir_function(path: Path) -> MapFunction:
+    import mindspore as ms
+
+    try:
+        network = ms.nn.GraphCell(ms.load(str(path)))
+    except Exception as error:  # MindSpore raises whatever its reader does
+        raise InputError(f"{path}: not a MINDIR that MindSpore {ms.__version__} can read") from error
+    return lambda images: network(ms.Tensor(images)).asnumpy()
+
+
+def onnxruntime_is_installed() -> bool:
+    """Return whether the optional ONNX Runtime can be imported."""
+    from importlib.util import find_spec
+
+    return find_spec("onnxruntime") is not None
+
+
+def _onnx_function(path: Path) -> MapFunction:
+    if not onnxruntime_is_installed():
+        raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime==1.32.0")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # idle threads that spin take the cores from those that decode the next images: 0.7 of the time without
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no public base class
+        raise InputError(f"{path}: ONNX Runtime cannot read it: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {name: images})[0]
+
+    return compute
+
+
+def load_stpm(path: Path, *, num_class: int | None = None) -> STPM:
+    """Build an STPM from a checkpoint that train.py wrote; for ``num_class`` see ``load_teacher``.
+
+    Raises:
+        InputError: the file is unreadable, or an entry is missing or misshapen.
+    """
+    arrays = read_checkpoint(path)
+    if not any(name.startswith("model_s.") for name in arrays):
+        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
+    stpm = STPM()
+    load_checked(named_parameters(stpm), arrays, source=str(path))
+    warn_of_other_head(arrays, num_class, path)
+    stpm.set_train(False)
+    return stpm

@@ -1,0 +1,310 @@
+"""One self-contained HTML page on the evaluation of a category, and an index over those of a sweep.
+
+    python -m src.report.page --index FOLDER    # FOLDER/report.html from FOLDER/<category>/report.html and results.json
+
+No network, no mindspore: pictures, curves and the little script are inside the page.
+"""
+
+import argparse
+import base64
+import io
+import sys
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from ..data.images import binary_mask
+from ..data.samples import Sample
+from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, why_undefined
+from ..files import atomic_path, read_json
+from ..utils import InputError, run_entry_point
+from .pictures import colour_map, defect_overlay, scale_legend, scale_unit
+from .table import PUBLISHED_PATH, read_results
+from .template import INDEX_PAGE, PAGE
+
+REPORT_NAME = "report.html"
+_TILE = 224  # pixels of a gallery picture
+_CURVE_POINTS = 400  # what a curve of millions of points is thinned to
+_NAMES = {"pixel_auroc": "pixel AUROC", "image_auroc": "image AUROC", "pro": f"PRO (FPR up to {PRO_MAX_FPR})"}
+
+
+def write_report(
+    folder: Path, results: dict, samples: list[Sample], images: np.ndarray, masks: np.ndarray, maps: np.ndarray
+) -> Path:
+    """Write the report of one category; return its path.
+
+    Args:
+        results: content of results.json.
+        images: uint8 RGB (N, S, S, 3).
+        masks: resized grey masks, uint8 (N, S, S).
+        maps: float32 (N, S, S).
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    labels = np.array([sample.is_defective for sample in samples])
+    scores = image_scores(maps)
+    has_truth = np.array([sample.has_pixel_truth for sample in samples])
+    pixel_labels = binary_mask(masks[has_truth], results["mask_rule"])
+    intervals = _intervals(scores, labels, maps[has_truth], pixel_labels)
+    threshold = results["decision"]["threshold"] if results["decision"] else None
+    unit = threshold or scale_unit(scores, ~labels)
+    unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
+    page = PAGE.substitute(
+        title=escape(f"STPM: {results['category']}"),
+        facts=_facts(results),
+        metrics=_metrics_table(results, intervals),
+        decision=_decision(results),
+        defects=_defects_table(results),
+        curves=_curves(scores, labels, maps[has_truth], pixel_labels),
+        histogram=_histogram(scores / unit, labels, unit_name, has_threshold=threshold is not None),
+        legend=escape(scale_legend(unit_name).capitalize()),
+        types=_options(sorted({sample.defect for sample in samples})),
+        gallery="\n".join(
+            _tile(record, sample, image, mask, one, unit, threshold)
+            for record, sample, image, mask, one in zip(results["scores"], samples, images, masks, maps, strict=True)
+        ),
+    )
+    return _write_page(folder / REPORT_NAME, page)
+
+
+def _write_page(path: Path, page: str) -> Path:
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+    return path
+
+
+def _intervals(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> dict:
+    found = {}
+    if not why_undefined(labels):
+        found["image_auroc"] = bootstrap_auroc(scores, labels)
+    if not why_undefined(pixel_labels):
+        found["pixel_auroc"] = bootstrap_auroc(maps, pixel_labels)
+    return found
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Return an HTML table; cells are text."""
+    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _facts(results: dict) -> str:
+    counts = results["images"]
+    text = (
+        f"Model {results['model']}, {results['image_size']} pixels; {counts['test']} test images, {counts['good']} good"
+    )
+    text += f" and {counts['defective']} defective"
+    if counts["in_pixel_metrics"] < counts["test"]:
+        text += f"; pixel metrics over the {counts['in_pixel_metrics']} that are good or have a mask"
+    return escape(text + ".")
+
+
+def _metrics_table(results: dict, intervals: dict) -> str:
+    published = read_json(PUBLISHED_PATH)
+    rows = []
+    for metric, name in _NAMES.items():
+        low_high = intervals.get(metric)
+        value = _number(results[metric]) or f"undefined: {results['undefined'].get(metric, '')}"
+        interval = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else ""
+        if low_high == (1.0, 1.0):  # every redrawing of perfectly separated images is perfect, too
+            interval = "not known: no overlap to redraw"
+        cited = [_number(published[s].get(metric, {}).get(results["category"]), 3) for s in ("model_zoo", "paper_code")]
+        rows.append([name, value, interval, *cited])
+    return _table(["metric", "value", "95 % bootstrap interval", "model zoo", "paper's code"], rows)
+
+
+def _rate(rate: dict) -> str:
+    if rate["value"] is None:
+        return "none to count"
+    low, high = rate["interval"]
+    return f"{rate['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _decision(results: dict) -> str:
+    parts = []
+    for key, caption in (
+        ("decision", f"Threshold from {results['threshold_source']}"),
+        ("best_f1_on_test_labels", "Best F1 on these very labels: a bound, not a threshold to use"),
+    ):
+        counts = results[key]
+        if counts is None:
+            if key == "decision":
+                parts.append("<p>The model has no threshold: it is not calibrated.</p>")
+            continue
+        rows = [
+            ["defective", str(counts["true_positives"]), str(counts["false_negatives"])],
+            ["good", str(counts["false_positives"]), str(counts["true_negatives"])],
+        ]
+        rates = [
+            [name.replace("_", " "), _rate(counts[name])] for name in ("recall", "precision", "false_positive_rate")
+        ]
+        parts.append(f"<h3>{escape(caption)}: {counts['threshold']:.4g}</h3><div class=pair>")
+        parts.append(_table(["really", "called defective", "called good"], rows))
+        parts.append(_table(["rate", "value (95 % interval)"], rates) + "</div>")
+    return "".join(parts)
+
+
+def _defects_table(results: dict) -> str:
+    rows = [
+        [name, str(found["images"]), _number(found["pixel_auroc"]), _number(found["image_auroc"])]
+        for name, found in results["by_defect"].items()
+    ]
+    return _table(["defect type", "images", "pixel AUROC", "image AUROC"], rows)
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """Return a figure as inline SVG with a description for who cannot see it."""
+    text = io.StringIO()
+    # a fixed salt: the same results give the same page
+    with matplotlib.rc_context({"svg.hashsalt": "stpm", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return f'<figure role=img aria-label="{escape(description)}">{svg[svg.index("<svg") :]}</figure>'
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.unique(np.linspace(0, len(x) - 1, _CURVE_POINTS).round().astype(int))
+    return x[rows], y[rows]
+
+
+def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> str:
+    figures = []
+    plots = []
+    if not why_undefined(labels):
+        plots.append(("ROC of images", *roc_curve(labels, scores)[:2], "true positive rate", 1.0))
+    if not why_undefined(pixel_labels):
+        fpr, tpr, _ = roc_curve(pixel_labels.ravel(), maps.ravel())
+        plots.append(("ROC of pixels", fpr, tpr, "true positive rate", 1.0))
+        plots.append(("PRO", *PixelRanking(maps).pro_curve(pixel_labels), "per-region overlap", PRO_MAX_FPR))
+    for title, x, y, label, limit in plots:
+        figure = Figure(figsize=(3.2, 3), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(*_thinned(x, y), color="#1f5fa8")
+        axes.set(title=title, xlabel="false positive rate", ylabel=label, xlim=(0, limit), ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        figures.append(_svg(figure, f"{title} curve"))
+    return "".join(figures)
+
+
+def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_threshold: bool) -> str:
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    low, high = scores.min(), scores.max()
+    is_wide = 0 < 10 * low <= high  # in less than a decade a logarithmic axis has hardly a tick
+    edges = np.geomspace(low, high * 1.0001, 31) if is_wide else np.histogram_bin_edges(scores.astype(float), 30)
+    groups = [(scores[~labels], "good", "#2b7a3d"), (scores[labels], "defective", "#b3341f")]
+    for values, name, colour in groups:
+        axes.hist(values, edges, alpha=0.6, label=name, color=colour)
+    if has_threshold:
+        axes.axvline(1, color="black", linestyle="--", label="threshold")
+    if is_wide:
+        _logarithmic(axes)
+    axes.set(xlabel=f"anomaly score; 1 is {unit_name}", ylabel="images")
+    axes.legend()
+    return _svg(figure, "histogram of the anomaly scores of good and defective images")
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Make the x axis logarithmic, with as many plain numbers at its ticks as there is room for."""
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if right < 5000 * left else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _options(names: list[str]) -> str:
+    # with a value: that of text alone has its spaces collapsed
+    return "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
+
+
+def _jpeg(panels: list[np.ndarray]) -> str:
+    """Return panels side by side as a data URI."""
+    strip = [Image.fromarray(panel).resize((_TILE, _TILE), Image.Resampling.BILINEAR) for panel in panels]
+    sheet = Image.new("RGB", (_TILE * len(strip), _TILE))
+    for column, panel in enumerate(strip):
+        sheet.paste(panel, (column * _TILE, 0))
+    data = io.BytesIO()
+    sheet.save(data, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _tile(
+    record: dict,
+    sample: Sample,
+    image: np.ndarray,
+    mask: np.ndarray,
+    one: np.ndarray,
+    unit: float,
+    threshold: float | None,
+) -> str:
+    outlined = defect_overlay(image, one, unit)
+    panels = [image, np.repeat(mask[..., None], 3, axis=2), colour_map(one, unit), outlined]
+    wrong = ""
+    if threshold is not None and (record["verdict"] == "defective") != sample.is_defective:
+        wrong = "missed" if sample.is_defective else "false alarm"
+    ratio = record["score"] / unit
+    words = [f"score {ratio:.2f}", *([f"called {record['verdict']}"] if threshold is not None else []), wrong]
+    caption = f"{record['file']}: {', '.join(word for word in words if word)}"
+    data = {"score": f"{ratio:.6g}", "type": sample.defect, "verdict": record.get("verdict", ""), "wrong": wrong}
+    attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
+    return (
+        f'<figure class="tile {"wrong" if wrong else ""}" tabindex=0 {attributes}>'
+        f'<img loading=lazy width={4 * _TILE} height={_TILE} alt="image, mask, anomaly map, outlined defect" '
+        f'src="{_jpeg(panels)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def write_index(folder: Path) -> Path:
+    """Write the index of all reports below a folder; return its path.
+
+    Raises:
+        InputError: there is none.
+    """
+    rows = []
+    for path in sorted(folder.glob(f"*/{REPORT_NAME}")):
+        results = read_results(path.with_name("results.json"))
+        decision = results.get("decision")
+        try:
+            recall = _rate(decision["recall"]) if decision else ""
+            alarms = _rate(decision["false_positive_rate"]) if decision else ""
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path.with_name('results.json')}: decision {decision!r} is damaged") from error
+        name = path.parent.name
+        cells = [_number(results[metric]) for metric in _NAMES] + [recall, alarms]
+        link = f'<a href="{quote(name, errors="surrogateescape")}/{REPORT_NAME}">{escape(name)}</a>'
+        rows.append(f"<tr><td>{link}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    if not rows:
+        raise InputError(f"{folder}: holds no <category>/{REPORT_NAME}; test.py --report writes them")
+    return _write_page(folder / REPORT_NAME, INDEX_PAGE.substitute(rows="\n".join(rows)))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Write the index of a sweep's reports.", allow_abbrev=False)
+    parser.add_argument("--index", type=Path, required=True, metavar="FOLDER", help="folder of the category folders")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the index; return the exit status."""
+    print(write_index(args.index))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,0 +1,126 @@
+"""Pictures of anomaly maps, all on one colour scale."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data.samples import GOOD, Sample
+from ..evaluation.metrics import image_scores
+from ..files import atomic_path
+
+_CAPTION_HEIGHT = 28
+_GAP = 6
+_PANEL = 256  # pixels
+# The colour scale ends at twice its unit, so that what is just above 1 is told from what is far above.
+_SCALE_END = 2.0
+
+
+def scale_unit(scores: np.ndarray, is_good: np.ndarray) -> float:
+    """Return the score that all pictures call 1: the highest of a good image, or of any where none is good."""
+    return max(float(scores[is_good].max() if is_good.any() else scores.max()), float(np.finfo(np.float32).tiny))
+
+
+def colour_map(anomaly_map: np.ndarray, unit: float) -> np.ndarray:
+    """Colour a map, float32 (S, S), by its value in units of ``unit``, 0 to 2: uint8 RGB (S, S, 3)."""
+    scaled = np.clip(anomaly_map / unit / _SCALE_END, 0, 1)
+    # inferno is perceptually uniform: equal steps of the value look equal
+    return cv2.cvtColor(
+        cv2.applyColorMap((scaled * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
+    )
+
+
+def scale_legend(unit_name: str) -> str:
+    """Return the words that explain the colours: what 1 is."""
+    return f"anomaly map: black 0, brightest {_SCALE_END:.0f} and above; 1 is {unit_name}"
+
+
+def defect_overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Outline on the image what reaches the threshold: uint8 RGB, of a panel's size or the image's if that is larger.
+
+    Args:
+        image: uint8 RGB (S, S, 3).
+        anomaly_map: float32 (S, S).
+    """
+    side = max(_PANEL, len(image))
+    outlined = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    anomaly_map = cv2.resize(anomaly_map, (side, side), interpolation=cv2.INTER_LINEAR)
+    contours, _ = cv2.findContours(
+        (anomaly_map >= threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    # dark below bright, to be seen on any product
+    cv2.drawContours(outlined, contours, -1, (0, 0, 0), 3)
+    cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
+    return outlined
+
+
+def save_panels(path: Path, panels: list[np.ndarray], *, caption: str, legend: str) -> None:
+    """Write panels, uint8 RGB (S, S, 3), side by side, a line above and one below.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    width = len(panels) * (_PANEL + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _PANEL + 2 * _CAPTION_HEIGHT), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, 6), caption, fill="black", font=ImageFont.load_default(size=14))
+    draw.text((_GAP, _PANEL + _CAPTION_HEIGHT + 6), legend, fill="black", font=ImageFont.load_default(size=12))
+    for column, panel in enumerate(panels):
+        picture = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (_GAP + column * (_PANEL + _GAP), _CAPTION_HEIGHT))
+    with atomic_path(path) as temporary:
+        sheet.save(temporary)
+
+
+def typical_rows(samples: list[Sample], scores: np.ndarray) -> list[int]:
+    """Return the row of the median score of each defect type, good first."""
+    types = sorted({sample.defect for sample in samples}, key=lambda defect: (defect != GOOD, defect))
+    chosen = []
+    for defect in types:
+        rows = [i for i, sample in enumerate(samples) if sample.defect == defect]
+        chosen.append(sorted(rows, key=lambda i: scores[i])[len(rows) // 2])
+    return chosen
+
+
+def save_sample_sheet(
+    path: Path,
+    samples: list[Sample],
+    images: np.ndarray,
+    masks: np.ndarray,
+    maps: np.ndarray,
+    *,
+    threshold: float | None = None,
+) -> None:
+    """Write image, mask and anomaly map side by side, one row for the median image of each defect type.
+
+    Args:
+        images: uint8 (N, S, S, 3).
+        masks: resized grey masks, uint8 (N, S, S).
+        maps: float32 (N, S, S).
+        threshold: unit of the colour scale; None: the highest score of a good image.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    scores = image_scores(maps)
+    unit = threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
+    unit_name = "the threshold" if threshold else "the highest score of a good image"
+    rows = typical_rows(samples, scores)
+    row_height = _PANEL + _CAPTION_HEIGHT
+    sheet = Image.new("RGB", (3 * _PANEL + 4 * _GAP, len(rows) * (row_height + _GAP) + 2 * _CAPTION_HEIGHT), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=14)
+    for number, row in enumerate(rows):
+        top = number * (row_height + _GAP)
+        sample = samples[row]
+        caption = f"{sample.defect}/{sample.path.name}   score {scores[row] / unit:.2f}"
+        draw.text((_GAP, top + 6), caption, fill="black", font=font)
+        panels = (images[row], np.repeat(masks[row][..., None], 3, axis=2), colour_map(maps[row], unit))
+        for column, panel in enumerate(panels):
+            panel_image = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
+            sheet.paste(panel_image, (_GAP + column * (_PANEL + _GAP), top + _CAPTION_HEIGHT))
+    note = "image | mask | " + scale_legend(unit_name).replace("; ", ";\n")
+    draw.text((_GAP, len(rows) * (row_height + _GAP)), note, fill="black", font=font)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary)

@@ -1,0 +1,1 @@
+"""A training: teacher, optimiser, ranks, and the run on disk."""

@@ -1,0 +1,201 @@
+"""A training run on disk: its checkpoint, what it needs to go on, and its record."""
+
+import glob
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from ..checkpoint import checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
+from ..device import versions
+from ..files import atomic_path, fingerprint, write_json
+from ..model.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
+from ..stpm import STPM
+from ..utils import LOGGER, InputError
+
+FORMAT = 1
+_META = "run_state"
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class TrainingRun:
+    """What a run has reached, and how that is written and read back.
+
+    Files in ``folder``, each replaced atomically after a whole epoch:
+        <category>_last.ckpt    teacher and student
+        <category>_last.json    the resolved configuration (sidecar)
+        <category>_resume.ckpt  student, optimiser state and record: all that a resumed run needs
+        train.json              loss and time per epoch, versions, seed
+
+    Args:
+        config: everything that the result depends on; a run is only resumed with the same.
+        facts: further content of train.json.
+    """
+
+    def __init__(self, folder: Path, category: str, stpm: STPM, optimiser: nn.Optimizer, *, config: dict, facts: dict):
+        self.category = category
+        self.stpm, self.optimiser = stpm, optimiser
+        self.config, self.facts = config, facts
+        self.epochs: list[dict] = []
+        self.evaluations: list[dict] = []
+        self.checkpoint_path = folder / f"{category}_last.ckpt"
+        self.resume_path = folder / f"{category}_resume.ckpt"
+        self.record_path = folder / "train.json"
+
+    @property
+    def epoch(self) -> int:
+        """Number of whole epochs trained."""
+        return len(self.epochs)
+
+    def record_epoch(self, epoch: int, *, loss: float, last_loss: float, seconds: float) -> None:
+        """Append an epoch: mean loss per batch, loss of its last batch, seconds."""
+        self.epochs.append({"epoch": epoch, "loss": loss, "last_batch_loss": last_loss, "seconds": round(seconds, 3)})
+
+    def record_evaluation(self, epoch: int, metrics: dict) -> None:
+        """Append an evaluation made during training."""
+        self.evaluations.append({"epoch": epoch, **metrics})
+
+    def save(self) -> None:
+        """Write all files of the run; the resume state last, so that it never runs ahead of the others.
+
+        Raises:
+            InputError: a weight is not finite, or a file cannot be written; the files of the epoch before stay.
+        """
+        self.save_model()
+        self.write_record()
+        self._save_state()
+
+    def save_model(self) -> None:
+        """Write checkpoint and sidecar.
+
+        Raises:
+            InputError: as by ``save``.
+        """
+        # A loss cannot tell: on CPU, ReLU turns NaN to 0, and the loss of a student of zeros is an ordinary number.
+        for name, array in named_arrays(self.stpm).items():
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
+                    f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
+                )
+        about = sidecar_content(category=self.category, image_size=self.config["image_size"], config=self.config)
+        with atomic_path(self.checkpoint_path) as temporary:
+            ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
+            written = describe_file(temporary, name=self.checkpoint_path.name)
+            # before the checkpoint gets its name: where there is no room for it, the earlier pair stays; killed
+            # between the two, the earlier checkpoint is still known
+            before = self._replaced_sha256(about["config_hash"])
+            write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written | {"replaces": before}})
+
+    def _replaced_sha256(self, config_hash: str) -> str | None:
+        """Return the hash of the present checkpoint if it is of this configuration: the JSON is true of it, too."""
+        present = self._present_model()
+        return present[1] if present and present[0]["config_hash"] == config_hash else None
+
+    def is_intact(self) -> bool:
+        """Tell whether the checkpoint and its JSON are there and belong together."""
+        return self._present_model() is not None
+
+    def _present_model(self) -> tuple[dict, str] | None:
+        """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
+        try:
+            sidecar = read_sidecar(self.checkpoint_path, category=self.category)
+            return (sidecar, check_checkpoint(self.checkpoint_path, sidecar)) if sidecar else None
+        except InputError:
+            return None
+
+    def _save_state(self) -> None:
+        """Write what a resumed run needs."""
+        state = {name: parameter.asnumpy() for name, parameter in self._state().items()}
+        meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,
+                "sha256": _digest(state)}  # fmt: skip
+        state[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with atomic_path(self.resume_path) as temporary:
+            ms.save_checkpoint([{"name": n, "data": Tensor(array)} for n, array in state.items()], str(temporary))
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed training left half-written; for the one that holds the folder's lock."""
+        for path in (self.checkpoint_path, sidecar_path(self.checkpoint_path), self.resume_path, self.record_path):
+            for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp*"):
+                left.unlink(missing_ok=True)
+
+    def write_record(self) -> None:
+        """Write train.json."""
+        content = {
+            "category": self.category,
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "epochs_trained": self.epoch,
+            "training_seconds": round(sum(entry["seconds"] for entry in self.epochs), 3),
+            **self.facts,
+            "config": self.config,
+            "config_hash": fingerprint(self.config),
+            "versions": versions(),
+            "epochs": self.epochs,
+            "evaluations": self.evaluations,
+        }
+        write_json(self.record_path, content)
+
+    def begin(self, *, resume: bool) -> None:
+        """Take up the state that ``save`` wrote, or warn of what a new run is going to replace.
+
+        Raises:
+            InputError: as by ``resume``.
+        """
+        if resume:
+            self.resume()
+        elif self.checkpoint_path.exists():
+            LOGGER.warning(
+                "warning: %s, of an earlier training, is replaced after the first epoch; "
+                "--resume would go on with that training",
+                self.checkpoint_path,
+            )
+
+    def resume(self) -> None:
+        """Take up the state that ``save`` wrote.
+
+        Raises:
+            InputError: there is none, it is damaged, or it belongs to a run with another configuration.
+        """
+        if not self.resume_path.is_file():
+            raise InputError(f"--resume: {self.resume_path} does not exist; start without --resume")
+        arrays = read_checkpoint(self.resume_path)
+        meta_bytes = arrays.pop(_META, None)
+        if meta_bytes is None:
+            raise InputError(f"{self.resume_path}: not the resume state of a training (it has no entry {_META!r})")
+        try:
+            meta = json.loads(meta_bytes.astype(np.uint8).tobytes())
+            saved_format, saved_config = meta["format"], dict(meta["config"])
+            epochs, evaluations = list(meta["epochs"]), list(meta["evaluations"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.resume_path}: damaged resume state ({error!r}); start without --resume") from error
+        if saved_format != FORMAT:
+            raise InputError(f"{self.resume_path}: format {saved_format!r}, this program reads format {FORMAT}")
+        differing = [
+            f"{name} was {saved_config.get(name)!r}, is {self.config.get(name)!r}"
+            for name in sorted(saved_config.keys() | self.config.keys())
+            if saved_config.get(name) != self.config.get(name)
+        ]
+        if differing:
+            raise InputError(f"--resume: {self.resume_path} belongs to another configuration: {'; '.join(differing)}")
+        if _digest(arrays) != meta.get("sha256"):
+            raise InputError(f"{self.resume_path}: damaged resume state: not the numbers that were written")
+        load_checked(self._state(), arrays, source=str(self.resume_path))
+        self.epochs, self.evaluations = epochs, evaluations
+
+    def _state(self) -> dict[str, Parameter]:
+        """Return what changes during training: the student and the optimiser's own state, by unique names."""
+        student = {f"student.{name}": parameter for name, parameter in named_parameters(self.stpm.model_s).items()}
+        known = {id(parameter) for parameter in student.values()}
+        own = {f"optimiser.{p.name}": p for p in self.optimiser.get_parameters() if id(p) not in known}
+        return student | own

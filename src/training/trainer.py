@@ -1,0 +1,145 @@
+"""Training as the paper and the model zoo do it: SGD on the student, through ``mindspore.train.Model``."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mindspore import nn
+from mindspore.train import Model
+
+from ..backend import student_loss
+from ..callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
+from ..dataset import EpochBatches, training_pipeline
+from ..loss import TeacherStudentLoss, WeightedLoss
+from ..stpm import STPM
+from ..utils import LOGGER, InputError
+from .distributed import ALONE, Ranks, ShardedBatches, broadcast_parameters, student_norm
+from .run import TrainingRun
+from .teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
+
+
+def build_stpm(
+    teacher_source: str,
+    images: np.ndarray,
+    *,
+    num_class: int | None = None,
+    device_target: str = "CPU",
+    ranks: Ranks = ALONE,
+) -> STPM:
+    """Build teacher and student: the teacher's weights from ``teacher_source``, the student's He-normal.
+
+    Args:
+        teacher_source: path of a ResNet-18 checkpoint, or "random".
+        images: training images, uint8 (N, S, S, 3), by which a random teacher is calibrated.
+        ranks: all of them get the first one's weights.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
+    stpm = STPM(student_norm=student_norm(ranks, device_target))
+    prepare_teacher(stpm.model_t, teacher_source, images, num_class=num_class)
+    broadcast_parameters(stpm, ranks)
+    return stpm
+
+
+def learning_rates(schedule: str, *, lr: float, steps: int) -> float | list[float]:
+    """Return the learning rate, or that of every step.
+
+    Args:
+        schedule: "constant", or "cosine": up to ``lr`` in a twentieth of the steps, then down to 0 along half a cosine
+            (Loshchilov & Hutter 2017, equation 5, without restarts).
+    """
+    if schedule == "constant":
+        return lr
+    rising = -(-steps // 20)
+    step = np.arange(steps)
+    falling = (1 + np.cos(np.pi * (step - rising + 1) / (steps - rising + 1))) / 2
+    return (lr * np.where(step < rising, (step + 1) / rising, falling)).tolist()
+
+
+def build_optimiser(stpm: STPM, *, lr: float | list[float], momentum: float, weight_decay: float) -> nn.Optimizer:
+    """Return SGD with Nesterov momentum over the student's parameters, as in the model zoo's train.py.
+
+    As everywhere in MindSpore, weight decay leaves out batch norm's gamma and beta. For ``lr`` see ``learning_rates``.
+    """
+    nesterov = momentum > 0  # without momentum there is nothing to look ahead along, and MindSpore refuses it
+    return nn.SGD(stpm.trainable_params(), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def cached_features(stpm: STPM, images: np.ndarray, *, budget_bytes: int, spill_folder: Path) -> tuple[np.ndarray, ...]:
+    """Compute the teacher's normalised features of all images once; see ``compute_teacher_features``."""
+    started = time.perf_counter()
+    teacher = NormalisedTeacher(stpm.model_t)
+    features = compute_teacher_features(teacher, images, budget_bytes=budget_bytes, spill_folder=spill_folder)
+    size = sum(level.nbytes for level in features)
+    LOGGER.info("teacher features: %.2f GB in %.1f s", size / 1e9, time.perf_counter() - started)
+    return features
+
+
+def fit(
+    run: TrainingRun,
+    batches: EpochBatches,
+    *,
+    epochs: int,
+    lr: float | list[float],
+    device_target: str,
+    amp_level: str = "O0",
+    ranks: Ranks = ALONE,
+    evaluate: Callable[[], dict] | None = None,
+    eval_interval: int = 0,
+) -> int | None:
+    """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
+
+    Args:
+        lr: the optimiser's, for a message.
+        batches: images, and the teacher's features where they are cached; whole batches, also with several ranks.
+        ranks: the processes that train together; the first one writes.
+        evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
+
+    Raises:
+        InputError: the loss is not finite any more, or a file cannot be written.
+    """
+    if run.epoch >= epochs:
+        LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
+        if ranks.is_first and not run.is_intact():
+            LOGGER.warning("warning: %s is missing or damaged; it is written again", run.checkpoint_path)
+            run.save()
+        return None
+    stpm = run.stpm
+    network = student_loss(stpm.model_s)
+    if not batches.features:
+        network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), network)
+    # a sink wants batches of one shape, which the smaller last batch of most categories is not
+    even = len(batches.images) % batches.batch_size == 0 and batches.batch_size % ranks.count == 0
+    use_sink = device_target != "CPU" and even
+    source = batches
+    if ranks.count > 1:
+        network, source = WeightedLoss(network), ShardedBatches(batches, ranks)
+    model = Model(network, optimizer=run.optimiser, amp_level=amp_level)
+
+    on_signal = StopOnSignal(ranks)
+    recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks)
+    callbacks = [on_signal, StopOnBadLoss(lr), recorder, AverageStatistics(stpm.model_s, ranks)]
+    if evaluate and eval_interval:
+        callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
+    if ranks.is_first:
+        callbacks.append(SaveEveryEpoch(run))
+    model.train(
+        epochs,
+        training_pipeline(source, source.columns),
+        callbacks=callbacks,
+        dataset_sink_mode=use_sink,
+        initial_epoch=run.epoch,
+    )
+    return on_signal.received
+
+
+def check_amp_level(amp_level: str, device_target: str) -> None:
+    """Refuse mixed precision where MindSpore has no kernels for it.
+
+    Raises:
+        InputError: the device is a CPU and the level is not O0.
+    """
+    if device_target == "CPU" and amp_level != "O0":
+        raise InputError(f"--amp_level {amp_level}: mixed precision needs an Ascend or GPU device; on CPU use O0")
