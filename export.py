@@ -41,20 +41,20 @@ def main(args: Namespace) -> int:
     device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
-    from src.backend import AnomalyMaps, fold_batch_norm
+    from src.backend import StpmDetector, fold_batch_norm
     from src.model.export import write_model
     from src.model.model_file import load_stpm
-    from src.stpm import AnomalyMap, Distances
+    from src.stpm import AnomalyMap, LayerMaps
 
     stpm = load_stpm(checkpoint.path, num_class=args.num_class)
-    network = AnomalyMap(Distances(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
+    network = AnomalyMap(LayerMaps(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
     about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
     about = at_image_size(about, size)
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
-        reference = AnomalyMaps(stpm, image_size=size)
+        reference = StpmDetector(stpm, image_size=size)
         difference = verify(temporary, reference, input_shape)
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
                   "largest_relative_difference": difference}  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from src.config import build_parser
 from src.data.arrays import decode_masks
 from src.data.samples import list_for_inference
-from src.evaluation.results import results_content, summary, three_lines, verdict
+from src.evaluation.results import format_result, results_content, summary, verdict
 from src.exchange.manifest import (
     Manifest,
     check_matches,
@@ -63,7 +63,7 @@ def main(args: Namespace) -> int:
     # 3. Results
     write_json(folder / "results.json", results)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
-    print(three_lines(args.category, results))
+    print(format_result(args.category, results))
     return 0
 
 

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from src import modelarts
-from src.config import build_parser, merge_twins
+from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_images, decode_masks
 from src.data.samples import list_test
-from src.evaluation.results import results_content, summary, three_lines
+from src.evaluation.results import format_result, results_content, summary
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
-from src.model.model_file import choose_threshold, inspect_model, load_map_function
+from src.model.model_file import choose_threshold, inspect_model, load_detector
 from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = (
@@ -27,8 +27,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line; flags that the specification names twice are made one."""
     parser = build_parser(__doc__, FLAG_NAMES)
     args = parser.parse_args(argv)
-    merge_twins(parser, args, "ckpt_path", "ckpt_url")
-    merge_twins(parser, args, "eval_url", "data_url")
+    resolve_aliases(parser, args, "ckpt_path", "ckpt_url")
+    resolve_aliases(parser, args, "eval_url", "data_url")
     args.out_dir = args.out_dir or args.train_url
     return args
 
@@ -50,7 +50,7 @@ def main(args: Namespace) -> int:
     with ThreadPoolExecutor(2) as pool:
         images = pool.submit(decode_images, samples, image_size=model.image_size)
         masks = pool.submit(decode_masks, samples, image_size=model.image_size)
-        anomaly_map = load_map_function(
+        anomaly_map = load_detector(
             model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
         images, masks = images.result(), masks.result()
@@ -81,7 +81,7 @@ def main(args: Namespace) -> int:
         report = write_report(report_folder, results, samples, images, masks, maps)
         LOGGER.info("report: %s", report)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
-    print(three_lines(args.category, results))
+    print(format_result(args.category, results))
     return 0
 
 

@@ -16,10 +16,10 @@ from src.config import (
     DEFAULT_EVAL_BATCH_SIZE,
     DEFAULT_IMAGE_SIZE,
     build_parser,
-    merge_twins,
+    resolve_aliases,
 )
 from src.data.arrays import decode_images, decode_masks
-from src.data.samples import Sample, fingerprint_samples, hold_out, list_test, list_train
+from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__, FLAG_NAMES)
     args = parser.parse_args(argv)
-    merge_twins(parser, args, "pre_ckpt_path", "ckpt_url")
+    resolve_aliases(parser, args, "pre_ckpt_path", "ckpt_url")
     if args.data_url is None:
         parser.error("--data_url is required: the data set folder")
     if args.epoch is not None and args.steps is not None:
@@ -95,7 +95,7 @@ def main(args: Namespace) -> int:
     # 4. The run, new or resumed
     config = {name: getattr(args, name) for name in ("category", "image_size", "batch_size", "lr", "momentum",
                                                      "weight_decay", "seed", "amp_level")}  # fmt: skip
-    config |= {"cache_teacher": use_cache, "train_images_sha256": fingerprint_samples(samples),
+    config |= {"cache_teacher": use_cache, "train_images_sha256": samples_sha256(samples),
                "teacher_sha256": teacher.fingerprint(stpm.model_t), **ranks.config,
                **({"val_split": args.val_split} if held_out else {}),
                **({"lr_schedule": args.lr_schedule, "epochs": epochs} if isinstance(rates, list) else {})}  # fmt: skip
@@ -126,16 +126,16 @@ def warn_of_few_steps(steps: int) -> None:
 
 def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Callable[[], dict]:  # noqa: F821
     """Return a function that computes the metrics of the student as it is then."""
-    from src.backend import AnomalyMaps
+    from src.backend import StpmDetector
     from src.evaluation.results import score_maps
     from src.model.maps import predict_maps
 
     images = decode_images(samples, image_size=args.image_size)
     masks = decode_masks(samples, image_size=args.image_size)
-    anomaly_map = AnomalyMaps(stpm, image_size=args.image_size)
+    anomaly_map = StpmDetector(stpm, image_size=args.image_size)
 
     def evaluate() -> dict:
-        anomaly_map.renew()
+        anomaly_map.refresh_weights()
         maps = predict_maps(anomaly_map, images, batch_size=args.eval_batch_size)
         if not np.isfinite(maps).all():
             raise InputError(
@@ -149,11 +149,11 @@ def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Ca
 
 def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:  # noqa: F821
     """Set the decision threshold by the good images that were not trained on."""
-    from src.backend import AnomalyMaps
+    from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
     image_size = run.config["image_size"]
-    anomaly_map = AnomalyMaps(run.stpm, image_size=image_size)
+    anomaly_map = StpmDetector(run.stpm, image_size=image_size)
     sha256 = file_sha256(run.checkpoint_path)
     scores = score_good(anomaly_map, held_out, image_size=image_size, batch_size=batch_size)
     store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr, sha256=sha256)

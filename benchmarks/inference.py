@@ -84,9 +84,9 @@ def make_torch(weights, threads):
 
 
 def make_mindspore(path):
-    from src.model.model_file import inspect_model, load_map_function
+    from src.model.model_file import inspect_model, load_detector
 
-    return load_map_function(inspect_model(path), device_target="CPU")
+    return load_detector(inspect_model(path), device_target="CPU")
 
 
 def make(name, args):

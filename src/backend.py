@@ -9,10 +9,10 @@ from mindspore import Parameter, Tensor, nn, ops
 from .checkpoint import load_checked, named_arrays, named_parameters
 from .cpu import onednn
 from .cpu.parallel import Shape
-from .cpu.trunk import SCALES, FrozenTrunk, fold, frozen_distances, frozen_features, student_step
+from .cpu.trunk import SCALES, FrozenTrunk, fold, frozen_features, frozen_layer_maps, student_step
 from .loss import NORM_EPS, StudentLoss
 from .resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
-from .stpm import STPM, AnomalyMap, Distances
+from .stpm import STPM, AnomalyMap, LayerMaps
 
 
 def is_fast_on_cpu() -> bool:
@@ -51,8 +51,8 @@ def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
 
 
-class FrozenDistances(nn.Cell):
-    """What ``src.stpm.Distances`` computes, with the weights that the trunks had when they were frozen.
+class FrozenLayerMaps(nn.Cell):
+    """What ``src.stpm.LayerMaps`` computes, with the weights that the trunks had when they were frozen.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: distances at strides 4, 8 and 16, float32 (N, 1, h, w).
     """
@@ -79,7 +79,7 @@ def _distances_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom:
         return (images,) * len(SCALES)
 
     def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        return frozen_distances(*pair, images, norm_eps=norm_eps)
+        return frozen_layer_maps(*pair, images, norm_eps=norm_eps)
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
 
@@ -152,9 +152,9 @@ def student_loss(student: ResNet18Trunk) -> nn.Cell:
     return FastStudentLoss(student, norm_eps=NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
 
 
-def fast_distances(stpm: STPM) -> FrozenDistances:
-    """Return an STPM's ``Distances`` in the form that is fast on CPU."""
-    return FrozenDistances(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
+def fast_layer_maps(stpm: STPM) -> FrozenLayerMaps:
+    """Return an STPM's ``LayerMaps`` in the form that is fast on CPU."""
+    return FrozenLayerMaps(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
 
 
 def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
@@ -183,7 +183,7 @@ def _load_folded(folded: STPM, stpm: STPM) -> None:
     load_checked(named_parameters(folded), folded_arrays, source="folded network")
 
 
-class AnomalyMaps:
+class StpmDetector:
     """An STPM as a function on numpy arrays: images, float32 (N, 3, S, S), to maps, float32 (N, 1, S, S).
 
     It computes in the form that suits the device, with the weights that the STPM had when this was made or renewed.
@@ -192,14 +192,14 @@ class AnomalyMaps:
     def __init__(self, stpm: STPM, *, image_size: int):
         self._stpm = stpm
         self._folded = None if is_fast_on_cpu() else fold_batch_norm(stpm)
-        self._distances = Distances(self._folded) if self._folded is not None else fast_distances(stpm)
+        self._distances = LayerMaps(self._folded) if self._folded is not None else fast_layer_maps(stpm)
         self._network = AnomalyMap(self._distances, image_size=image_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self._network.set_train(False)
         return self._network(Tensor(images)).asnumpy()
 
-    def renew(self) -> None:
+    def refresh_weights(self) -> None:
         """Take over the weights that the STPM has now."""
         if self._folded is not None:
             _load_folded(self._folded, self._stpm)

@@ -12,7 +12,7 @@ from .data.samples import GOOD, Sample, list_images
 from .evaluation.threshold import MIN_IMAGES
 from .files import make_output_folder
 from .model.calibration import score_good, store_threshold
-from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_map_function
+from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_detector
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
     if len(samples) < MIN_IMAGES:
         raise InputError(f"{args.image_path}: holds {len(samples)} image, expected at least {MIN_IMAGES}")
-    anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)
+    anomaly_map = load_detector(model, device_target=args.device_target, device_id=args.device_id)
     scores = score_good(anomaly_map, samples, image_size=model.image_size, batch_size=model.batch_size)
     stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)
     if not stored:

@@ -238,7 +238,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def merge_twins(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str) -> None:
+def resolve_aliases(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str) -> None:
     """Make one argument, ``name``, of two flags for one thing, of which one must be given."""
     first, second = getattr(args, name), getattr(args, twin)
     if first and second and first != second:

@@ -104,7 +104,7 @@ def write_json(path: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def check_not_endless(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """Check that a path is no pipe, socket or device: to open or read one can block for ever.
 
     Raises:
@@ -134,7 +134,7 @@ def read_json(path: Path) -> dict:
         return content
 
     try:
-        check_not_endless(path)
+        check_regular_file(path)
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, object_pairs_hook=unique)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -241,7 +241,7 @@ def file_sha256(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        check_not_endless(path)
+        check_regular_file(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -25,7 +25,7 @@ def normalise(features: Tensor, sum_channels: Callable[[Tensor], Tensor] = chann
     return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + NORM_EPS))
 
 
-class Distance(nn.Cell):
+class LayerLoss(nn.Cell):
     """0.5 / (w*h) * sum over batch, channels and positions of (t_hat - s_hat)^2.
 
     Inputs: normalised teacher and raw student features of one scale, (N, C, h, w). Outputs: float32 scalar.
@@ -38,7 +38,7 @@ class Distance(nn.Cell):
 
 
 class FeaturePyramidLoss(nn.Cell):
-    """Sum of ``Distance`` over scales.
+    """Sum of ``LayerLoss`` over scales.
 
     A sum over the batch, as in the model zoo's code, to which the learning rate of 0.4 belongs.
 
@@ -48,7 +48,7 @@ class FeaturePyramidLoss(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.distance = Distance()
+        self.distance = LayerLoss()
 
     def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0

@@ -27,8 +27,8 @@ from .data.stream import Picture, decode
 from .evaluation.regions import Region, find_regions
 from .evaluation.results import verdict
 from .files import atomic_path, make_output_folder
-from .model.maps import MapFunction
-from .model.model_file import ModelFile, choose_threshold, inspect_model, load_map_function
+from .model.maps import Detector
+from .model.model_file import ModelFile, choose_threshold, inspect_model, load_detector
 from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
 
@@ -53,7 +53,7 @@ class Prediction:
 
 
 def predict(
-    anomaly_map: MapFunction,
+    anomaly_map: Detector,
     paths: Iterable[Path],
     *,
     image_size: int,
@@ -77,7 +77,7 @@ def predict(
 
 
 def _predict_batch(
-    anomaly_map: MapFunction, batch: list[Picture], batch_size: int, threshold: float | None
+    anomaly_map: Detector, batch: list[Picture], batch_size: int, threshold: float | None
 ) -> Iterator[Prediction]:
     images = [picture.image for picture in batch if picture.image is not None]
     maps = iter(())
@@ -200,7 +200,7 @@ def main(args: argparse.Namespace) -> int:
         warn_of_others(pictures, paths)
 
     # 2. Model and predictions
-    anomaly_map = load_map_function(model, device_target=args.device_target, device_id=args.device_id)
+    anomaly_map = load_detector(model, device_target=args.device_target, device_id=args.device_id)
     predictions = predict(
         anomaly_map, paths, image_size=model.image_size, batch_size=model.batch_size, threshold=threshold
     )
@@ -235,7 +235,7 @@ def write_all(
             counts["images"] += 1
             if prediction.picture.error:
                 counts["unreadable"] += 1
-                complain(prediction.picture.error)
+                report_error(prediction.picture.error)
             elif prediction.verdict:
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:
@@ -243,11 +243,11 @@ def write_all(
                     save_picture(pictures, prediction, threshold)
                 except InputError as error:
                     counts["not shown"] = counts.get("not shown", 0) + 1
-                    complain(error)
+                    report_error(error)
     return counts
 
 
-def complain(error: object) -> None:
+def report_error(error: object) -> None:
     """Write the line of one picture's error; where stderr takes none, the scores of the others matter more."""
     with contextlib.suppress(OSError):
         print(f"error: {error}", file=sys.stderr)

@@ -111,7 +111,7 @@ class BilinearUpsampling(nn.Cell):
         return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
 
 
-class Distances(nn.Cell):
+class LayerMaps(nn.Cell):
     """Per scale 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4).
 
     Args:
@@ -145,7 +145,7 @@ class AnomalyMap(nn.Cell):
     The distances of teacher and student, upsampled to the image size; the product over scales.
 
     Args:
-        distances: ``Distances`` or ``FrozenDistances``.
+        distances: ``LayerMaps`` or ``FrozenLayerMaps``.
         image_size: side of the square images, a multiple of 16.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).

@@ -23,10 +23,17 @@ import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
 from src import predict
-from src.data.samples import Sample, fingerprint_samples, hold_out, list_train
+from src.data.samples import Sample, hold_out, list_train, samples_sha256
 from src.evaluation.regions import find_regions
 from src.evaluation.results import verdict
-from src.evaluation.threshold import as_float32, best_f1_threshold, calibrate, confusion, proportion_interval, reaches
+from src.evaluation.threshold import (
+    as_float32,
+    best_f1_threshold,
+    calibrate,
+    confusion,
+    is_anomalous,
+    proportion_interval,
+)
 from src.exchange.manifest import read_manifest
 from src.files import file_sha256
 from src.model.model_file import choose_threshold, inspect_model
@@ -132,7 +139,7 @@ def test_rank_by_hand():
     """Of 9 images and at 20 %, the second highest: of 10 places for a further score, 2 are above it."""
     scores = np.array([0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4], np.float32)
     calibration = calibrate(scores, target_fpr=0.2)
-    assert [bool(reaches(score, calibration.threshold)) for score in (0.7, 0.8, 0.8001, 0.9)] == [
+    assert [bool(is_anomalous(score, calibration.threshold)) for score in (0.7, 0.8, 0.8001, 0.9)] == [
         False,
         False,
         True,
@@ -257,7 +264,7 @@ def test_held_out(random_backbone, tmp_path, caplog):
     kept = [sample for sample in samples if sample.path.name not in held]
     assert calibration["images"] == len(held) == 2
     assert len(kept) == record["train_images"] == 4
-    assert sidecar["config"]["train_images_sha256"] == fingerprint_samples(kept)
+    assert sidecar["config"]["train_images_sha256"] == samples_sha256(kept)
     assert sidecar["config"]["val_split"] == 0.3
     scores = np.array(list(calibration["scores"].values()))
     expected = np.exp(np.log(scores).mean() + 3.077684 * np.sqrt(1.5) * np.log(scores).std(ddof=1))  # t of 1 at 90 %

@@ -10,7 +10,7 @@ import preprocess
 import test as evaluation
 import train
 from src import calibrate, predict
-from src.config import DEFAULT_EPOCHS, DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE, FLAGS, build_parser, merge_twins
+from src.config import DEFAULT_EPOCHS, DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE, FLAGS, build_parser, resolve_aliases
 from tests.conftest import ROOT
 
 # Of every kind of flag the values at its bounds, and what they are read as.
@@ -129,11 +129,11 @@ def test_twins(capsys, words, expected):
     parser = build_parser("", ("ckpt_path", "ckpt_url"))
     args = parser.parse_args(words)
     if expected == "a":
-        merge_twins(parser, args, "ckpt_path", "ckpt_url")
+        resolve_aliases(parser, args, "ckpt_path", "ckpt_url")
         assert args.ckpt_path == "a"
         return
     with pytest.raises(SystemExit):
-        merge_twins(parser, args, "ckpt_path", "ckpt_url")
+        resolve_aliases(parser, args, "ckpt_path", "ckpt_url")
     assert expected in capsys.readouterr().err
 
 

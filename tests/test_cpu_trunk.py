@@ -11,8 +11,8 @@ from torch.nn import functional
 from src.backend import FrozenFeatures
 from src.checkpoint import named_parameters
 from src.cpu import trunk as cpu_trunk
-from src.cpu.distance import normalised_distance
-from src.cpu.trunk import FrozenTrunk, frozen_distances, frozen_features, student_step
+from src.cpu.distance import layer_loss
+from src.cpu.trunk import FrozenTrunk, frozen_features, frozen_layer_maps, student_step
 from src.pth2ckpt import mindspore_name
 from src.resnet import BN_EPS, CHANNELS, STRIDES, ResNet18Trunk
 from tests import torch_reference as reference
@@ -63,7 +63,7 @@ def test_evaluation(count):
     for level, expected in zip(frozen_features(student, images), levels[1], strict=True):
         assert level.shape == expected.shape
         assert relative(level, expected) < 1e-5
-    distances = frozen_distances(teacher, student, images, norm_eps=1e-12)
+    distances = frozen_layer_maps(teacher, student, images, norm_eps=1e-12)
     for distance, t, s in zip(distances, *levels, strict=True):
         expected = 1 - functional.cosine_similarity(torch.tensor(t).double(), torch.tensor(s).double())
         assert distance.shape == (count, 1, *t.shape[2:])
@@ -102,7 +102,7 @@ def test_zero_features():
         dead.layer3[1].bn2.bias -= 1e4
         teacher = [functional.normalize(level) for level in net(torch.from_numpy(images))]
     frozen = [FrozenTrunk(weights_of(each), eps=BN_EPS) for each in (net, dead)]
-    assert np.allclose(frozen_distances(*frozen, images, norm_eps=1e-12)[2], 0.5)  # half of the teacher's length
+    assert np.allclose(frozen_layer_maps(*frozen, images, norm_eps=1e-12)[2], 0.5)  # half of the teacher's length
     levels = tuple(level.numpy() for level in teacher)
     losses, gradients, _ = student_step(images, levels, weights_of(dead), eps=BN_EPS, norm_eps=1e-12)
     assert np.isfinite(losses).all()
@@ -119,7 +119,7 @@ def test_distance():
     unit = exact / (exact.square().sum(1, keepdim=True) + 1e-4).sqrt()
     expected = (0.5 / 24 * (teacher - unit).square()).sum((1, 2, 3))
     expected.sum().backward()
-    losses, gradient = normalised_distance(teacher.numpy(), student, eps=1e-4)
+    losses, gradient = layer_loss(teacher.numpy(), student, eps=1e-4)
     assert relative(losses, expected.detach().numpy()) < 1e-6
     assert relative(gradient, exact.grad.numpy()) < 1e-5
 

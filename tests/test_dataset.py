@@ -13,13 +13,13 @@ from src.data.check import OFFICIAL_COUNTS
 from src.data.images import to_network_input
 from src.data.samples import (
     Sample,
-    fingerprint_samples,
     hold_out,
     list_categories,
     list_for_inference,
     list_images,
     list_test,
     list_train,
+    samples_sha256,
 )
 from src.dataset import EpochBatches, epoch_order
 from src.utils import InputError
@@ -113,22 +113,22 @@ def test_missing_and_extra_masks(tree):
 def test_fingerprint_of_contents(tree):
     """Those of masks count where that is asked for."""
     samples = list_test(tree, "widget")
-    before = fingerprint_samples(samples), fingerprint_samples(samples, with_masks=True)
+    before = samples_sha256(samples), samples_sha256(samples, with_masks=True)
     assert before[0] != before[1]
     mask = tree / "widget/ground_truth/hole/000_mask.png"
     mask.write_bytes(mask.read_bytes()[::-1])
-    assert fingerprint_samples(samples) == before[0]
-    assert fingerprint_samples(samples, with_masks=True) != before[1]
+    assert samples_sha256(samples) == before[0]
+    assert samples_sha256(samples, with_masks=True) != before[1]
     samples[0].path.write_bytes(samples[0].path.read_bytes()[::-1])
-    assert fingerprint_samples(samples) != before[0]
+    assert samples_sha256(samples) != before[0]
 
 
 def test_fingerprint_of_names(tree):
     """Another name or another defect type is another data set, though every byte is the same; another place is not."""
     folder = tree / "widget"
-    found = {fingerprint_samples(list_test(tree, "widget"))}
+    found = {samples_sha256(list_test(tree, "widget"))}
     (tree / "widget").rename(tree / "gadget")
-    assert {fingerprint_samples(list_test(tree, "gadget"))} == found
+    assert {samples_sha256(list_test(tree, "gadget"))} == found
     (tree / "gadget").rename(folder)
     changes = [
         ("test/good/001.png", "test/good/009.png"),
@@ -138,20 +138,20 @@ def test_fingerprint_of_names(tree):
     shutil.rmtree(folder / "ground_truth")
     for number, (old, new) in enumerate(changes):
         (folder / old).rename(folder / new)
-        found.add(fingerprint_samples(list_test(tree, "widget")))
+        found.add(samples_sha256(list_test(tree, "widget")))
         assert len(found) == number + 2
 
 
 def test_fingerprint_of_order(tree):
     """Which picture has which name and mask counts."""
     samples = list_test(tree, "widget")
-    before = fingerprint_samples(samples, with_masks=True)
+    before = samples_sha256(samples, with_masks=True)
     a, b = (tree / f"widget/ground_truth/hole/00{i}_mask.png" for i in (0, 1))
     a.rename(tree / "aside")
     b.rename(a)
     (tree / "aside").rename(b)
-    assert fingerprint_samples(samples, with_masks=True) != before
-    assert fingerprint_samples(list_train(tree, "widget")) != fingerprint_samples(list_train(tree, "widget")[1:])
+    assert samples_sha256(samples, with_masks=True) != before
+    assert samples_sha256(list_train(tree, "widget")) != samples_sha256(list_train(tree, "widget")[1:])
 
 
 def test_order(tmp_path):

@@ -20,7 +20,7 @@ from src.files import (
     atomic_path,
     check_checkpoint_file,
     check_file,
-    check_not_endless,
+    check_regular_file,
     file_sha256,
     fingerprint,
     lock_folder,
@@ -271,8 +271,8 @@ def test_good_file(tmp_path):
     for name in ("a.ckpt", "b.ckpt"):
         check_file(tmp_path / name, "checkpoint")
         check_checkpoint_file(tmp_path / name)
-        check_not_endless(tmp_path / name)
-    check_not_endless(tmp_path)
+        check_regular_file(tmp_path / name)
+    check_regular_file(tmp_path)
 
 
 @pytest.mark.parametrize(

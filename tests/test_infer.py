@@ -14,7 +14,7 @@ import pytest
 
 import postprocess
 from src.exchange.manifest import read_manifest
-from src.exchange.origin import mark_file
+from src.exchange.origin import file_checksum
 from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
 
@@ -223,7 +223,10 @@ def test_unlabelled(program, exported, session_tree, trained, tmp_path):
 def test_origin(inferred, exported, session_tree, tmp_path):
     """The program notes what the maps are of."""
     folder = inferred[0] / "widget/310_infer"
-    expected = {"model": mark_file(exported / "widget.mindir"), "manifest": mark_file(folder / "inputs/manifest.json")}
+    expected = {
+        "model": file_checksum(exported / "widget.mindir"),
+        "manifest": file_checksum(folder / "inputs/manifest.json"),
+    }
     assert json.loads((folder / "maps/origin.json").read_text()) == {"format": 1} | expected
 
 

@@ -16,7 +16,7 @@ from src.data.arrays import decode_masks
 from src.data.samples import list_test
 from src.evaluation.results import score_maps
 from src.exchange.manifest import read_manifest, read_maps
-from src.exchange.origin import mark_file
+from src.exchange.origin import file_checksum
 from src.files import write_json
 from tests.conftest import make_tree, run_python, save_picture
 from tests.plain_model import write_red_model
@@ -304,7 +304,7 @@ def test_unlabelled_scores(refused, tree, tmp_path, capsys):
 def test_mark(tmp_path):
     """The check value in the definition of CRC-32, that of the digits 1 to 9."""
     (tmp_path / "digits").write_bytes(b"123456789")
-    assert mark_file(tmp_path / "digits") == {"bytes": 9, "crc32": 0xCBF43926}
+    assert file_checksum(tmp_path / "digits") == {"bytes": 9, "crc32": 0xCBF43926}
 
 
 def test_without_mindspore(prepared, tmp_path):
@@ -341,7 +341,7 @@ def test_refused_maps(refused, prepared, tmp_path, damage, message):
 def noted(prepared, model):
     """``prepared``, with the inference program's note that these maps are of these inputs and of the model."""
     _, inputs, maps = prepared
-    origin = {"manifest": mark_file(inputs / "manifest.json"), "model": mark_file(model)}
+    origin = {"manifest": file_checksum(inputs / "manifest.json"), "model": file_checksum(model)}
     write_json(maps / "origin.json", {"format": 1} | origin)
     return prepared
 

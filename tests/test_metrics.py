@@ -11,8 +11,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from src.data.samples import Sample
-from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, why_undefined
-from src.evaluation.results import score_maps, three_lines
+from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, undefined_reason
+from src.evaluation.results import format_result, score_maps
 from src.model.maps import predict_maps
 
 MAPS = arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
@@ -44,7 +44,7 @@ def brute_force_pro(maps, masks, limit=0.3):
 @given(MAPS, MASKS)
 def test_definitions(maps, masks):
     """AUROC by pairs and by scikit-learn, PRO threshold by threshold."""
-    if why_undefined(masks):
+    if undefined_reason(masks):
         assert np.isnan(auroc(maps, masks))
         assert np.isnan(PixelRanking(maps).per_region_overlap(masks))
         return
@@ -135,10 +135,10 @@ def test_bootstrap_of_distant_scores():
 
 
 def test_reasons():
-    assert why_undefined(np.array([True, False])) is None
-    assert "every label" in why_undefined(np.array([True]))
-    assert "no label" in why_undefined(np.array([False]))
-    assert "nothing" in why_undefined(np.array([], bool))
+    assert undefined_reason(np.array([True, False])) is None
+    assert "every label" in undefined_reason(np.array([True]))
+    assert "no label" in undefined_reason(np.array([False]))
+    assert "nothing" in undefined_reason(np.array([], bool))
 
 
 def make_samples(tmp_path, kinds):
@@ -203,7 +203,7 @@ def test_undefined(tmp_path):
     assert results["pixel_auroc"] is None
     assert results["pro"] is None
     assert results["undefined"]["pixel_auroc"] == "no defective image has a mask"
-    assert "pixel-level auc-roc score :  nan (no defective image has a mask)" in three_lines("x", results)
+    assert "pixel-level auc-roc score :  nan (no defective image has a mask)" in format_result("x", results)
     only_bad = score_maps(maps, masks, make_samples(tmp_path, ["hole-m", "hole-m"]))
     assert "every label is defective" in only_bad["undefined"]["image_auroc"]
     assert only_bad["pixel_auroc"] is not None

@@ -218,7 +218,7 @@ def test_maps(tmp_path, monkeypatch, maps, words):
 
     export(tmp_path / "m.onnx", sidecar_content(category="nut", image_size=96, config=None))
     monkeypatch.setattr(model_file, "load_exported", lambda path: compute)
-    map_function = model_file.load_map_function(inspect_model(tmp_path / "m.onnx"))
+    map_function = model_file.load_detector(inspect_model(tmp_path / "m.onnx"))
     images = np.zeros((1, 3, 96, 96), np.float32)
     if words is None:
         assert np.array_equal(map_function(images), maps)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from src.cpu import onednn
 from src.cpu.onednn import Geometry
-from src.cpu.parallel import take_array
+from src.cpu.parallel import acquire_buffer
 from src.device import prepare_environment
 from tests.conftest import ROOT
 
@@ -64,11 +64,11 @@ def test_convolution_and_gradients(count, channels, filters, side, kernel, strid
     onednn.convolution(given, weight, output, geometry)
     assert difference(output, numpy(expected)) < 1e-5
     by_weight = np.empty_like(weight)
-    onednn.weight_gradient(given, gradient, by_weight, geometry)
+    onednn.grad_weight(given, gradient, by_weight, geometry)
     assert difference(by_weight, torch_weight.grad.numpy()) < 1e-5
     if channels != 3:
         by_images = np.empty_like(images)
-        onednn.input_gradient(gradient, weight, by_images, geometry)
+        onednn.grad_input(gradient, weight, by_images, geometry)
         assert difference(by_images, numpy(torch_images.grad)) < 1e-5
 
 
@@ -156,9 +156,9 @@ def test_planes():
     """And back."""
     x = random(2, 3, 4, 5)
     planes, back = np.empty((2, 5, 3, 4), np.float32), np.empty_like(x)
-    onednn.to_planes(x, planes)
+    onednn.nhwc_to_nchw(x, planes)
     assert np.array_equal(planes, np.moveaxis(x, 3, 1))
-    onednn.from_planes(planes, back)
+    onednn.nchw_to_nhwc(planes, back)
     assert np.array_equal(back, x)
 
 
@@ -166,7 +166,7 @@ def test_held_memory():
     """Nobody else gets it, not even while no more than a part of it, or of another shape, is held."""
     held = []
     for i in range(20):
-        array = take_array((3, 4 + i % 3, 5))
+        array = acquire_buffer((3, 4 + i % 3, 5))
         array[:] = i
         held.append(array if i % 3 else array[1:].reshape(-1)[::2])
     del array
@@ -180,7 +180,7 @@ def test_reused_memory():
     tracemalloc.start()
     try:
         for i in range(20):
-            take_array((size + i % 2 * 100,))[:] = i
+            acquire_buffer((size + i % 2 * 100,))[:] = i
         assert tracemalloc.get_traced_memory()[1] < 3 * 4 * size
     finally:
         tracemalloc.stop()

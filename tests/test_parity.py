@@ -8,12 +8,12 @@ from mindspore import Tensor
 from scipy import stats
 from torch.nn import functional
 
-from src.backend import AnomalyMaps
+from src.backend import StpmDetector
 from src.checkpoint import load_checked, named_arrays, named_parameters
 from src.device import set_seed
 from src.loss import StudentLoss, TeacherStudentLoss, normalise
 from src.pth2ckpt import mindspore_name
-from src.stpm import STPM, AnomalyMap, Distances, bilinear_matrix
+from src.stpm import STPM, AnomalyMap, LayerMaps, bilinear_matrix
 from src.training.teacher import NormalisedTeacher
 from tests import torch_reference as reference
 
@@ -84,12 +84,12 @@ def test_anomaly_maps(pair, images, request, library):
         request.getfixturevalue("without_onednn")
     teacher, student, _ = pair
     stpm = STPM()
-    maps = AnomalyMaps(stpm, image_size=SIZE)
+    maps = StpmDetector(stpm, image_size=SIZE)
     copy_weights(teacher, stpm.model_t)
     copy_weights(student, stpm.model_s)
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)
     assert relative(maps(images)[:, 0], expected) > 0.1
-    maps.renew()
+    maps.refresh_weights()
     found = maps(images)
     assert found.shape == (2, 1, SIZE, SIZE)
     assert found.dtype == np.float32
@@ -102,7 +102,7 @@ def test_anomaly_map(pair, images):
     stpm = STPM()
     copy_weights(teacher, stpm.model_t)
     copy_weights(student, stpm.model_s)
-    anomaly_map = AnomalyMap(Distances(stpm), image_size=SIZE)
+    anomaly_map = AnomalyMap(LayerMaps(stpm), image_size=SIZE)
     anomaly_map.set_train(False)
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)
     assert relative(anomaly_map(Tensor(images)).asnumpy()[:, 0], expected) < 1e-4

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
 from src.config import FLAGS, build_parser
-from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, why_undefined
+from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, undefined_reason
 from src.evaluation.threshold import best_f1_threshold, calibrate, confusion
 from tests.conftest import examples
 
@@ -77,7 +77,7 @@ def test_metrics(case):
     maps, masks = case
     ranking = PixelRanking(maps)
     found = ranking.auroc(masks), auroc(maps, masks), ranking.per_region_overlap(masks)
-    if why_undefined(masks):
+    if undefined_reason(masks):
         assert np.isnan(found).all()
         return
     expected = roc_auc_score(masks.ravel(), maps.ravel())
@@ -106,7 +106,7 @@ def test_bootstrap(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nan by accident comes with a RuntimeWarning
         low, high = bootstrap_auroc(maps, masks, draws=20)
-    if why_undefined(masks):
+    if undefined_reason(masks):
         assert np.isnan([low, high]).all()
     else:
         assert 0 <= low <= high <= 1

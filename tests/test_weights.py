@@ -17,7 +17,7 @@ from src.files import file_sha256
 from src.pth2ckpt import read_state_dict
 from src.resnet import ResNet18Trunk
 from src.stpm import STPM
-from src.training.teacher import calibrate_random_teacher, fingerprint
+from src.training.teacher import estimate_batch_statistics, fingerprint
 from src.utils import InputError, run_entry_point
 from tests import torch_reference as reference
 from tests.conftest import random_statistics, run_python
@@ -248,7 +248,7 @@ def test_random_teacher_by_cores(monkeypatch):
         monkeypatch.setattr(parallel, "core_count", lambda cores=cores: cores)
         ms.set_seed(1)
         trunk = ResNet18Trunk()
-        calibrate_random_teacher(trunk, images)
+        estimate_batch_statistics(trunk, images)
         fingerprints.add(fingerprint(trunk))
     assert len(fingerprints) == 1
 
@@ -263,7 +263,7 @@ def test_random_teacher(request, library):
     images = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8)
     images[8:] //= 2  # unlike the first eight
     before = named_arrays(trunk)
-    calibrate_random_teacher(trunk, images)
+    estimate_batch_statistics(trunk, images)
     expected = {}
     for batch in reference.network_input(images).split(8):
         net = reference.resnet_of(before).train()
@@ -288,5 +288,5 @@ def test_random_teacher_of_few_images():
     load_checked(named_parameters(trunks[1]), named_arrays(trunks[0]), source="test")
     images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8)
     for trunk, given in zip(trunks, (images, np.concatenate([images, images])), strict=True):
-        calibrate_random_teacher(trunk, given)
+        estimate_batch_statistics(trunk, given)
     assert fingerprint(trunks[0]) == fingerprint(trunks[1])

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .parallel import in_parallel, take_array
+from .parallel import acquire_buffer, parallel_for
 
 
-def normalised_distance(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute 0.5 / (w*h) * sum of (t - s / |s|)^2 of every image (paper, equations 1 and 2) and its gradient.
 
     With s_hat = s / |s| the gradient by s is -(t - s_hat * (t . s_hat)) / (w*h * |s|).
@@ -20,7 +20,7 @@ def normalised_distance(teacher: np.ndarray, student: np.ndarray, *, eps: float)
     """
     count, channels, height, width = student.shape
     positions = height * width
-    losses, gradients = np.empty(count, np.float32), take_array(student.shape)
+    losses, gradients = np.empty(count, np.float32), acquire_buffer(student.shape)
 
     def compute(rows: slice) -> None:
         for i in range(rows.start, rows.stop):
@@ -33,5 +33,5 @@ def normalised_distance(teacher: np.ndarray, student: np.ndarray, *, eps: float)
             np.subtract(s_hat, t, out=gradient)
             gradient *= inverse / positions
 
-    in_parallel(compute, count)
+    parallel_for(compute, count)
     return losses, gradients

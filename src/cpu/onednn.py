@@ -375,8 +375,8 @@ def _max_pool(images: Shape, is_gradient: bool) -> _Primitive:
 
 
 @_once_a_thread
-def _reordering(shape: Shape, to_planes: bool) -> _Primitive:
-    layouts = (_channels_last(shape), _plain(shape)) if to_planes else (_plain(shape), _channels_last(shape))
+def _reordering(shape: Shape, nhwc_to_nchw: bool) -> _Primitive:
+    layouts = (_channels_last(shape), _plain(shape)) if nhwc_to_nchw else (_plain(shape), _channels_last(shape))
     return _Primitive(
         _reorder(*layouts), {kind: _Operand(one) for kind, one in zip((_SRC, _DST), layouts, strict=True)}
     )
@@ -430,12 +430,12 @@ def convolution(
     primitive(images, weight, *given, result)
 
 
-def input_gradient(gradient: np.ndarray, weight: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
+def grad_input(gradient: np.ndarray, weight: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
     """Write a convolution's gradient by its images, (N, H, W, C), into ``result`` from that by its output."""
     _convolution_gradient(_DIFF_SRC, shape_of(result), geometry)(gradient, weight, result)
 
 
-def weight_gradient(images: np.ndarray, gradient: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
+def grad_weight(images: np.ndarray, gradient: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
     """Write a convolution's gradient by its weight, (K, C, k, k), into ``result`` from that by its output."""
     _convolution_gradient(_DIFF_WEIGHTS, images_shape(images, geometry), geometry)(images, gradient, result)
 
@@ -492,11 +492,11 @@ def max_pool_gradient(gradient: np.ndarray, places: np.ndarray, result: np.ndarr
     _max_pool(shape_of(result), True)(gradient, result, places)
 
 
-def to_planes(x: np.ndarray, result: np.ndarray) -> None:
+def nhwc_to_nchw(x: np.ndarray, result: np.ndarray) -> None:
     """Write (N, H, W, C) as (N, C, H, W)."""
     _reordering(shape_of(x), True)(x, result)
 
 
-def from_planes(x: np.ndarray, result: np.ndarray) -> None:
+def nchw_to_nhwc(x: np.ndarray, result: np.ndarray) -> None:
     """Write (N, C, H, W) as (N, H, W, C)."""
     _reordering(x.shape, False)(x, result)

@@ -24,16 +24,16 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(core_count(), thread_name_prefix="part")
 
 
-def parts_of(count: int) -> list[slice]:
+def split_rows(count: int) -> list[slice]:
     """Divide the rows of a batch into a part for each core, none of them empty."""
     bounds = [count * i // core_count() for i in range(core_count() + 1)]
     return [slice(low, high) for low, high in itertools.pairwise(bounds) if low < high]
 
 
-def in_parallel(compute: Callable[[slice], None], count: int) -> None:
+def parallel_for(compute: Callable[[slice], None], count: int) -> None:
     """Call ``compute`` with the rows of every part of a batch at the same time; one batch after the other."""
     with _LOCK:
-        list(_threads().map(compute, parts_of(count)))
+        list(_threads().map(compute, split_rows(count)))
 
 
 def aligned_array(size: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def _aligned(memory: np.ndarray, size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
-def take_array(shape: Shape) -> np.ndarray:
+def acquire_buffer(shape: Shape) -> np.ndarray:
     """Return a float32 array of any content, in memory that was taken before once nobody holds it any more.
 
     Fresh memory costs as much as what is written to it.

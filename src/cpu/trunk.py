@@ -13,16 +13,16 @@ from itertools import chain
 import numpy as np
 
 from . import onednn
-from .distance import normalised_distance
+from .distance import layer_loss
 from .onednn import Geometry, Packed
-from .parallel import Shape, in_parallel, parts_of, take_array
+from .parallel import Shape, acquire_buffer, parallel_for, split_rows
 
 Weights = dict[str, np.ndarray]
 _CACHED = 65536  # numbers whose statistics are taken at a time: they stay in a core's cache
 
 
 @dataclass(frozen=True)
-class Unit:
+class ConvBN:
     """A convolution and its batch norm, by their names."""
 
     conv: str
@@ -34,19 +34,19 @@ class Unit:
 class Block:
     """Two units and, where the shape changes, a projection of the shortcut."""
 
-    first: Unit
-    second: Unit
-    projection: Unit | None
+    first: ConvBN
+    second: ConvBN
+    projection: ConvBN | None
 
 
-STEM = Unit("conv1", "bn1", Geometry((64, 3, 7, 7), 2, 3))
+STEM = ConvBN("conv1", "bn1", Geometry((64, 3, 7, 7), 2, 3))
 
 
 def _block(name: str, in_channels: int, out_channels: int, stride: int) -> Block:
-    first = Unit(f"{name}.conv1", f"{name}.bn1", Geometry((out_channels, in_channels, 3, 3), stride, 1))
-    second = Unit(f"{name}.conv2", f"{name}.bn2", Geometry((out_channels, out_channels, 3, 3), 1, 1))
+    first = ConvBN(f"{name}.conv1", f"{name}.bn1", Geometry((out_channels, in_channels, 3, 3), stride, 1))
+    second = ConvBN(f"{name}.conv2", f"{name}.bn2", Geometry((out_channels, out_channels, 3, 3), 1, 1))
     down = f"{name}.down_sample_layer"
-    projection = Unit(f"{down}.0", f"{down}.1", Geometry((out_channels, in_channels, 1, 1), stride, 0))
+    projection = ConvBN(f"{down}.0", f"{down}.1", Geometry((out_channels, in_channels, 1, 1), stride, 0))
     return Block(first, second, None if stride == 1 else projection)
 
 
@@ -57,7 +57,7 @@ LAYERS = tuple(
 SCALES = tuple((layer[-1].second.geometry.weight[0], 4 * 2**i) for i, layer in enumerate(LAYERS))  # channels, stride
 
 
-def units() -> Iterator[Unit]:
+def units() -> Iterator[ConvBN]:
     """Yield every convolution of the trunk with its batch norm."""
     yield STEM
     for block in (block for layer in LAYERS for block in layer):
@@ -77,7 +77,7 @@ class FrozenTrunk:
 
     def __init__(self, weights: Weights, *, eps: float):
         self._folded = {unit: fold(weights, unit.conv, unit.norm, eps=eps) for unit in units()}
-        self._packed: dict[tuple[Unit, Shape], Packed | np.ndarray] = {}
+        self._packed: dict[tuple[ConvBN, Shape], Packed | np.ndarray] = {}
 
     def features(self, image: np.ndarray) -> list[np.ndarray]:
         """Compute the features of one image, (1, 3, S, S), in the thread that calls: (1, h, w, C) at each scale."""
@@ -94,14 +94,14 @@ class FrozenTrunk:
         return levels
 
     def _apply(
-        self, unit: Unit, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = False
+        self, unit: ConvBN, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = False
     ) -> np.ndarray:
         weight, bias = self._folded[unit]
         shape = onednn.images_shape(x, unit.geometry)
         if (unit, shape) not in self._packed:
             form = {"shortcut": shortcut is not None, "relu": relu}
             self._packed[unit, shape] = onednn.pack_weight(weight, shape, unit.geometry, **form)
-        y = take_array(onednn.array_shape(unit.geometry.output(shape)))
+        y = acquire_buffer(onednn.array_shape(unit.geometry.output(shape)))
         packed = self._packed[unit, shape]
         onednn.convolution(x, packed, y, unit.geometry, bias=bias, shortcut=shortcut, relu=relu)
         return y
@@ -126,26 +126,28 @@ def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray) -> list[li
             row, trunk = i // len(trunks), i % len(trunks)  # so that a single image keeps two cores busy, too
             found[row][trunk] = trunks[trunk].features(images[row : row + 1])
 
-    in_parallel(compute, len(images) * len(trunks))
+    parallel_for(compute, len(images) * len(trunks))
     return found
 
 
 def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray, ...]:
     """Compute a trunk's features of images, (N, 3, S, S): (N, C, h, w) at each scale."""
     count, _, *sides = images.shape
-    results = tuple(take_array((count, channels, *(side // stride for side in sides))) for channels, stride in SCALES)
+    results = tuple(
+        acquire_buffer((count, channels, *(side // stride for side in sides))) for channels, stride in SCALES
+    )
     found = _frozen_levels([trunk], images)
 
     def compute(part: slice) -> None:
         for row in range(part.start, part.stop):
             for level, result in zip(found[row][0], results, strict=True):
-                onednn.to_planes(level, result[row : row + 1])
+                onednn.nhwc_to_nchw(level, result[row : row + 1])
 
-    in_parallel(compute, count)
+    parallel_for(compute, count)
     return results
 
 
-def frozen_distances(
+def frozen_layer_maps(
     teacher: FrozenTrunk, student: FrozenTrunk, images: np.ndarray, *, norm_eps: float
 ) -> tuple[np.ndarray, ...]:
     """Compute 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4) of images, (N, 3, S, S), at each scale.
@@ -168,7 +170,7 @@ def frozen_distances(
                 np.einsum("nhwc,nhwc->nhw", difference, difference, out=result[row])
                 result[row] *= 0.5
 
-    in_parallel(compute, count)
+    parallel_for(compute, count)
     return results
 
 
@@ -180,7 +182,7 @@ def _unit_vectors(x: np.ndarray, eps: float) -> np.ndarray:
 class _Normalised:
     """What a unit's gradient needs: its input, the convolution's output, and the statistics of that."""
 
-    unit: Unit
+    unit: ConvBN
     x: np.ndarray
     y: np.ndarray
     mean: np.ndarray
@@ -209,7 +211,7 @@ class TrainingPass:
         """Compute the features of images, (N, 3, S, S): (N, h, w, C) at each scale."""
         stem, x = self._unit(STEM, images)
         pooled, places = _pool_arrays(x)
-        in_parallel(lambda rows: onednn.max_pool(x[rows], pooled[rows], places[rows]), len(x))
+        parallel_for(lambda rows: onednn.max_pool(x[rows], pooled[rows], places[rows]), len(x))
         self._stem = stem, pooled, places
         x, levels = pooled, []
         for layer in LAYERS:
@@ -227,8 +229,8 @@ class TrainingPass:
                 gradient = self._block_gradient(block, gradient)
         stem, pooled, places = self._stem
         _relu_gradient(pooled, gradient)
-        by_stem = take_array(stem.y.shape)
-        in_parallel(lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], by_stem[rows]), len(by_stem))
+        by_stem = acquire_buffer(stem.y.shape)
+        parallel_for(lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], by_stem[rows]), len(by_stem))
         self._unit_gradient(stem, by_stem, has_input_gradient=False)
 
     def _block(self, block: Block, x: np.ndarray) -> np.ndarray:
@@ -249,30 +251,30 @@ class TrainingPass:
         return _add(by_x, self._unit_gradient(projection, gradient) if projection else gradient)
 
     def _unit(
-        self, unit: Unit, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = True
+        self, unit: ConvBN, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = True
     ) -> tuple[_Normalised, np.ndarray]:
         """Convolve, normalise, add the shortcut and take ReLU."""
         shape = onednn.images_shape(x, unit.geometry)
-        y = take_array(onednn.array_shape(unit.geometry.output(shape)))
+        y = acquire_buffer(onednn.array_shape(unit.geometry.output(shape)))
         weight = self.weights[f"{unit.conv}.weight"]
 
         def convolve(rows: slice) -> None:
             onednn.convolution(x[rows], weight, y[rows], unit.geometry)
 
-        in_parallel(convolve, len(x))
+        parallel_for(convolve, len(x))
         mean, variance = statistics(y)
         positions = y[..., 0].size
         self.statistics[f"{unit.norm}.moving_mean"] = mean
         self.statistics[f"{unit.norm}.moving_variance"] = variance * np.float32(positions / (positions - 1))
         scale = self.weights[f"{unit.norm}.gamma"] / np.sqrt(variance + np.float32(self.eps))
         shift = self.weights[f"{unit.norm}.beta"] - mean * scale
-        output = take_array(y.shape)
+        output = acquire_buffer(y.shape)
 
         def normalise(rows: slice) -> None:
             addition = None if shortcut is None else shortcut[rows]
             onednn.affine(y[rows], scale, shift, output[rows], addition=addition, relu=relu)
 
-        in_parallel(normalise, len(y))
+        parallel_for(normalise, len(y))
         return _Normalised(unit, x, y, mean, variance), output
 
     def _unit_gradient(
@@ -281,9 +283,9 @@ class TrainingPass:
         """Compute the gradients by a unit's weights and, if wanted, its input, from that by its output before ReLU."""
         unit, x, y = saved.unit, saved.x, saved.y
         gamma, weight = self.weights[f"{unit.norm}.gamma"], self.weights[f"{unit.conv}.weight"]
-        parts = parts_of(len(y))
+        parts = split_rows(len(y))
         by_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
-        by_y = take_array(y.shape)
+        by_y = acquire_buffer(y.shape)
 
         def normalisation(rows: slice) -> None:
             sums = by_norm[parts.index(rows)]
@@ -291,22 +293,22 @@ class TrainingPass:
                 y[rows], gradient[rows], saved.mean, saved.variance, gamma, by_y[rows], sums, eps=self.eps
             )
 
-        in_parallel(normalisation, len(y))
+        parallel_for(normalisation, len(y))
         by_gamma, by_beta = by_norm.sum(axis=0)
         # the statistics are no constants: what that adds is affine in y (Ioffe & Szegedy 2015, section 3)
         inverse = 1 / np.sqrt(saved.variance + np.float32(self.eps))
         slope = -gamma * inverse * inverse * by_gamma / np.float32(y[..., 0].size)
         offset = -gamma * inverse * by_beta / np.float32(y[..., 0].size) - slope * saved.mean
         by_weight = np.empty((len(parts), *weight.shape), np.float32)
-        by_x = take_array(x.shape) if has_input_gradient else None
+        by_x = acquire_buffer(x.shape) if has_input_gradient else None
 
         def convolution(rows: slice) -> None:
             onednn.affine(y[rows], slope, offset, by_y[rows], addition=by_y[rows])
-            onednn.weight_gradient(x[rows], by_y[rows], by_weight[parts.index(rows)], unit.geometry)
+            onednn.grad_weight(x[rows], by_y[rows], by_weight[parts.index(rows)], unit.geometry)
             if by_x is not None:
-                onednn.input_gradient(by_y[rows], weight, by_x[rows], unit.geometry)
+                onednn.grad_input(by_y[rows], weight, by_x[rows], unit.geometry)
 
-        in_parallel(convolution, len(y))
+        parallel_for(convolution, len(y))
         self.gradients |= {f"{unit.norm}.gamma": by_gamma, f"{unit.norm}.beta": by_beta}
         # every part of the batch has a sum of its own; added in their order, the result is the same every time
         self.gradients[f"{unit.conv}.weight"] = by_weight.sum(axis=0)
@@ -317,7 +319,7 @@ def _pool_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return memory for the maxima and their places."""
     count, height, width, channels = x.shape
     shape = count, height // 2, width // 2, channels
-    return take_array(shape), np.empty(shape, np.uint8)
+    return acquire_buffer(shape), np.empty(shape, np.uint8)
 
 
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -328,7 +330,7 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for i in range(rows.start, rows.stop):
             moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
 
-    in_parallel(compute, len(x))
+    parallel_for(compute, len(x))
     counts, means, squares = (
         np.array(values, np.float64) for values in zip(*chain.from_iterable(moments), strict=True)
     )
@@ -351,11 +353,11 @@ def _moments(x: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
 
 
 def _relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
-    in_parallel(lambda rows: onednn.relu_gradient(output[rows], gradient[rows]), len(output))
+    parallel_for(lambda rows: onednn.relu_gradient(output[rows], gradient[rows]), len(output))
 
 
 def _add(into: np.ndarray, other: np.ndarray) -> np.ndarray:
-    in_parallel(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
+    parallel_for(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
     return into
 
 
@@ -377,10 +379,10 @@ def student_step(
     student = TrainingPass(weights, eps=eps)
     total, by_level = np.zeros(len(images), np.float32), []
     for t, level in zip(teacher, student.forward(images), strict=True):
-        s, by_features = take_array(t.shape), take_array(level.shape)
-        in_parallel(lambda rows: onednn.to_planes(level[rows], s[rows]), len(s))  # noqa: B023 - done before the next
-        losses, gradient = normalised_distance(t, s, eps=norm_eps)
-        in_parallel(lambda rows: onednn.from_planes(gradient[rows], by_features[rows]), len(s))  # noqa: B023
+        s, by_features = acquire_buffer(t.shape), acquire_buffer(level.shape)
+        parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], s[rows]), len(s))  # noqa: B023 - done before the next
+        losses, gradient = layer_loss(t, s, eps=norm_eps)
+        parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], by_features[rows]), len(s))  # noqa: B023
         total += losses
         by_level.append(by_features)
     student.backward(by_level)

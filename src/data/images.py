@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from ..files import check_not_endless
+from ..files import check_regular_file
 from ..utils import LOGGER, InputError
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
@@ -45,7 +45,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     # PIL warns of half of what it refuses; 10,000 x 10,000 pixels of a line-scan camera are no attack
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        check_not_endless(path)
+        check_regular_file(path)
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except Image.DecompressionBombError as error:

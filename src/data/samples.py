@@ -203,7 +203,7 @@ def list_test(root: Path, category: str) -> list[Sample]:
     return samples
 
 
-def fingerprint_samples(samples: list[Sample], *, with_masks: bool = False) -> str:
+def samples_sha256(samples: list[Sample], *, with_masks: bool = False) -> str:
     """Return the SHA-256 over names and contents of the sample files: has the data set changed since?
 
     Not sizes: all uncompressed pictures of one camera have the same.

@@ -1,6 +1,6 @@
 """AUROC and PRO on numpy arrays. No mindspore here.
 
-An undefined metric is ``nan``; ``why_undefined`` tells the reason.
+An undefined metric is ``nan``; ``undefined_reason`` tells the reason.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ PRO_MAX_FPR = 0.3
 _EIGHT_CONNECTED = np.ones((3, 3), int)
 
 
-def why_undefined(labels: np.ndarray) -> str | None:
+def undefined_reason(labels: np.ndarray) -> str | None:
     """Return why a metric that compares two classes is undefined for these bool labels, or None where it is defined."""
     if labels.size == 0:
         return "nothing to score"
@@ -35,7 +35,7 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """
     _check_shapes(scores, labels)
     _check_finite(scores)
-    if why_undefined(labels):
+    if undefined_reason(labels):
         return float("nan")
     return float(roc_auc_score(labels.ravel(), scores.ravel()))
 
@@ -69,7 +69,7 @@ class PixelRanking:
         if rows is not None:
             maps, labels = maps[rows], labels[rows]
             ranked = np.sort(maps, axis=None)
-        if why_undefined(labels):
+        if undefined_reason(labels):
             return float("nan")
         positives = np.sort(maps[labels])
         below, upto = (_count_negatives(positives, ranked, positives, side) for side in ("left", "right"))
@@ -113,7 +113,7 @@ class PixelRanking:
             masks: bool (N, H, W).
         """
         _check_shapes(self.maps, masks)
-        if why_undefined(masks):
+        if undefined_reason(masks):
             return float("nan")
         return float(auc(*self.pro_curve(masks, max_fpr))) / max_fpr
 
@@ -139,7 +139,7 @@ def bootstrap_auroc(scores: np.ndarray, labels: np.ndarray, *, draws: int = 1000
     """
     _check_shapes(scores, labels)
     _check_finite(scores)
-    if why_undefined(labels):
+    if undefined_reason(labels):
         return float("nan"), float("nan")
     count, bins = len(scores), 2048
     # scores themselves: between two of them, however far apart, nothing need be computed

@@ -4,8 +4,8 @@ import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
-from .metrics import PixelRanking, auroc, image_scores, why_undefined
-from .threshold import best_f1_threshold, confusion, reaches
+from .metrics import PixelRanking, auroc, image_scores, undefined_reason
+from .threshold import best_f1_threshold, confusion, is_anomalous
 
 
 def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> dict:
@@ -36,13 +36,13 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
             return None
         return value
 
-    pixel_reason = why_undefined(pixel_labels)
+    pixel_reason = undefined_reason(pixel_labels)
     if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
         pixel_reason = "no defective image has a mask"
     by_rule = {rule: ranking.auroc(binary_mask(grey, rule)) for rule in MASK_RULES}
     return {
         "pixel_auroc": defined("pixel_auroc", by_rule[mask_rule], pixel_reason),
-        "image_auroc": defined("image_auroc", auroc(scores, labels), why_undefined(labels)),
+        "image_auroc": defined("image_auroc", auroc(scores, labels), undefined_reason(labels)),
         "pro": defined("pro", ranking.per_region_overlap(pixel_labels), pixel_reason),
         "mask_rule": mask_rule,
         "pixel_auroc_by_mask_rule": {rule: None if np.isnan(value) else value for rule, value in by_rule.items()},
@@ -78,7 +78,7 @@ def _score_defect(
     pixel_auroc = ranking.auroc(pixel_labels, rows[has_pixel_truth])
     return {
         "images": int(labels.sum()),
-        "image_auroc": None if why_undefined(labels[rows]) else auroc(scores[rows], labels[rows]),
+        "image_auroc": None if undefined_reason(labels[rows]) else auroc(scores[rows], labels[rows]),
         "pixel_auroc": None if np.isnan(pixel_auroc) else pixel_auroc,
     }
 
@@ -119,7 +119,7 @@ def summary(results: dict) -> str:
     return "\n".join(lines)
 
 
-def three_lines(category: str, results: dict) -> str:
+def format_result(category: str, results: dict) -> str:
     """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
     pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
     return (
@@ -146,7 +146,7 @@ def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | No
 
 def verdict(score: float, threshold: float) -> str:
     """Return "defective" from the threshold on, else "good"."""
-    return "defective" if reaches(score, threshold) else "good"
+    return "defective" if is_anomalous(score, threshold) else "good"
 
 
 def results_content(

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 MIN_IMAGES = 2
 
 
-def reaches(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
+def is_anomalous(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
     """Tell which scores are those of defective images, as float32 numbers: so does the C++ program."""
     return np.asarray(scores, np.float32) >= np.float32(threshold)
 
@@ -132,7 +132,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
         scores: (N,).
         labels: bool (N,), True for defective.
     """
-    verdicts = reaches(scores, threshold)
+    verdicts = is_anomalous(scores, threshold)
     counts = {
         "true_positives": int((verdicts & labels).sum()),
         "false_positives": int((verdicts & ~labels).sum()),

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import load_image, to_network_input
-from ..data.samples import UNLABELLED, Sample, fingerprint_samples
-from ..files import check_not_endless, file_sha256, read_json, write_json
+from ..data.samples import UNLABELLED, Sample, samples_sha256
+from ..files import check_regular_file, file_sha256, read_json, write_json
 from ..model.sidecar import PREPROCESSING, check_made_for_this_program
 from ..utils import InputError
 
@@ -66,7 +66,7 @@ def describe(samples: list[Sample], *, category: str, image_size: int) -> Manife
     is_labelled = samples[0].defect != UNLABELLED
     root = samples[0].path.parents[2 if is_labelled else 0]  # <root>/test/<defect>/<image>, or <root>/<image>
     sources = [sample.path.relative_to(root).as_posix() for sample in samples]
-    return Manifest(category, image_size, fingerprint_samples(samples), names, sources, is_labelled)
+    return Manifest(category, image_size, samples_sha256(samples), names, sources, is_labelled)
 
 
 def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> None:
@@ -263,7 +263,7 @@ def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
     """
     path = folder / "scores.csv"
     try:
-        check_not_endless(path)
+        check_regular_file(path)
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             found = {row["input"]: float(row["milliseconds"]) for row in csv.DictReader(file)}
         milliseconds = [found[f"{name}.bin"] for name in manifest.names]

@@ -4,7 +4,7 @@ import os
 import zlib
 from pathlib import Path
 
-from ..files import check_not_endless, read_json
+from ..files import check_regular_file, read_json
 from ..utils import LOGGER, InputError
 from .manifest import MANIFEST_NAME
 
@@ -12,14 +12,14 @@ ORIGIN_NAME = "origin.json"
 FORMAT = 1
 
 
-def mark_file(path: Path) -> dict:
+def file_checksum(path: Path) -> dict:
     """Return what the inference program tells a file by: its size and its CRC-32.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        check_not_endless(path)
+        check_regular_file(path)
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -41,7 +41,7 @@ def check_origin(maps: Path, inputs: Path, model: Path | None) -> None:
     origin = read_json(path)
     if origin.get("format") != FORMAT:
         raise InputError(f"{path}: format {origin.get('format')!r}, this program reads format {FORMAT}")
-    if origin.get("manifest") != mark_file(inputs / MANIFEST_NAME):
+    if origin.get("manifest") != file_checksum(inputs / MANIFEST_NAME):
         raise InputError(f"{path}: the maps are not of the inputs that {inputs} holds now; run the inference again")
-    if model is not None and origin.get("model") != mark_file(model):
+    if model is not None and origin.get("model") != file_checksum(model):
         raise InputError(f"{path}: the maps are not of the model {model}; run the inference again, with it")

@@ -10,11 +10,11 @@ from ..data.stream import decode
 from ..evaluation.metrics import image_scores
 from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate
 from ..utils import LOGGER, InputError
-from .maps import MapFunction, predict_maps
+from .maps import Detector, predict_maps
 from .sidecar import record_calibration
 
 
-def score_good(anomaly_map: MapFunction, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
+def score_good(anomaly_map: Detector, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
     """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
 
     Raises:

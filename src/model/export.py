@@ -11,7 +11,7 @@ from mindspore import Tensor
 from ..files import removed_on_sigterm
 from ..stpm import AnomalyMap
 from ..utils import InputError
-from .maps import MapFunction
+from .maps import Detector
 
 # The version of the MINDIR format that MindSpore Lite 2.0 reads. MindSpore 2.10 stamps its files 3 and reads both;
 # for the operators of this network the two do not differ.
@@ -55,7 +55,7 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
     }
 
 
-def check_same_maps(exported: MapFunction, reference: MapFunction, *, input_shape: tuple[int, ...]) -> float:
+def check_same_maps(exported: Detector, reference: Detector, *, input_shape: tuple[int, ...]) -> float:
     """Compare two networks on a fixed random batch; return max|a - b| / max|b|.
 
     Raises:

@@ -7,10 +7,10 @@ import numpy as np
 from ..data.images import to_network_input
 
 # Images in, float32 (N, 3, S, S); maps out, float32 (N, 1, S, S).
-MapFunction = Callable[[np.ndarray], np.ndarray]
+Detector = Callable[[np.ndarray], np.ndarray]
 
 
-def predict_maps(anomaly_map: MapFunction, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+def predict_maps(anomaly_map: Detector, images: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Compute the anomaly maps of decoded images in batches of one size (the last is filled up, the filling dropped).
 
     Args:

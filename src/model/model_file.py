@@ -11,7 +11,7 @@ from ..device import set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..stpm import STPM
 from ..utils import LOGGER, InputError
-from .maps import MapFunction
+from .maps import Detector
 from .sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
 
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
@@ -110,9 +110,9 @@ def _nearest_float32(threshold: float, name: str) -> float:
     return rounded
 
 
-def load_map_function(
+def load_detector(
     model: ModelFile, *, num_class: int | None = None, device_target: str = "auto", device_id: int = 0
-) -> MapFunction:
+) -> Detector:
     """Load a model into its runtime: MindSpore, or ONNX Runtime (CPU) for ``.onnx``.
 
     Raises:
@@ -122,14 +122,14 @@ def load_map_function(
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
         return _checked(load_exported(model.path), model.path)
-    from ..backend import AnomalyMaps
+    from ..backend import StpmDetector
     from .model_file import load_stpm
 
     stpm = load_stpm(model.path, num_class=num_class)
-    return _checked(AnomalyMaps(stpm, image_size=model.image_size), model.path)
+    return _checked(StpmDetector(stpm, image_size=model.image_size), model.path)
 
 
-def _checked(anomaly_map: MapFunction, path: Path) -> MapFunction:
+def _checked(anomaly_map: Detector, path: Path) -> Detector:
     """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
     def compute(images: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ def _checked(anomaly_map: MapFunction, path: Path) -> MapFunction:
     return compute
 
 
-def load_exported(path: Path) -> MapFunction:
+def load_exported(path: Path) -> Detector:
     """Load an exported model; MINDIR needs MindSpore's device to be set up.
 
     Raises:
@@ -158,7 +158,7 @@ def load_exported(path: Path) -> MapFunction:
     return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path)
 
 
-def _mindir_function(path: Path) -> MapFunction:
+def _mindir_function(path: Path) -> Detector:
     import mindspore as ms
 
     try:
@@ -175,7 +175,7 @@ def onnxruntime_is_installed() -> bool:
     return find_spec("onnxruntime") is not None
 
 
-def _onnx_function(path: Path) -> MapFunction:
+def _onnx_function(path: Path) -> Detector:
     if not onnxruntime_is_installed():
         raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime==1.32.0")
     import onnxruntime

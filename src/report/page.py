@@ -23,7 +23,7 @@ from sklearn.metrics import roc_curve
 
 from ..data.images import binary_mask
 from ..data.samples import Sample
-from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, why_undefined
+from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
 from ..files import atomic_path, read_json
 from ..utils import InputError, run_entry_point
 from .pictures import colour_map, defect_overlay, scale_legend, scale_unit
@@ -84,9 +84,9 @@ def _write_page(path: Path, page: str) -> Path:
 
 def _intervals(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> dict:
     found = {}
-    if not why_undefined(labels):
+    if not undefined_reason(labels):
         found["image_auroc"] = bootstrap_auroc(scores, labels)
-    if not why_undefined(pixel_labels):
+    if not undefined_reason(pixel_labels):
         found["pixel_auroc"] = bootstrap_auroc(maps, pixel_labels)
     return found
 
@@ -184,9 +184,9 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> str:
     figures = []
     plots = []
-    if not why_undefined(labels):
+    if not undefined_reason(labels):
         plots.append(("ROC of images", *roc_curve(labels, scores)[:2], "true positive rate", 1.0))
-    if not why_undefined(pixel_labels):
+    if not undefined_reason(pixel_labels):
         fpr, tpr, _ = roc_curve(pixel_labels.ravel(), maps.ravel())
         plots.append(("ROC of pixels", fpr, tpr, "true positive rate", 1.0))
         plots.append(("PRO", *PixelRanking(maps).pro_curve(pixel_labels), "per-region overlap", PRO_MAX_FPR))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..data.samples import fingerprint_samples, list_test, list_train
+from ..data.samples import list_test, list_train, samples_sha256
 from ..files import file_sha256, fingerprint, read_json, write_json
 from ..report.table import read_results
 from ..utils import InputError
@@ -77,7 +77,7 @@ class Job:
             samples = list_train(self.data, self.category)
             if self.has_test_images():
                 samples += list_test(self.data, self.category)
-            found = fingerprint_samples(samples, with_masks=True)
+            found = samples_sha256(samples, with_masks=True)
         except InputError:
             return None  # training or evaluation will say what is wrong
         return fingerprint({"flags": self.flags, "backbone": self.backbone_sha256, "samples": found})

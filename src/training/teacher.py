@@ -41,7 +41,7 @@ def _full_batches(count: int) -> Iterator[tuple[np.ndarray, int]]:
         yield np.arange(start, start + _BATCH_SIZE) % count, min(_BATCH_SIZE, count - start)
 
 
-def calibrate_random_teacher(trunk: ResNet18Trunk, images: np.ndarray) -> None:
+def estimate_batch_statistics(trunk: ResNet18Trunk, images: np.ndarray) -> None:
     """Give a He-initialised trunk the batch-norm statistics of the training images, in one pass over them.
 
     Random convolutions see structure, but only with activations of unit scale; this is the teacher for when no
@@ -97,7 +97,7 @@ def prepare_teacher(trunk: ResNet18Trunk, source: str, images: np.ndarray, *, nu
         InputError: the checkpoint cannot be used.
     """
     if source == RANDOM_TEACHER:
-        calibrate_random_teacher(trunk, images)
+        estimate_batch_statistics(trunk, images)
         LOGGER.info(
             "teacher: random weights, batch norm calibrated on the %d training images; "
             "a pretrained one finds defects better",
