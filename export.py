@@ -7,6 +7,7 @@ from pathlib import Path
 from src.config import build_parser
 from src.device import set_up_device, versions
 from src.files import atomic_path, check_checkpoint_file, make_output_folder
+from src.model.maps import Detector
 from src.model.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
 from src.model.sidecar import at_image_size, describe_file, record_export, sidecar_content
 from src.utils import LOGGER, InputError, run_entry_point
@@ -64,7 +65,7 @@ def main(args: Namespace) -> int:
     return 0
 
 
-def verify(path: Path, reference: "MapFunction", input_shape: tuple[int, ...]) -> float | None:  # noqa: F821
+def verify(path: Path, reference: Detector, input_shape: tuple[int, ...]) -> float | None:
     """Compare an exported model's maps with the checkpoint's; return the difference, None without a runtime for it."""
     from src.model.export import TOLERANCE, check_same_maps
 

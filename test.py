@@ -50,14 +50,14 @@ def main(args: Namespace) -> int:
     with ThreadPoolExecutor(2) as pool:
         images = pool.submit(decode_images, samples, image_size=model.image_size)
         masks = pool.submit(decode_masks, samples, image_size=model.image_size)
-        anomaly_map = load_detector(
+        detector = load_detector(
             model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
         images, masks = images.result(), masks.result()
     clock.lap("load_and_decode_seconds")
 
     # 3. Maps and metrics
-    maps = predict_maps(anomaly_map, images, batch_size=model.batch_size)
+    maps = predict_maps(detector, images, batch_size=model.batch_size)
     clock.lap("inference_seconds")
     about = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
              "config_hash": model.config_hash}  # fmt: skip

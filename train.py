@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from src.files import check_checkpoint_file, file_sha256, lock_folder, make_outp
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
 from src.training import distributed
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
+
+if TYPE_CHECKING:
+    from src.stpm import STPM
+    from src.training.run import TrainingRun
 
 FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr",
@@ -74,8 +79,9 @@ def main(args: Namespace) -> int:
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
-    from src.training import run as run_state
-    from src.training import teacher, trainer
+    from src.checkpoint import arrays_sha256, named_arrays
+    from src.training import trainer
+    from src.training.run import Circumstances, Configuration, TrainingRun
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
@@ -86,32 +92,70 @@ def main(args: Namespace) -> int:
 
     # 3. Teacher, student, optimiser
     set_seed(args.seed)
-    stpm = trainer.build_stpm(args.pre_ckpt_path, images, num_class=args.num_class,
-                              device_target=device_target, ranks=ranks)  # fmt: skip
+    stpm = trainer.build_stpm(
+        args.pre_ckpt_path, images, num_class=args.num_class, device_target=device_target, ranks=ranks
+    )
     rates = trainer.learning_rates(args.lr_schedule, lr=args.lr, steps=epochs * steps_per_epoch)
     optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
     # 4. The run, new or resumed
-    config = {name: getattr(args, name) for name in ("category", "image_size", "batch_size", "lr", "momentum",
-                                                     "weight_decay", "seed", "amp_level")}  # fmt: skip
-    config |= {"cache_teacher": use_cache, "train_images_sha256": samples_sha256(samples),
-               "teacher_sha256": teacher.fingerprint(stpm.model_t), **ranks.config,
-               **({"val_split": args.val_split} if held_out else {}),
-               **({"lr_schedule": args.lr_schedule, "epochs": epochs} if isinstance(rates, list) else {})}  # fmt: skip
-    facts = {"device_target": device_target, "train_images": len(samples), "steps_per_epoch": steps_per_epoch,
-             "epochs_requested": epochs, "data_url": args.data_url, "pre_ckpt_path": args.pre_ckpt_path}  # fmt: skip
-    run = run_state.TrainingRun(folder, args.category, stpm, optimiser, config=config, facts=facts)
+    is_constant = args.lr_schedule == "constant"
+    configuration = Configuration(
+        category=args.category,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        seed=args.seed,
+        amp_level=args.amp_level,
+        cache_teacher=use_cache,
+        train_images_sha256=samples_sha256(samples),
+        teacher_sha256=arrays_sha256(named_arrays(stpm.model_t)),
+        ranks=ranks.count if ranks.count > 1 else None,
+        val_split=args.val_split if held_out else None,
+        lr_schedule=None if is_constant else args.lr_schedule,
+        epochs=None if is_constant else epochs,
+    )
+    circumstances = Circumstances(
+        device_target=device_target,
+        train_images=len(samples),
+        steps_per_epoch=steps_per_epoch,
+        epochs_requested=epochs,
+        data_url=args.data_url,
+        pre_ckpt_path=args.pre_ckpt_path,
+    )
+    run = TrainingRun(folder, stpm, optimiser, configuration=configuration, circumstances=circumstances)
     run.begin(resume=args.resume)
 
     # 5. Training
     features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
-    evaluate = build_evaluation(args, test_samples, stpm) if test_samples else None
+    evaluate = None
+    if test_samples:
+        evaluate = build_evaluation(
+            stpm,
+            test_samples,
+            image_size=args.image_size,
+            batch_size=args.eval_batch_size,
+            mask_rule=args.mask_rule,
+            lr=args.lr,
+        )
     LOGGER.info("ready after %.1f s; %d of %d epochs are trained", time.perf_counter() - started, run.epoch, epochs)
-    received = trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target,
-                           amp_level=args.amp_level, ranks=ranks, evaluate=evaluate,
-                           eval_interval=args.eval_interval)  # fmt: skip
+    received = trainer.fit(
+        run,
+        batches,
+        epochs=epochs,
+        lr=rates,
+        device_target=device_target,
+        amp_level=args.amp_level,
+        ranks=ranks,
+        evaluate=evaluate,
+        eval_interval=args.eval_interval,
+    )
+
+    # 6. The threshold, and the end
     if held_out and run.epoch >= epochs and ranks.is_first:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
     # a status of another rank would have msrun kill the first one, which may still be writing
@@ -124,42 +168,48 @@ def warn_of_few_steps(steps: int) -> None:
         LOGGER.warning("warning: %d optimiser steps; below %d the result is mostly noise", steps, FEW_STEPS)
 
 
-def build_evaluation(args: Namespace, samples: list[Sample], stpm: "STPM") -> Callable[[], dict]:  # noqa: F821
-    """Return a function that computes the metrics of the student as it is then."""
+def build_evaluation(
+    stpm: "STPM", samples: list[Sample], *, image_size: int, batch_size: int, mask_rule: str, lr: float
+) -> Callable[[], dict]:
+    """Return a function that computes the metrics of the student as it is then.
+
+    Args:
+        lr: learning rate, for a message.
+    """
     from src.backend import StpmDetector
     from src.evaluation.results import score_maps
     from src.model.maps import predict_maps
 
-    images = decode_images(samples, image_size=args.image_size)
-    masks = decode_masks(samples, image_size=args.image_size)
-    anomaly_map = StpmDetector(stpm, image_size=args.image_size)
+    images = decode_images(samples, image_size=image_size)
+    masks = decode_masks(samples, image_size=image_size)
+    detector = StpmDetector(stpm, image_size=image_size)
 
     def evaluate() -> dict:
-        anomaly_map.refresh_weights()
-        maps = predict_maps(anomaly_map, images, batch_size=args.eval_batch_size)
+        detector.refresh_weights()
+        maps = predict_maps(detector, images, batch_size=batch_size)
         if not np.isfinite(maps).all():
             raise InputError(
                 "the anomaly maps hold NaN or infinity: training diverged; "
-                f"try a smaller --lr than {args.lr:g}. The checkpoint of the epoch before is kept"
+                f"try a smaller --lr than {lr:g}. The checkpoint of the epoch before is kept"
             )
-        return score_maps(maps, masks, samples, mask_rule=args.mask_rule)
+        return score_maps(maps, masks, samples, mask_rule=mask_rule)
 
     return evaluate
 
 
-def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:  # noqa: F821
+def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:
     """Set the decision threshold by the good images that were not trained on."""
     from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
-    image_size = run.config["image_size"]
-    anomaly_map = StpmDetector(run.stpm, image_size=image_size)
+    image_size = run.configuration.image_size
+    detector = StpmDetector(run.stpm, image_size=image_size)
     sha256 = file_sha256(run.checkpoint_path)
-    scores = score_good(anomaly_map, held_out, image_size=image_size, batch_size=batch_size)
+    scores = score_good(detector, held_out, image_size=image_size, batch_size=batch_size)
     store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr, sha256=sha256)
 
 
-def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:  # noqa: F821
+def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
     """Say how the training ended and what is where; return the exit status."""
     if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)

@@ -1,5 +1,11 @@
-"""Which form of the network runs: MindSpore's operators, or on CPU the faster one of ``src.cpu``."""
+"""The one door to the two forms of the network: MindSpore's operators, and on CPU the faster one of ``src.cpu``.
 
+Whoever trains, evaluates or exports asks here, and need not know which form it gets; nobody else asks which device is
+in use. The cells below are the faster form as operators of MindSpore.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 
 import mindspore as ms
@@ -9,14 +15,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from .checkpoint import load_checked, named_arrays, named_parameters
 from .cpu import onednn
 from .cpu.parallel import Shape
-from .cpu.trunk import SCALES, FrozenTrunk, fold, frozen_features, frozen_layer_maps, student_step
+from .cpu.trunk import SCALES, FrozenTrunk, TrainingPass, fold, frozen_features, frozen_layer_maps, student_step
 from .loss import NORM_EPS, StudentLoss
 from .resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
 from .stpm import STPM, AnomalyMap, LayerMaps
 
 
-def is_fast_on_cpu() -> bool:
-    """Return whether the device in use is the CPU and the cells below can be used there."""
+def _is_fast_on_cpu() -> bool:
+    """Return whether the device in use is the CPU and oneDNN is there."""
     return ms.get_context("device_target") == "CPU" and onednn.is_available()
 
 
@@ -54,24 +60,24 @@ def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
 class FrozenLayerMaps(nn.Cell):
     """What ``src.stpm.LayerMaps`` computes, with the weights that the trunks had when they were frozen.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: distances at strides 4, 8 and 16, float32 (N, 1, h, w).
+    Inputs: images, float32 (N, 3, S, S). Outputs: layer maps at strides 4, 8 and 16, float32 (N, 1, h, w).
     """
 
     def __init__(self, teacher: ResNet18Trunk, student: ResNet18Trunk, *, norm_eps: float):
         super().__init__()
         self.frozen: list[FrozenTrunk] = []
         self.freeze(teacher, student)
-        self.distances = _distances_operator(self.frozen, norm_eps)
+        self.layer_maps = _layer_maps_operator(self.frozen, norm_eps)
 
     def freeze(self, teacher: ResNet18Trunk, student: ResNet18Trunk) -> None:
         """Take over the weights that the trunks have now."""
         self.frozen[:] = _freeze(teacher), _freeze(student)
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.distances(images)
+        return self.layer_maps(images)
 
 
-def _distances_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom:
+def _layer_maps_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom:
     def shapes(images: Shape) -> tuple[Shape, ...]:
         return tuple((images[0], 1, *(side // stride for side in images[2:])) for _, stride in SCALES)
 
@@ -148,12 +154,48 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
 
 
 def student_loss(student: ResNet18Trunk) -> nn.Cell:
-    """Return the loss of a student in training, by images and normalised teacher features, as the device likes it."""
-    return FastStudentLoss(student, norm_eps=NORM_EPS) if is_fast_on_cpu() else StudentLoss(student)
+    """Return the loss of a student in training. Inputs: as of ``src.loss.StudentLoss``. Outputs: scalar."""
+    return FastStudentLoss(student, norm_eps=NORM_EPS) if _is_fast_on_cpu() else StudentLoss(student)
+
+
+def teacher_features(teacher: ResNet18Trunk) -> nn.Cell:
+    """Return a cell that computes a teacher's features with the weights that it has now.
+
+    Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
+    """
+    return FrozenFeatures(teacher) if _is_fast_on_cpu() else teacher
+
+
+def batch_statistics(trunk: ResNet18Trunk) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return a function from images to the batch statistics that every batch norm of a trunk sees in training.
+
+    Its argument: float32 (N, 3, S, S). Its result: mean and variance, by the names of the moving ones.
+    """
+    weights = named_arrays(trunk)
+    if _is_fast_on_cpu():
+
+        def compute_fast(images: np.ndarray) -> dict[str, np.ndarray]:
+            training = TrainingPass(weights, eps=BN_EPS)
+            training.forward(images)
+            return training.statistics
+
+        return compute_fast
+
+    # momentum 0: after a batch the stored statistics are that batch's own
+    probe = ResNet18Trunk(norm=partial(nn.BatchNorm2d, eps=BN_EPS, momentum=0.0))
+    convolutions = {name: array for name, array in weights.items() if name.endswith("weight")}
+    load_checked(named_parameters(probe), named_arrays(probe) | convolutions, source="batch statistics")
+    probe.set_train(True)
+
+    def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+        probe(Tensor(images))
+        return {name: array for name, array in named_arrays(probe).items() if "moving_" in name}
+
+    return compute
 
 
 def fast_layer_maps(stpm: STPM) -> FrozenLayerMaps:
-    """Return an STPM's ``LayerMaps`` in the form that is fast on CPU."""
+    """Return an STPM's ``LayerMaps`` in the form that is faster on CPU."""
     return FrozenLayerMaps(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
 
 
@@ -184,16 +226,16 @@ def _load_folded(folded: STPM, stpm: STPM) -> None:
 
 
 class StpmDetector:
-    """An STPM as a function on numpy arrays: images, float32 (N, 3, S, S), to maps, float32 (N, 1, S, S).
+    """An STPM as a detector: a function from images, float32 (N, 3, S, S), to anomaly maps, float32 (N, 1, S, S).
 
-    It computes in the form that suits the device, with the weights that the STPM had when this was made or renewed.
+    It computes with the weights that the STPM had when this was made or ``refresh_weights`` was called.
     """
 
     def __init__(self, stpm: STPM, *, image_size: int):
         self._stpm = stpm
-        self._folded = None if is_fast_on_cpu() else fold_batch_norm(stpm)
-        self._distances = LayerMaps(self._folded) if self._folded is not None else fast_layer_maps(stpm)
-        self._network = AnomalyMap(self._distances, image_size=image_size)
+        self._folded = None if _is_fast_on_cpu() else fold_batch_norm(stpm)
+        self._layer_maps = LayerMaps(self._folded) if self._folded is not None else fast_layer_maps(stpm)
+        self._network = AnomalyMap(self._layer_maps, image_size=image_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self._network.set_train(False)
@@ -204,4 +246,4 @@ class StpmDetector:
         if self._folded is not None:
             _load_folded(self._folded, self._stpm)
         else:
-            self._distances.freeze(self._stpm.model_t, self._stpm.model_s)
+            self._layer_maps.freeze(self._stpm.model_t, self._stpm.model_s)

@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> int:
     samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
     if len(samples) < MIN_IMAGES:
         raise InputError(f"{args.image_path}: holds {len(samples)} image, expected at least {MIN_IMAGES}")
-    anomaly_map = load_detector(model, device_target=args.device_target, device_id=args.device_id)
-    scores = score_good(anomaly_map, samples, image_size=model.image_size, batch_size=model.batch_size)
+    detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
+    scores = score_good(detector, samples, image_size=model.image_size, batch_size=model.batch_size)
     stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)
     if not stored:
         return 1

@@ -1,5 +1,6 @@
 """Weights by name: read, checked, renamed and loaded."""
 
+import hashlib
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -10,7 +11,16 @@ from mindspore import Parameter, Tensor, nn
 
 from .files import check_checkpoint_file
 from .resnet import ResNet18Trunk
-from .utils import LOGGER, InputError
+from .utils import LOGGER, InputError, first_line
+
+
+def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:
+    """Return the SHA-256 over names and values of arrays, independent of their order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def named_arrays(cell: nn.Cell) -> dict[str, np.ndarray]:
@@ -37,8 +47,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     try:
         parameters = ms.load_checkpoint(str(path))
     except Exception as error:  # MindSpore raises whatever its protobuf parser does
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable MindSpore checkpoint: {reason}") from error
+        raise InputError(f"{path}: not a readable MindSpore checkpoint: {first_line(error)}") from error
     return {name: parameter.asnumpy() for name, parameter in parameters.items()}
 
 

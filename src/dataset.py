@@ -1,21 +1,23 @@
-"""MVTec AD folder layout -> sorted samples -> decoded images; MindSpore pipelines on top.
+"""A training's batches, epoch by epoch, and their MindSpore pipeline; as a program, the check of a data set.
 
-Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
+    python -m src.dataset --check DATASET_PATH
 
-    <root>/<category>/train/good/*.png
-    <root>/<category>/test/<defect type or good>/*.png
-    <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
+Folders are listed in ``src.data.samples``, pictures decoded in ``src.data.images`` and ``src.data.arrays``.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .data.images import to_network_input
 from .utils import run_entry_point
+
+if TYPE_CHECKING:
+    import mindspore.dataset as ds
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -61,7 +63,7 @@ class EpochBatches:
         return to_network_input(self.images[rows]), *(array[rows] for array in self.features)
 
 
-def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[str, ...]) -> "ds.GeneratorDataset":  # noqa: F821
+def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[str, ...]) -> "ds.GeneratorDataset":
     """Wrap batches with the named columns in a ``mindspore.dataset`` pipeline, one thread ahead of the training."""
     import mindspore.dataset as ds
 

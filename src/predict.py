@@ -21,13 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from .config import build_parser
-from .data.images import to_network_input
 from .data.samples import list_images
 from .data.stream import Picture, decode
 from .evaluation.regions import Region, find_regions
 from .evaluation.results import verdict
 from .files import atomic_path, make_output_folder
-from .model.maps import Detector
+from .model.maps import Detector, predict_maps
 from .model.model_file import ModelFile, choose_threshold, inspect_model, load_detector
 from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
@@ -53,7 +52,7 @@ class Prediction:
 
 
 def predict(
-    anomaly_map: Detector,
+    detector: Detector,
     paths: Iterable[Path],
     *,
     image_size: int,
@@ -63,7 +62,7 @@ def predict(
     """Yield a prediction for every picture, in batches, in memory that does not depend on their number.
 
     Args:
-        anomaly_map: images, float32 (N, 3, S, S), to maps, (N, 1, S, S), for N = ``batch_size``.
+        detector: takes ``batch_size`` images at a time.
     """
     batch: list[Picture] = []
     readable = 0
@@ -71,19 +70,16 @@ def predict(
         batch.append(picture)
         readable += picture.image is not None
         if readable == batch_size:
-            yield from _predict_batch(anomaly_map, batch, batch_size, threshold)
+            yield from _predict_batch(detector, batch, batch_size, threshold)
             batch, readable = [], 0
-    yield from _predict_batch(anomaly_map, batch, batch_size, threshold)
+    yield from _predict_batch(detector, batch, batch_size, threshold)
 
 
 def _predict_batch(
-    anomaly_map: Detector, batch: list[Picture], batch_size: int, threshold: float | None
+    detector: Detector, batch: list[Picture], batch_size: int, threshold: float | None
 ) -> Iterator[Prediction]:
     images = [picture.image for picture in batch if picture.image is not None]
-    maps = iter(())
-    if images:
-        filled = [images[i % len(images)] for i in range(batch_size)]  # to the size that the model takes
-        maps = iter(anomaly_map(to_network_input(np.stack(filled)))[: len(images), 0])
+    maps = iter(predict_maps(detector, np.stack(images), batch_size=batch_size) if images else ())
     for picture in batch:
         if picture.image is None:
             yield Prediction(picture)
@@ -200,9 +196,9 @@ def main(args: argparse.Namespace) -> int:
         warn_of_others(pictures, paths)
 
     # 2. Model and predictions
-    anomaly_map = load_detector(model, device_target=args.device_target, device_id=args.device_id)
+    detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
     predictions = predict(
-        anomaly_map, paths, image_size=model.image_size, batch_size=model.batch_size, threshold=threshold
+        detector, paths, image_size=model.image_size, batch_size=model.batch_size, threshold=threshold
     )
     counts = write_all(predictions, len(paths), folder, pictures, model=model, threshold=threshold)
 

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # run as a file, as the README shows it
 
 from .device import prepare_environment
 from .files import atomic_path, check_file, file_sha256, make_output_folder
-from .utils import LOGGER, InputError, run_entry_point
+from .utils import LOGGER, InputError, first_line, run_entry_point
 
 # torch's batch norm entry -> MindSpore's
 _BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -52,8 +52,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises whatever its readers do
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--pth_path {path}: not a readable file of PyTorch weights: {reason}") from error
+        raise InputError(f"--pth_path {path}: not a readable file of PyTorch weights: {first_line(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:

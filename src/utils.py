@@ -21,6 +21,11 @@ LARGEST = 3.4e38  # nearly the largest float32 number
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type's name where it has none: for a line on stderr."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class InputError(ValueError):
     """Something that the user gave is wrong: the message names it and says what would be right."""
 

@@ -1,8 +1,9 @@
-"""Arrays that live in memory up to a budget and in an unlinked, memory-mapped file beyond it."""
+"""Samples -> arrays: decoded pictures and masks in memory or, beyond a budget, in a file mapped into it."""
 
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,17 @@ import numpy as np
 from ..utils import LOGGER, InputError
 from .images import load_image, load_mask
 from .samples import Sample
+
+
+def full_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Divide rows into batches of one size, so that one compilation of the network serves them all.
+
+    Yields:
+        Row numbers, int64 (``batch_size``,), and how many of them, from the first on, are new: the last batch is
+        filled up with rows from the beginning.
+    """
+    for start in range(0, count, batch_size):
+        yield np.arange(start, start + batch_size) % count, min(batch_size, count - start)
 
 
 def decode_images(

@@ -1,4 +1,11 @@
-"""TODO data.samples."""
+"""MVTec AD's folder layout -> sorted samples: which picture, of which defect type, with which mask.
+
+Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
+
+    <root>/<category>/train/good/*.png
+    <root>/<category>/test/<defect type or good>/*.png
+    <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
+"""
 
 import hashlib
 import os

@@ -14,7 +14,7 @@ from .maps import Detector, predict_maps
 from .sidecar import record_calibration
 
 
-def score_good(anomaly_map: Detector, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
+def score_good(detector: Detector, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
     """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
 
     Raises:
@@ -27,7 +27,7 @@ def score_good(anomaly_map: Detector, samples: list[Sample], *, image_size: int,
             if picture.error:
                 raise InputError(picture.error)
         images = np.stack([picture.image for picture in batch])
-        scores.append(image_scores(predict_maps(anomaly_map, images, batch_size=batch_size)))
+        scores.append(image_scores(predict_maps(detector, images, batch_size=batch_size)))
     return np.concatenate(scores)
 
 

@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from ..files import removed_on_sigterm
 from ..stpm import AnomalyMap
-from ..utils import InputError
+from ..utils import InputError, first_line
 from .maps import Detector
 
 # The version of the MINDIR format that MindSpore Lite 2.0 reads. MindSpore 2.10 stamps its files 3 and reads both;
@@ -43,8 +43,7 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
             ms.export(network, Tensor(np.zeros(input_shape, np.float32)), file_name=str(made), file_format=file_format,
                       **options)  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise InputError(f"{made}: cannot be exported: {reason}") from error
+            raise InputError(f"{made}: cannot be exported: {first_line(error)}") from error
         shutil.copyfile(made, path)  # readable for all: the program on the line may run as another user
     batch, _, height, width = input_shape
     # MindSpore numbers the values of an ONNX file, so that its output has no lasting name

@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..data.arrays import full_batches
 from ..data.images import to_network_input
 
-# Images in, float32 (N, 3, S, S); maps out, float32 (N, 1, S, S).
+# A function from images, float32 (N, 3, S, S), to their anomaly maps, float32 (N, 1, S, S).
 Detector = Callable[[np.ndarray], np.ndarray]
 
 
-def predict_maps(anomaly_map: Detector, images: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """Compute the anomaly maps of decoded images in batches of one size (the last is filled up, the filling dropped).
+def predict_maps(detector: Detector, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """Compute the anomaly maps of decoded images in batches of one size.
 
     Args:
         images: uint8 (N, S, S, 3).
@@ -19,10 +20,7 @@ def predict_maps(anomaly_map: Detector, images: np.ndarray, *, batch_size: int) 
     Returns:
         float32 (N, S, S).
     """
-    count = len(images)
     maps = np.empty(images.shape[:3], np.float32)
-    for start in range(0, count, batch_size):
-        rows = np.arange(start, start + batch_size) % count
-        kept = min(batch_size, count - start)
-        maps[start : start + kept] = anomaly_map(to_network_input(images[rows]))[:kept, 0]
+    for rows, new in full_batches(len(images), batch_size):
+        maps[rows[:new]] = detector(to_network_input(images[rows]))[:new, 0]
     return maps

@@ -10,7 +10,7 @@ from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from ..device import set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..stpm import STPM
-from ..utils import LOGGER, InputError
+from ..utils import LOGGER, InputError, first_line
 from .maps import Detector
 from .sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
 
@@ -129,17 +129,18 @@ def load_detector(
     return _checked(StpmDetector(stpm, image_size=model.image_size), model.path)
 
 
-def _checked(anomaly_map: Detector, path: Path) -> Detector:
+def _checked(detector: Detector, path: Path) -> Detector:
     """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
     def compute(images: np.ndarray) -> np.ndarray:
         try:
-            maps = anomaly_map(images)
+            maps = detector(images)
         except Exception as error:  # the runtimes' own, where model and JSON differ; they share no base class
             if path.suffix not in EXPORTED_SUFFIXES:
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise InputError(f"{path}: cannot compute the maps of images {images.shape}: {reason}") from error
+            raise InputError(
+                f"{path}: cannot compute the maps of images {images.shape}: {first_line(error)}"
+            ) from error
         if maps.shape != (len(images), 1, *images.shape[2:]):
             raise InputError(f"{path}: computes maps {maps.shape} of images {images.shape}; export it again")
         if not np.isfinite(maps).all():

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import FLAGS, build_parser
 from ..data.samples import list_categories
@@ -19,10 +20,13 @@ from ..device import DEVICE_TARGETS
 from ..files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from ..report.page import REPORT_NAME, write_index
 from ..report.table import write_tables
-from ..utils import LOGGER, RANDOM_TEACHER, InputError, core_count, run_entry_point
+from ..utils import LOGGER, RANDOM_TEACHER, InputError, core_count, first_line, run_entry_point
 from .job import Job, Programs
 from .view import SweepView
 from .worker import Outcome, run_commands
+
+if TYPE_CHECKING:
+    import ray
 
 OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_target")
 # What may be said to all trainings at once; handed on to train.py.
@@ -219,7 +223,7 @@ def run_jobs(
     on_tick()
 
 
-def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: int) -> "ray.ObjectRef":  # noqa: F821
+def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: int) -> "ray.ObjectRef":
     """Hand a job's command lines to Ray."""
     commands = job.commands()  # before the note: whether to resume depends on the note before
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -229,14 +233,14 @@ def start_job(job: Job, task: "ray.remote_function.RemoteFunction", *, cores: in
     return task.remote(commands, header=header, cores=cores)
 
 
-def outcome_of(reference: "ray.ObjectRef") -> Outcome:  # noqa: F821
+def outcome_of(reference: "ray.ObjectRef") -> Outcome:
     """Fetch how a job ended; a worker that died is a failure like others."""
     import ray
 
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        return Outcome(f"Ray: {str(error).strip().splitlines()[0]}", [])
+        return Outcome(f"Ray: {first_line(error)}", [])
 
 
 def end_job(job: Job, outcome: Outcome) -> None:

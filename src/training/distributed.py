@@ -9,11 +9,15 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..dataset import EpochBatches
 from ..utils import LOGGER, InputError, end_with_parent
+
+if TYPE_CHECKING:
+    from mindspore import Parameter, nn
 
 # What msrun tells the processes that it starts, and init() needs.
 _MSRUN_VARIABLES = ("MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT")
@@ -30,11 +34,6 @@ class Ranks:
     def is_first(self) -> bool:
         """Tell whether this is the rank that writes and reports."""
         return self.rank == 0
-
-    @property
-    def config(self) -> dict[str, int]:
-        """What a run's configuration says of its ranks: nothing where there is one, which changes no result."""
-        return {"ranks": self.count} if self.count > 1 else {}
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """Sum float32 arrays of one shape over all ranks, each of which must call this; the same on all of them.
@@ -118,21 +117,21 @@ class ShardedBatches:
             yield weight, *self.batches.load(shard)
 
 
-def student_norm(ranks: Ranks, device_target: str) -> Callable[[int], "nn.Cell"]:  # noqa: F821
+def student_norm(ranks: Ranks, device_target: str) -> Callable[[int], "nn.Cell"]:
     """Return what normalises the student: batch norm over all ranks where MindSpore has it, which is on Ascend."""
     from ..resnet import batch_norm, sync_batch_norm
 
     return sync_batch_norm if ranks.count > 1 and device_target == "Ascend" else batch_norm
 
 
-def broadcast_parameters(cell: "nn.Cell", ranks: Ranks) -> None:  # noqa: F821
+def broadcast_parameters(cell: "nn.Cell", ranks: Ranks) -> None:
     """Give all ranks the first one's parameters."""
     from ..checkpoint import named_parameters
 
     _reduce(named_parameters(cell), ranks, weight=float(ranks.is_first))
 
 
-def average_statistics(cell: "nn.Cell", ranks: Ranks) -> None:  # noqa: F821
+def average_statistics(cell: "nn.Cell", ranks: Ranks) -> None:
     """Give all ranks the mean of their moving batch-norm statistics, which each has collected from its own shards."""
     from ..checkpoint import named_parameters
 
@@ -140,7 +139,7 @@ def average_statistics(cell: "nn.Cell", ranks: Ranks) -> None:  # noqa: F821
     _reduce(moving, ranks, weight=1 / ranks.count)
 
 
-def _reduce(parameters: dict[str, "Parameter"], ranks: Ranks, *, weight: float) -> None:  # noqa: F821
+def _reduce(parameters: dict[str, "Parameter"], ranks: Ranks, *, weight: float) -> None:
     """Replace float32 parameters by their sum over ranks, each times its rank's ``weight``; in one call."""
     if ranks.count == 1:
         return

@@ -1,16 +1,23 @@
 """A training run on disk: its checkpoint, what it needs to go on, and its record."""
 
 import glob
-import hashlib
 import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from ..checkpoint import checkpoint_entries, load_checked, named_arrays, named_parameters, read_checkpoint
+from ..checkpoint import (
+    arrays_sha256,
+    checkpoint_entries,
+    load_checked,
+    named_arrays,
+    named_parameters,
+    read_checkpoint,
+)
 from ..device import versions
 from ..files import atomic_path, fingerprint, write_json
 from ..model.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
@@ -21,12 +28,51 @@ FORMAT = 1
 _META = "run_state"
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that the result of a training depends on: a run is only resumed with the same.
+
+    Attributes:
+        cache_teacher: whether the teacher's features are computed once.
+        train_images_sha256: over names and contents of the images that are trained on.
+        teacher_sha256: over the teacher's weights.
+        ranks: how many processes train together; None: one, which changes no result.
+        val_split: share of the images that is held out; None: nothing is.
+        lr_schedule: other than "constant"; None: constant.
+        epochs: length of the schedule; None where the rate does not depend on it.
+    """
+
+    category: str
+    image_size: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    seed: int
+    amp_level: str
+    cache_teacher: bool
+    train_images_sha256: str
+    teacher_sha256: str
+    ranks: int | None = None
+    val_split: float | None = None
+    lr_schedule: str | None = None
+    epochs: int | None = None
+
+    def to_json(self) -> dict:
+        """Return what stands in sidecar, resume state and record: all that is not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the record of a training says besides, and the weights do not depend on."""
+
+    device_target: str
+    train_images: int
+    steps_per_epoch: int
+    epochs_requested: int
+    data_url: str
+    pre_ckpt_path: str
 
 
 class TrainingRun:
@@ -38,15 +84,21 @@ class TrainingRun:
         <category>_resume.ckpt  student, optimiser state and record: all that a resumed run needs
         train.json              loss and time per epoch, versions, seed
 
-    Args:
-        config: everything that the result depends on; a run is only resumed with the same.
-        facts: further content of train.json.
     """
 
-    def __init__(self, folder: Path, category: str, stpm: STPM, optimiser: nn.Optimizer, *, config: dict, facts: dict):
-        self.category = category
+    def __init__(
+        self,
+        folder: Path,
+        stpm: STPM,
+        optimiser: nn.Optimizer,
+        *,
+        configuration: Configuration,
+        circumstances: Circumstances,
+    ):
         self.stpm, self.optimiser = stpm, optimiser
-        self.config, self.facts = config, facts
+        self.configuration, self.circumstances = configuration, circumstances
+        self.config = configuration.to_json()
+        category = configuration.category
         self.epochs: list[dict] = []
         self.evaluations: list[dict] = []
         self.checkpoint_path = folder / f"{category}_last.ckpt"
@@ -87,9 +139,11 @@ class TrainingRun:
             if not np.isfinite(array).all():
                 raise InputError(
                     f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
-                    f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
+                    f"try a smaller --lr than {self.configuration.lr:g}. The checkpoint of the epoch before is kept"
                 )
-        about = sidecar_content(category=self.category, image_size=self.config["image_size"], config=self.config)
+        about = sidecar_content(
+            category=self.configuration.category, image_size=self.configuration.image_size, config=self.config
+        )
         with atomic_path(self.checkpoint_path) as temporary:
             ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
             written = describe_file(temporary, name=self.checkpoint_path.name)
@@ -110,7 +164,7 @@ class TrainingRun:
     def _present_model(self) -> tuple[dict, str] | None:
         """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
         try:
-            sidecar = read_sidecar(self.checkpoint_path, category=self.category)
+            sidecar = read_sidecar(self.checkpoint_path, category=self.configuration.category)
             return (sidecar, check_checkpoint(self.checkpoint_path, sidecar)) if sidecar else None
         except InputError:
             return None
@@ -119,7 +173,7 @@ class TrainingRun:
         """Write what a resumed run needs."""
         state = {name: parameter.asnumpy() for name, parameter in self._state().items()}
         meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,
-                "sha256": _digest(state)}  # fmt: skip
+                "sha256": arrays_sha256(state)}  # fmt: skip
         state[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         with atomic_path(self.resume_path) as temporary:
             ms.save_checkpoint([{"name": n, "data": Tensor(array)} for n, array in state.items()], str(temporary))
@@ -133,11 +187,11 @@ class TrainingRun:
     def write_record(self) -> None:
         """Write train.json."""
         content = {
-            "category": self.category,
+            "category": self.configuration.category,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "epochs_trained": self.epoch,
             "training_seconds": round(sum(entry["seconds"] for entry in self.epochs), 3),
-            **self.facts,
+            **asdict(self.circumstances),
             "config": self.config,
             "config_hash": fingerprint(self.config),
             "versions": versions(),
@@ -188,7 +242,7 @@ class TrainingRun:
         ]
         if differing:
             raise InputError(f"--resume: {self.resume_path} belongs to another configuration: {'; '.join(differing)}")
-        if _digest(arrays) != meta.get("sha256"):
+        if arrays_sha256(arrays) != meta.get("sha256"):
             raise InputError(f"{self.resume_path}: damaged resume state: not the numbers that were written")
         load_checked(self._state(), arrays, source=str(self.resume_path))
         self.epochs, self.evaluations = epochs, evaluations
