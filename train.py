@@ -24,6 +24,7 @@ from src.data.samples import Sample, hold_out, list_test, list_train, samples_sh
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
+from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
 from src.training import distributed
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
@@ -71,7 +72,9 @@ def main(args: Namespace) -> int:
     test_samples = list_test(Path(args.eval_url), args.category) if args.eval_interval else []
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
-    folder = make_output_folder(Path(args.train_url) / args.category)
+    folder = TrainingFolder(make_output_folder(Path(args.train_url) / args.category), args.category)
+    if args.resume:
+        check_resume_state(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
     warn_of_few_steps(epochs * steps_per_epoch)
@@ -81,12 +84,12 @@ def main(args: Namespace) -> int:
     ranks = distributed.start() if args.distributed else distributed.ALONE
     from src.checkpoint import arrays_sha256, named_arrays
     from src.training import trainer
-    from src.training.run import Circumstances, Configuration, TrainingRun
+    from src.training.run import TrainingRun
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
-        lock_folder(folder, TRAINING_LOCK, patience=LOCK_PATIENCE)
-    memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder}
+        lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
+    memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}
     images = decode_images(samples, image_size=args.image_size, **memory)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
 
@@ -100,33 +103,34 @@ def main(args: Namespace) -> int:
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
     # 4. The run, new or resumed
-    is_constant = args.lr_schedule == "constant"
-    configuration = Configuration(
-        category=args.category,
-        image_size=args.image_size,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        seed=args.seed,
-        amp_level=args.amp_level,
-        cache_teacher=use_cache,
-        train_images_sha256=samples_sha256(samples),
-        teacher_sha256=arrays_sha256(named_arrays(stpm.model_t)),
-        ranks=ranks.count if ranks.count > 1 else None,
-        val_split=args.val_split if held_out else None,
-        lr_schedule=None if is_constant else args.lr_schedule,
-        epochs=None if is_constant else epochs,
-    )
-    circumstances = Circumstances(
-        device_target=device_target,
-        train_images=len(samples),
-        steps_per_epoch=steps_per_epoch,
-        epochs_requested=epochs,
-        data_url=args.data_url,
-        pre_ckpt_path=args.pre_ckpt_path,
-    )
-    run = TrainingRun(folder, stpm, optimiser, configuration=configuration, circumstances=circumstances)
+    config: Configuration = {
+        "category": args.category,
+        "image_size": args.image_size,
+        "batch_size": args.batch_size,
+        "lr": args.lr,
+        "momentum": args.momentum,
+        "weight_decay": args.weight_decay,
+        "seed": args.seed,
+        "amp_level": args.amp_level,
+        "cache_teacher": use_cache,
+        "train_images_sha256": samples_sha256(samples),
+        "teacher_sha256": arrays_sha256(named_arrays(stpm.model_t)),
+    }
+    if ranks.count > 1:
+        config["ranks"] = ranks.count
+    if held_out:
+        config["val_split"] = args.val_split
+    if args.lr_schedule != "constant":
+        config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
+    circumstances: Circumstances = {
+        "device_target": device_target,
+        "train_images": len(samples),
+        "steps_per_epoch": steps_per_epoch,
+        "epochs_requested": epochs,
+        "data_url": args.data_url,
+        "pre_ckpt_path": args.pre_ckpt_path,
+    }
+    run = TrainingRun(folder, stpm, optimiser, config=config, circumstances=circumstances)
     run.begin(resume=args.resume)
 
     # 5. Training
@@ -202,11 +206,11 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
     from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
-    image_size = run.configuration.image_size
+    image_size = run.config["image_size"]
     detector = StpmDetector(run.stpm, image_size=image_size)
-    sha256 = file_sha256(run.checkpoint_path)
+    sha256 = file_sha256(run.folder.checkpoint)
     scores = score_good(detector, held_out, image_size=image_size, batch_size=batch_size)
-    store_threshold(run.checkpoint_path, scores, held_out, target_fpr=target_fpr, sha256=sha256)
+    store_threshold(run.folder.checkpoint, scores, held_out, target_fpr=target_fpr, sha256=sha256)
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
@@ -214,7 +218,7 @@ def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
     if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
         return 128 + received
-    LOGGER.info("trained %d epochs: %s", run.epoch, run.checkpoint_path)
+    LOGGER.info("trained %d epochs: %s", run.epoch, run.folder.checkpoint)
     return 0
 
 

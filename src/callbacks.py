@@ -4,15 +4,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mindspore import nn
 from mindspore.train import Callback, RunContext
 from tqdm import tqdm
 
-from .training.distributed import ALONE, Ranks, average_statistics
-from .training.run import TrainingRun
 from .utils import LOGGER, InputError
+
+if TYPE_CHECKING:
+    from .training.distributed import Ranks
+    from .training.run import TrainingRun
 
 
 def is_whole_epoch(run_context: RunContext) -> bool:
@@ -37,7 +40,7 @@ class StopOnSignal(Callback):
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, ranks: Ranks = ALONE):
+    def __init__(self, ranks: "Ranks"):
         super().__init__()
         self.ranks = ranks
         self.received: int | None = None
@@ -81,7 +84,7 @@ class EpochRecorder(Callback):
     step's loss comes back, it is that one.
     """
 
-    def __init__(self, run: TrainingRun, *, images: int, epochs: int, ranks: Ranks = ALONE):
+    def __init__(self, run: "TrainingRun", *, images: int, epochs: int, ranks: "Ranks"):
         super().__init__()
         self.run, self.images, self.epochs, self.ranks = run, images, epochs, ranks
         self.losses: list[float] = []
@@ -138,18 +141,18 @@ class EpochRecorder(Callback):
 class AverageStatistics(Callback):
     """Gives all ranks the same batch-norm statistics after each epoch, so that the first one's files stand for all."""
 
-    def __init__(self, student: nn.Cell, ranks: Ranks):
+    def __init__(self, student: nn.Cell, ranks: "Ranks"):
         super().__init__()
         self.student, self.ranks = student, ranks
 
     def on_train_epoch_end(self, run_context: RunContext) -> None:
-        average_statistics(self.student, self.ranks)
+        self.ranks.average_statistics(self.student)
 
 
 class EvaluateEveryN(Callback):
     """Evaluates every ``interval`` epochs on the test images, for information: no checkpoint is chosen by it."""
 
-    def __init__(self, run: TrainingRun, evaluate: Callable[[], dict], *, interval: int):
+    def __init__(self, run: "TrainingRun", evaluate: Callable[[], dict], *, interval: int):
         super().__init__()
         self.run, self.evaluate, self.interval = run, evaluate, interval
 
@@ -170,7 +173,7 @@ class EvaluateEveryN(Callback):
 class SaveEveryEpoch(Callback):
     """Writes checkpoint, configuration, resume state and train.json after each whole epoch."""
 
-    def __init__(self, run: TrainingRun):
+    def __init__(self, run: "TrainingRun"):
         super().__init__()
         self.run = run
 

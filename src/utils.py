@@ -29,9 +29,17 @@ def first_line(error: BaseException) -> str:
 class InputError(ValueError):
     """Something that the user gave is wrong: the message names it and says what would be right."""
 
+    exit_status = 1
+
+
+class ResumeError(InputError):
+    """A training cannot be resumed; from its beginning it can be trained."""
+
+    exit_status = 3  # 2 is argparse's
+
 
 def run_entry_point(main: Callable[..., int], args: object) -> int:
-    """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and exit status 1."""
+    """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and an exit status."""
     for name in ("stdout", "stderr"):
         # closed, it is None: the next file to be opened would get its number, and its text
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
@@ -44,16 +52,16 @@ def run_entry_point(main: Callable[..., int], args: object) -> int:
         sys.stdout.flush()  # here it is an error like others
         return status
     except InputError as error:
-        message = str(error)
+        message, status = str(error), error.exit_status
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        message, status = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error), 1
     except MemoryError as error:
-        message = f"not enough memory: {error}"
+        message, status = f"not enough memory: {error}", 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     print(f"error: {message}", file=sys.stderr)
-    return 1
+    return status
 
 
 def end_with_parent(number: int) -> None:

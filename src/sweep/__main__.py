@@ -250,6 +250,7 @@ def end_job(job: Job, outcome: Outcome) -> None:
         job.state = "finished"
         return
     job.failures.append(outcome.failure)
+    job.was_refused |= not outcome.is_resumable
     job.state = "failed" if len(job.failures) >= ATTEMPTS else "waiting"
 
 

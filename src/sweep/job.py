@@ -1,22 +1,23 @@
 """What a sweep knows of one category: its command lines, whether it is finished, how far it is. No mindspore here."""
 
-import re
 import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ..data.samples import list_test, list_train, samples_sha256
 from ..files import file_sha256, fingerprint, read_json, write_json
+from ..model.record import TrainingFolder
 from ..report.table import read_results
 from ..utils import InputError
-from .worker import Command, tail
+from .worker import Command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARKER = "sweep.json"
 PATIENCE = 60.0  # seconds after which a job that Ray has not begun is late
-_EPOCH_LINE = re.compile(r"^epoch (\d+)/(\d+)  loss (\S+)  .*  ETA (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Job:
         backbone_sha256: of the backbone's file, or "random".
         state: "waiting", "running", "finished", "failed" or "skipped" (finished by an earlier sweep).
         failures: one line for each failed attempt.
+        was_refused: whether an attempt was refused to go on from what an earlier training had left.
     """
 
     category: str
@@ -48,7 +50,8 @@ class Job:
     programs: Programs = field(default_factory=Programs)
     state: str = "waiting"
     failures: list[str] = field(default_factory=list)
-    _handed_over: tuple[float, int] = (0.0, 0)  # when, and how long its log was then
+    was_refused: bool = False
+    _handed_over: tuple[float, int] = (0.0, 0)  # when, in seconds since 1970, and how long its log was then
 
     @property
     def folder(self) -> Path:
@@ -56,14 +59,9 @@ class Job:
         return self.out / self.category
 
     @property
-    def checkpoint(self) -> Path:
-        """The model that training writes."""
-        return self.folder / f"{self.category}_last.ckpt"
-
-    @property
-    def resume_state(self) -> Path:
-        """What training leaves to go on from."""
-        return self.folder / f"{self.category}_resume.ckpt"
+    def training(self) -> TrainingFolder:
+        """The files that training writes."""
+        return TrainingFolder(self.folder, self.category)
 
     @property
     def results(self) -> Path:
@@ -89,12 +87,12 @@ class Job:
     def hand_over(self) -> None:
         """Become a running job, whenever Ray begins with it."""
         self.state = "running"
-        self._handed_over = time.monotonic(), self._log_size()
+        self._handed_over = time.time(), self._log_size()
 
     def is_late(self) -> bool:
         """Tell whether Ray was given the job some time ago and has not begun with it."""
         when, size = self._handed_over
-        return self.state == "running" and time.monotonic() - when > PATIENCE and self._log_size() == size
+        return self.state == "running" and time.time() - when > PATIENCE and self._log_size() == size
 
     def _log_size(self) -> int:
         log = self.folder / "train.log"
@@ -113,15 +111,15 @@ class Job:
 
     def note_started(self) -> None:
         """Note that training begins, and which state to go on from, left by another one, it may still find."""
-        self.note("started", foreign_resume_state=None if self.is_resumable() else _sha256(self.resume_state))
+        self.note("started", foreign_resume_state=None if self.is_resumable() else _sha256(self.training.resume_state))
 
     def note_finished(self, seconds: list[float]) -> None:
         """Note that training and evaluation succeeded, in so many seconds each, and which files they left."""
         self.note(
             "finished",
             seconds=seconds,
-            checkpoint=_sha256(self.checkpoint),
-            resume_state=_sha256(self.resume_state),
+            checkpoint=_sha256(self.training.checkpoint),
+            resume_state=_sha256(self.training.resume_state),
             results=_sha256(self.results),
         )
 
@@ -135,7 +133,7 @@ class Job:
             self.configuration is not None
             and marker.get("state") == "finished"
             and marker.get("configuration") == self.configuration
-            and _is_unchanged(self.checkpoint, marker.get("checkpoint"))
+            and _is_unchanged(self.training.checkpoint, marker.get("checkpoint"))
             and (not self.has_test_images() or _is_unchanged(self.results, marker.get("results")))
         )
 
@@ -144,16 +142,12 @@ class Job:
         marker = self.marker()
         if self.configuration is None or marker.get("configuration") != self.configuration:
             return False
-        if (state := _sha256(self.resume_state)) is None:
+        if (state := _sha256(self.training.resume_state)) is None:
             return False
         if marker.get("state") == "finished":  # since then somebody may have trained there by hand
-            checkpoint = _sha256(self.checkpoint)
+            checkpoint = _sha256(self.training.checkpoint)
             return state == marker.get("resume_state") and checkpoint in (None, marker.get("checkpoint"))
-        return state != marker.get("foreign_resume_state") and not self._was_refused_to_resume()
-
-    def _was_refused_to_resume(self) -> bool:
-        """Tell whether training found its state damaged, or of another configuration: trained by hand meanwhile."""
-        return any(self.resume_state.name in line and "cannot be written" not in line for line in self.failures)
+        return state != marker.get("foreign_resume_state") and not self.was_refused
 
     def commands(self) -> list[Command]:
         """Return the command lines that train and evaluate the category, as a user would type them."""
@@ -168,17 +162,22 @@ class Job:
         if self.has_test_images():
             evaluate = [sys.executable, str(self.programs.evaluate), *common, "--eval_url", str(self.data)]
             evaluate += ["--out_dir", str(self.out), "--save_sample", "True", "--report", str(self.folder)]
-            evaluate += ["--ckpt_path", str(self.checkpoint)]
+            evaluate += ["--ckpt_path", str(self.training.checkpoint)]
             commands.append(Command(evaluate, str(self.folder / "eval.log")))
         return commands
 
     def progress(self) -> tuple[str, str, str]:
-        """Return epoch ("3/100"), loss and remaining time, from the last epoch's line in the log; "" before it."""
-        lines = _EPOCH_LINE.findall(tail(self.folder / "train.log"))
-        if not lines:
+        """Return epoch ("3/100"), loss and remaining time, from the training's record; "" before its first epoch."""
+        path = self.training.record
+        try:
+            if path.stat().st_mtime < self._handed_over[0]:
+                return "", "", ""  # of an earlier attempt, or somebody else's
+            record = read_json(path)
+            last, trained, epochs = record["epochs"][-1], record["epochs_trained"], record["epochs_requested"]
+            left = last["seconds"] * (epochs - trained)
+            return f"{trained}/{epochs}", f"{last['loss']:.4f}", tqdm.format_interval(left)
+        except (OSError, InputError, KeyError, IndexError, TypeError, ValueError):  # none yet, or damaged
             return "", "", ""
-        epoch, epochs, loss, left = lines[-1]
-        return f"{epoch}/{epochs}", loss, left
 
     def metrics(self) -> dict:
         """Return the category's results; empty where there are none, or none of this configuration."""

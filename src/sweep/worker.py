@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..utils import end_with_parent
+from ..utils import ResumeError, end_with_parent
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Outcome:
 
     Attributes:
         failure: what failed and why, in one line; None where all succeeded.
+        is_resumable: False where the training was refused to go on from what an earlier one left.
         seconds: of each command.
     """
 
     failure: str | None
     seconds: list[float]
+    is_resumable: bool = True
 
 
 @contextlib.contextmanager
@@ -84,7 +86,8 @@ def run_commands(commands: list[Command], *, header: str, cores: int) -> Outcome
             status = _run(command, header, prepare)
             seconds.append(round(time.monotonic() - started, 3))
             if status != 0:
-                return Outcome(_describe_failure(command, status), seconds)
+                is_resumable = status != ResumeError.exit_status
+                return Outcome(_describe_failure(command, status), seconds, is_resumable)
     return Outcome(None, seconds)
 
 

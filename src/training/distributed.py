@@ -46,6 +46,27 @@ class Ranks:
 
         return ops.AllReduce(ops.ReduceOp.SUM)(Tensor(array)).asnumpy().copy()
 
+    def broadcast_parameters(self, cell: "nn.Cell") -> None:
+        """Give all ranks the first one's parameters."""
+        self._reduce(dict(cell.parameters_and_names()), weight=float(self.is_first))
+
+    def average_statistics(self, cell: "nn.Cell") -> None:
+        """Give all ranks the mean of their moving batch-norm statistics, which each has collected from its shards."""
+        moving = {name: parameter for name, parameter in cell.parameters_and_names() if "moving_" in name}
+        self._reduce(moving, weight=1 / self.count)
+
+    def _reduce(self, parameters: dict[str, "Parameter"], *, weight: float) -> None:
+        """Replace float32 parameters by their sum over ranks, each times its rank's ``weight``; in one call."""
+        if self.count == 1:
+            return
+        from mindspore import Tensor
+
+        arrays = [parameter.asnumpy() for parameter in parameters.values()]
+        flat = np.concatenate([array.ravel() for array in arrays]) * np.float32(weight)
+        parts = np.split(self.sum(flat), np.cumsum([array.size for array in arrays])[:-1])
+        for parameter, part in zip(parameters.values(), parts, strict=True):
+            parameter.set_data(Tensor(part.reshape(parameter.shape)))
+
 
 ALONE = Ranks()
 
@@ -122,31 +143,3 @@ def student_norm(ranks: Ranks, device_target: str) -> Callable[[int], "nn.Cell"]
     from ..resnet import batch_norm, sync_batch_norm
 
     return sync_batch_norm if ranks.count > 1 and device_target == "Ascend" else batch_norm
-
-
-def broadcast_parameters(cell: "nn.Cell", ranks: Ranks) -> None:
-    """Give all ranks the first one's parameters."""
-    from ..checkpoint import named_parameters
-
-    _reduce(named_parameters(cell), ranks, weight=float(ranks.is_first))
-
-
-def average_statistics(cell: "nn.Cell", ranks: Ranks) -> None:
-    """Give all ranks the mean of their moving batch-norm statistics, which each has collected from its own shards."""
-    from ..checkpoint import named_parameters
-
-    moving = {name: parameter for name, parameter in named_parameters(cell).items() if "moving_" in name}
-    _reduce(moving, ranks, weight=1 / ranks.count)
-
-
-def _reduce(parameters: dict[str, "Parameter"], ranks: Ranks, *, weight: float) -> None:
-    """Replace float32 parameters by their sum over ranks, each times its rank's ``weight``; in one call."""
-    if ranks.count == 1:
-        return
-    from mindspore import Tensor
-
-    arrays = [parameter.asnumpy() for parameter in parameters.values()]
-    flat = np.concatenate([array.ravel() for array in arrays]) * np.float32(weight)
-    parts = np.split(ranks.sum(flat), np.cumsum([array.size for array in arrays])[:-1])
-    for parameter, part in zip(parameters.values(), parts, strict=True):
-        parameter.set_data(Tensor(part.reshape(parameter.shape)))

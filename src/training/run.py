@@ -3,8 +3,6 @@
 import glob
 import json
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -20,90 +18,46 @@ from ..checkpoint import (
 )
 from ..device import versions
 from ..files import atomic_path, fingerprint, write_json
+from ..model.record import (
+    Circumstances,
+    Configuration,
+    EpochRecord,
+    EvaluationRecord,
+    TrainingFolder,
+    TrainingRecord,
+    check_resume_state,
+)
 from ..model.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
 from ..stpm import STPM
-from ..utils import LOGGER, InputError
+from ..utils import LOGGER, InputError, ResumeError
 
 FORMAT = 1
 _META = "run_state"
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Everything that the result of a training depends on: a run is only resumed with the same.
-
-    Attributes:
-        cache_teacher: whether the teacher's features are computed once.
-        train_images_sha256: over names and contents of the images that are trained on.
-        teacher_sha256: over the teacher's weights.
-        ranks: how many processes train together; None: one, which changes no result.
-        val_split: share of the images that is held out; None: nothing is.
-        lr_schedule: other than "constant"; None: constant.
-        epochs: length of the schedule; None where the rate does not depend on it.
-    """
-
-    category: str
-    image_size: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    seed: int
-    amp_level: str
-    cache_teacher: bool
-    train_images_sha256: str
-    teacher_sha256: str
-    ranks: int | None = None
-    val_split: float | None = None
-    lr_schedule: str | None = None
-    epochs: int | None = None
-
-    def to_json(self) -> dict:
-        """Return what stands in sidecar, resume state and record: all that is not None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What the record of a training says besides, and the weights do not depend on."""
-
-    device_target: str
-    train_images: int
-    steps_per_epoch: int
-    epochs_requested: int
-    data_url: str
-    pre_ckpt_path: str
-
-
 class TrainingRun:
     """What a run has reached, and how that is written and read back.
 
-    Files in ``folder``, each replaced atomically after a whole epoch:
-        <category>_last.ckpt    teacher and student
-        <category>_last.json    the resolved configuration (sidecar)
-        <category>_resume.ckpt  student, optimiser state and record: all that a resumed run needs
-        train.json              loss and time per epoch, versions, seed
-
+    Args:
+        folder: where its files go.
+        config: what the weights depend on.
+        circumstances: what the record says besides.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: TrainingFolder,
         stpm: STPM,
         optimiser: nn.Optimizer,
         *,
-        configuration: Configuration,
+        config: Configuration,
         circumstances: Circumstances,
     ):
+        self.folder = folder
         self.stpm, self.optimiser = stpm, optimiser
-        self.configuration, self.circumstances = configuration, circumstances
-        self.config = configuration.to_json()
-        category = configuration.category
-        self.epochs: list[dict] = []
-        self.evaluations: list[dict] = []
-        self.checkpoint_path = folder / f"{category}_last.ckpt"
-        self.resume_path = folder / f"{category}_resume.ckpt"
-        self.record_path = folder / "train.json"
+        self.config, self.circumstances = config, circumstances
+        self.epochs: list[EpochRecord] = []
+        self.evaluations: list[EvaluationRecord] = []
 
     @property
     def epoch(self) -> int:
@@ -139,18 +93,16 @@ class TrainingRun:
             if not np.isfinite(array).all():
                 raise InputError(
                     f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
-                    f"try a smaller --lr than {self.configuration.lr:g}. The checkpoint of the epoch before is kept"
+                    f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
-        about = sidecar_content(
-            category=self.configuration.category, image_size=self.configuration.image_size, config=self.config
-        )
-        with atomic_path(self.checkpoint_path) as temporary:
+        about = sidecar_content(category=self.folder.category, image_size=self.config["image_size"], config=self.config)
+        with atomic_path(self.folder.checkpoint) as temporary:
             ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
-            written = describe_file(temporary, name=self.checkpoint_path.name)
+            written = describe_file(temporary, name=self.folder.checkpoint.name)
             # before the checkpoint gets its name: where there is no room for it, the earlier pair stays; killed
             # between the two, the earlier checkpoint is still known
             before = self._replaced_sha256(about["config_hash"])
-            write_json(sidecar_path(self.checkpoint_path), about | {"checkpoint": written | {"replaces": before}})
+            write_json(sidecar_path(self.folder.checkpoint), about | {"checkpoint": written | {"replaces": before}})
 
     def _replaced_sha256(self, config_hash: str) -> str | None:
         """Return the hash of the present checkpoint if it is of this configuration: the JSON is true of it, too."""
@@ -164,8 +116,8 @@ class TrainingRun:
     def _present_model(self) -> tuple[dict, str] | None:
         """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
         try:
-            sidecar = read_sidecar(self.checkpoint_path, category=self.configuration.category)
-            return (sidecar, check_checkpoint(self.checkpoint_path, sidecar)) if sidecar else None
+            sidecar = read_sidecar(self.folder.checkpoint, category=self.folder.category)
+            return (sidecar, check_checkpoint(self.folder.checkpoint, sidecar)) if sidecar else None
         except InputError:
             return None
 
@@ -175,76 +127,87 @@ class TrainingRun:
         meta = {"format": FORMAT, "config": self.config, "epochs": self.epochs, "evaluations": self.evaluations,
                 "sha256": arrays_sha256(state)}  # fmt: skip
         state[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        with atomic_path(self.resume_path) as temporary:
+        with atomic_path(self.folder.resume_state) as temporary:
             ms.save_checkpoint([{"name": n, "data": Tensor(array)} for n, array in state.items()], str(temporary))
 
     def remove_leftovers(self) -> None:
         """Remove what a killed training left half-written; for the one that holds the folder's lock."""
-        for path in (self.checkpoint_path, sidecar_path(self.checkpoint_path), self.resume_path, self.record_path):
+        for path in (
+            self.folder.checkpoint,
+            sidecar_path(self.folder.checkpoint),
+            self.folder.resume_state,
+            self.folder.record,
+        ):
             for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp*"):
                 left.unlink(missing_ok=True)
 
     def write_record(self) -> None:
         """Write train.json."""
-        content = {
-            "category": self.configuration.category,
+        content: TrainingRecord = {
+            "category": self.folder.category,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "epochs_trained": self.epoch,
             "training_seconds": round(sum(entry["seconds"] for entry in self.epochs), 3),
-            **asdict(self.circumstances),
+            **self.circumstances,
             "config": self.config,
             "config_hash": fingerprint(self.config),
             "versions": versions(),
             "epochs": self.epochs,
             "evaluations": self.evaluations,
         }
-        write_json(self.record_path, content)
+        write_json(self.folder.record, content)
 
     def begin(self, *, resume: bool) -> None:
         """Take up the state that ``save`` wrote, or warn of what a new run is going to replace.
 
         Raises:
-            InputError: as by ``resume``.
+            ResumeError: as by ``resume``.
         """
         if resume:
             self.resume()
-        elif self.checkpoint_path.exists():
+        elif self.folder.checkpoint.exists():
             LOGGER.warning(
                 "warning: %s, of an earlier training, is replaced after the first epoch; "
                 "--resume would go on with that training",
-                self.checkpoint_path,
+                self.folder.checkpoint,
             )
 
     def resume(self) -> None:
         """Take up the state that ``save`` wrote.
 
         Raises:
-            InputError: there is none, it is damaged, or it belongs to a run with another configuration.
+            ResumeError: there is none, it is damaged, or it belongs to a run with another configuration.
         """
-        if not self.resume_path.is_file():
-            raise InputError(f"--resume: {self.resume_path} does not exist; start without --resume")
-        arrays = read_checkpoint(self.resume_path)
+        try:
+            self._read_state()
+        except InputError as error:
+            raise ResumeError(str(error)) from error
+
+    def _read_state(self) -> None:
+        check_resume_state(self.folder)
+        path = self.folder.resume_state
+        arrays = read_checkpoint(path)
         meta_bytes = arrays.pop(_META, None)
         if meta_bytes is None:
-            raise InputError(f"{self.resume_path}: not the resume state of a training (it has no entry {_META!r})")
+            raise InputError(f"{path}: not the resume state of a training (it has no entry {_META!r})")
         try:
             meta = json.loads(meta_bytes.astype(np.uint8).tobytes())
             saved_format, saved_config = meta["format"], dict(meta["config"])
             epochs, evaluations = list(meta["epochs"]), list(meta["evaluations"])
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.resume_path}: damaged resume state ({error!r}); start without --resume") from error
+            raise InputError(f"{path}: damaged resume state ({error!r}); start without --resume") from error
         if saved_format != FORMAT:
-            raise InputError(f"{self.resume_path}: format {saved_format!r}, this program reads format {FORMAT}")
+            raise InputError(f"{path}: format {saved_format!r}, this program reads format {FORMAT}")
         differing = [
             f"{name} was {saved_config.get(name)!r}, is {self.config.get(name)!r}"
             for name in sorted(saved_config.keys() | self.config.keys())
             if saved_config.get(name) != self.config.get(name)
         ]
         if differing:
-            raise InputError(f"--resume: {self.resume_path} belongs to another configuration: {'; '.join(differing)}")
+            raise InputError(f"--resume: {path} belongs to another configuration: {'; '.join(differing)}")
         if arrays_sha256(arrays) != meta.get("sha256"):
-            raise InputError(f"{self.resume_path}: damaged resume state: not the numbers that were written")
-        load_checked(self._state(), arrays, source=str(self.resume_path))
+            raise InputError(f"{path}: damaged resume state: not the numbers that were written")
+        load_checked(self._state(), arrays, source=str(path))
         self.epochs, self.evaluations = epochs, evaluations
 
     def _state(self) -> dict[str, Parameter]:

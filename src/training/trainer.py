@@ -14,7 +14,7 @@ from ..dataset import EpochBatches, training_pipeline
 from ..loss import TeacherStudentLoss, WeightedLoss
 from ..stpm import STPM
 from ..utils import LOGGER, InputError
-from .distributed import ALONE, Ranks, ShardedBatches, broadcast_parameters, student_norm
+from .distributed import ALONE, Ranks, ShardedBatches, student_norm
 from .run import TrainingRun
 from .teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
 
@@ -39,7 +39,7 @@ def build_stpm(
     """
     stpm = STPM(student_norm=student_norm(ranks, device_target))
     prepare_teacher(stpm.model_t, teacher_source, images, num_class=num_class)
-    broadcast_parameters(stpm, ranks)
+    ranks.broadcast_parameters(stpm)
     return stpm
 
 
@@ -103,7 +103,7 @@ def fit(
     if run.epoch >= epochs:
         LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
         if ranks.is_first and not run.is_intact():
-            LOGGER.warning("warning: %s is missing or damaged; it is written again", run.checkpoint_path)
+            LOGGER.warning("warning: %s is missing or damaged; it is written again", run.folder.checkpoint)
             run.save()
         return None
     stpm = run.stpm
