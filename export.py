@@ -43,11 +43,11 @@ def main(args: Namespace) -> int:
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
     from src.backend import StpmDetector, fold_batch_norm
+    from src.checkpoint import load_stpm
     from src.model.export import write_model
-    from src.model.model_file import load_stpm
-    from src.stpm import AnomalyMap, LayerMaps
+    from src.stpm import STPM, AnomalyMap, LayerMaps
 
-    stpm = load_stpm(checkpoint.path, num_class=args.num_class)
+    stpm = load_stpm(STPM(), checkpoint.path, num_class=args.num_class)
     network = AnomalyMap(LayerMaps(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name

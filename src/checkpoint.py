@@ -141,6 +141,24 @@ def warn_of_other_head(arrays: dict[str, np.ndarray], num_class: int | None, pat
         )
 
 
+def load_stpm(stpm: nn.Cell, path: Path, *, num_class: int | None = None) -> nn.Cell:
+    """Load a checkpoint that train.py wrote into an ``STPM``, for evaluation; return it.
+
+    Args:
+        num_class: as in ``load_teacher``.
+
+    Raises:
+        InputError: the file is unreadable, or an entry is missing or misshapen.
+    """
+    arrays = read_checkpoint(path)
+    if not any(name.startswith("model_s.") for name in arrays):
+        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
+    load_checked(named_parameters(stpm), arrays, source=str(path))
+    warn_of_other_head(arrays, num_class, path)
+    stpm.set_train(False)
+    return stpm
+
+
 def checkpoint_entries(parameters: dict[str, Parameter]) -> list[dict[str, str | Tensor]]:
     """Return parameters in the form that ``mindspore.save_checkpoint`` takes."""
     return [{"name": name, "data": Tensor(parameter.asnumpy())} for name, parameter in parameters.items()]

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import load_checked, named_parameters, read_checkpoint, warn_of_other_head
 from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from ..device import set_up_device
 from ..files import check_checkpoint_file, check_file
-from ..stpm import STPM
 from ..utils import LOGGER, InputError, first_line
 from .maps import Detector
 from .sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
@@ -123,9 +121,10 @@ def load_detector(
     if model.path.suffix in EXPORTED_SUFFIXES:
         return _checked(load_exported(model.path), model.path)
     from ..backend import StpmDetector
-    from .model_file import load_stpm
+    from ..checkpoint import load_stpm
+    from ..stpm import STPM
 
-    stpm = load_stpm(model.path, num_class=num_class)
+    stpm = load_stpm(STPM(), model.path, num_class=num_class)
     return _checked(StpmDetector(stpm, image_size=model.image_size), model.path)
 
 
@@ -194,19 +193,3 @@ def _onnx_function(path: Path) -> Detector:
         return session.run(None, {name: images})[0]
 
     return compute
-
-
-def load_stpm(path: Path, *, num_class: int | None = None) -> STPM:
-    """Build an STPM from a checkpoint that train.py wrote; for ``num_class`` see ``load_teacher``.
-
-    Raises:
-        InputError: the file is unreadable, or an entry is missing or misshapen.
-    """
-    arrays = read_checkpoint(path)
-    if not any(name.startswith("model_s.") for name in arrays):
-        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
-    stpm = STPM()
-    load_checked(named_parameters(stpm), arrays, source=str(path))
-    warn_of_other_head(arrays, num_class, path)
-    stpm.set_train(False)
-    return stpm
