@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from . import __version__
 from .data.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
 from .device import DEVICE_TARGETS
 from .utils import LARGEST
@@ -248,9 +249,10 @@ def resolve_aliases(parser: argparse.ArgumentParser, args: argparse.Namespace, n
     setattr(args, name, first or second)
 
 
-def build_parser(description: str, names: tuple[str, ...]) -> argparse.ArgumentParser:
+def build_parser(description: str, names: tuple[str, ...] = ()) -> argparse.ArgumentParser:
     """Return a parser that knows the named flags and refuses all others, abbreviations included."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    parser.add_argument("--version", action="version", version=f"STPM {__version__}")
     for name in names:
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
         parser.add_argument(f"--{name}", **({"type": _path} if is_path else {}), **FLAGS[name])

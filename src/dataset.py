@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .config import build_parser
 from .data.images import to_network_input
 from .utils import run_entry_point
 
@@ -75,7 +76,7 @@ def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``python -m src.dataset``."""
-    parser = argparse.ArgumentParser(description="Check a data set in MVTec AD's layout.", allow_abbrev=False)
+    parser = build_parser("Check a data set in MVTec AD's layout.")
     parser.add_argument("--check", type=Path, required=True, metavar="DATASET_PATH", help="data set folder")
     return parser.parse_args(argv)
 

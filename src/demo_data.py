@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .config import FLAGS
+from .config import FLAGS, build_parser
 from .files import make_output_folder
 from .utils import LOGGER, InputError, run_entry_point
 
@@ -205,7 +205,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = build_parser(__doc__.splitlines()[0])
     parser.add_argument("--out_dir", type=Path, required=True, help=f"data set folder; gets the category {CATEGORY}")
     parser.add_argument("--seed", type=FLAGS["seed"]["type"], default=0, help="seed of the pictures")
     return parser.parse_args(argv)

@@ -4,6 +4,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from . import __version__
 from .utils import LOGGER, InputError
 
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
@@ -71,8 +72,8 @@ def set_seed(seed: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of this project, of Python and of the packages that results depend on."""
+    found = {"stpm": __version__, "python": platform.python_version()}
     for package in _REPORTED_PACKAGES:
         try:
             found[package] = version(package)

@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run as a file, as the README shows it
 
     __package__ = src.__name__
 
+from .config import build_parser
 from .device import prepare_environment
 from .files import atomic_path, check_file, file_sha256, make_output_folder
 from .utils import LOGGER, InputError, first_line, run_entry_point
@@ -102,7 +103,7 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = build_parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--pth_path", type=Path, required=True, help="PyTorch file: a state_dict of torchvision's resnet18"
     )

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..config import build_parser
 from ..data.images import MEAN, STD, is_image_size
 from ..device import versions
 from ..files import file_sha256, fingerprint, lock_folder, read_json, write_json
@@ -231,10 +232,7 @@ def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``python -m src.model.sidecar``."""
-    parser = argparse.ArgumentParser(
-        description="Check an exported model against the JSON beside it; print its threshold, if it has one.",
-        allow_abbrev=False,
-    )
+    parser = build_parser("Check an exported model against the JSON beside it; print its threshold, if it has one.")
     parser.add_argument("--mindir_path", type=Path, required=True, metavar="FILE", help="exported model")
     parser.add_argument("--category", required=True, help="category that it must be for")
     return parser.parse_args(argv)

@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 from sklearn.metrics import roc_curve
 
+from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
@@ -295,7 +296,7 @@ def write_index(folder: Path) -> Path:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Write the index of a sweep's reports.", allow_abbrev=False)
+    parser = build_parser("Write the index of a sweep's reports.")
     parser.add_argument("--index", type=Path, required=True, metavar="FOLDER", help="folder of the category folders")
     return parser.parse_args(argv)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 
+from ..config import build_parser
 from ..files import atomic_path, read_json, write_json
 from ..utils import InputError, run_entry_point
 
@@ -176,7 +177,7 @@ def update_readme(path: Path, results: dict) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Write the table of results into READMEs.", allow_abbrev=False)
+    parser = build_parser("Write the table of results into READMEs.")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON with the project's results")
     parser.add_argument("--readme", type=Path, required=True, nargs="+", metavar="FILE", help="files to write it into")
     return parser.parse_args(argv)
