@@ -15,8 +15,6 @@ from src.training.distributed import (
     ALONE,
     Ranks,
     ShardedBatches,
-    average_statistics,
-    broadcast_parameters,
     shard_of,
     student_norm,
 )
@@ -228,7 +226,7 @@ def test_averaged_statistics(device):
 
     cell = batch_norm(4)
     cell.moving_mean.set_data(cell.moving_mean + 3)
-    average_statistics(cell, WithAnother())
+    WithAnother().average_statistics(cell)
     found = named_arrays(cell)
     assert np.array_equal(found["moving_mean"], [17.5] * 4)  # 3 / 2, ten times that, and one
     assert np.array_equal(found["moving_variance"], [6.5] * 4)
@@ -242,11 +240,11 @@ def test_broadcast(device):
     from src.resnet import batch_norm
 
     cell = batch_norm(2)
-    broadcast_parameters(cell, WithAnother(rank=1))
+    WithAnother(rank=1).broadcast_parameters(cell)
     assert sorted(number for array in named_arrays(cell).values() for number in array) == list(range(8))
     assert all(array[1] - array[0] == 1 for array in named_arrays(cell).values())
     before = named_arrays(cell)
-    broadcast_parameters(cell, ALONE)
+    ALONE.broadcast_parameters(cell)
     assert all(np.array_equal(array, before[name]) for name, array in named_arrays(cell).items())
 
 
@@ -282,7 +280,6 @@ def test_student_norm(device):
 
 def test_alone():
     """An ordinary training."""
-    assert ALONE.config == {}
     assert np.array_equal(ALONE.sum(np.arange(3)), np.arange(3))
 
 

@@ -16,6 +16,7 @@ import pytest
 from src.checkpoint import load_stpm, read_checkpoint
 from src.files import file_sha256, read_json, write_json
 from src.model.model_file import inspect_model
+from src.model.record import TrainingFolder
 from src.model.sidecar import record_calibration
 from src.stpm import STPM
 from src.training.run import TrainingRun
@@ -128,7 +129,7 @@ def test_successor(trained, tmp_path, change, is_known):
     earlier, config = path.read_bytes(), read_json(tmp_path / "widget_last.json")["config"] | change
     stpm = load_stpm(STPM(), path)
     stpm.model_s.conv1.weight.set_data(-stpm.model_s.conv1.weight)
-    TrainingRun(tmp_path, "widget", stpm, None, config=config, facts={}).save_model()
+    TrainingRun(TrainingFolder(tmp_path, "widget"), stpm, None, config=config, circumstances={}).save_model()
     path.unlink()
     path.write_bytes(earlier)
     if is_known:

@@ -44,7 +44,8 @@ if "--train_url" in flags:
     if "--seed" in flags and attempts == 3:
         sys.exit("error: ended in its first epoch")
     if "--resume" in sys.argv and state.read_text() == "trained by hand":
-        sys.exit(f"error: --resume: {state} belongs to another configuration")
+        print(f"error: --resume: {state} belongs to another configuration", file=sys.stderr)
+        sys.exit(3)
     state.write_text(f"attempt {attempts}")
     if category == "bad" or (category == "shaky" and attempts == 1):
         sys.exit(f"error: {category} went wrong")
@@ -135,7 +136,7 @@ def test_resume_configuration(run_sweep):
     train, evaluate, *rest = calls(jobs["one"])
     assert rest == [f"{train} --seed 2", f"{train} --seed 2", evaluate]  # the second attempt, too, from the beginning
     jobs["one"].note("started")
-    jobs["one"].resume_state.write_text("trained by hand")
+    jobs["one"].training.resume_state.write_text("trained by hand")
     jobs, _ = run_sweep(flags=["--seed", "2"])
     assert jobs["one"].state == "finished"
     assert calls(jobs["one"])[-3:] == [f"{train} --seed 2 --resume", f"{train} --seed 2", evaluate]
@@ -169,8 +170,8 @@ def test_files_by_hand(run_sweep, name, content, resumes):
 def test_training_by_hand(run_sweep):
     """It is not gone on with."""
     jobs, _ = run_sweep("one")
-    jobs["one"].resume_state.write_text("trained by hand")
-    jobs["one"].checkpoint.write_text("trained by hand")
+    jobs["one"].training.resume_state.write_text("trained by hand")
+    jobs["one"].training.checkpoint.write_text("trained by hand")
     jobs, _ = run_sweep()
     train, evaluate, *rest = calls(jobs["one"])
     assert rest == [train, evaluate]
@@ -256,23 +257,32 @@ def test_dangling_link(tmp_path):
 
 
 def test_progress(trained, tmp_path):
-    """What a real training has said until its second epoch, and something after it."""
+    """What the record of a real training says after its second epoch: what the training said in its log."""
     job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
     assert job.progress() == ("", "", "")
-    (tmp_path / "one").mkdir()
-    log = tmp_path / "one/train.log"
+    job.folder.mkdir()
     out, stdout = trained
-    start, third = stdout.index("epoch 1/3 "), stdout.index("epoch 3/3 ")
-    log.write_text(stdout[:start])
-    assert job.progress() == ("", "", "")
-    log.write_text(stdout[:third] + "something else\n")
-    loss = json.loads((out / "widget/train.json").read_text())["epochs"][1]["loss"]
-    epoch, told, left = job.progress()
-    assert (epoch, told) == ("2/3", f"{loss:.4f}")
-    assert re.fullmatch(r"00:\d\d", left)
-    assert stdout[start:third].endswith(f"ETA {left}\n")
-    log.write_text(f"{stdout[:third]}{'x' * 3000}\n" * 2 + stdout[third:])  # long: only its end is read
+    record = json.loads((out / "widget/train.json").read_text())
+    second = record | {"epochs": record["epochs"][:2], "epochs_trained": 2}
+    job.training.record.write_text(json.dumps(second))
+    epoch, loss, left = job.progress()
+    (line,) = [line for line in stdout.splitlines() if line.startswith("epoch 2/3 ")]
+    assert line.startswith(f"epoch {epoch}  loss {loss}  ")
+    assert line.endswith(f"ETA {left}")
+    for damaged in ("", "{}", json.dumps(second | {"epochs": []}), json.dumps(second | {"epochs_trained": "2"})):
+        job.training.record.write_text(damaged)
+        assert job.progress() == ("", "", "")
+
+
+def test_progress_of_another_attempt(trained, tmp_path):
+    """What an earlier training recorded is not this one's."""
+    job = Job("one", tmp_path, tmp_path, "random", "random", flags=[], device_target="CPU")
+    job.folder.mkdir()
+    shutil.copy(trained[0] / "widget/train.json", job.training.record)
     assert job.progress()[0] == "3/3"
+    os.utime(job.training.record, (1, 1))
+    job.hand_over()
+    assert job.progress() == ("", "", "")
 
 
 def test_outcome(tmp_path):

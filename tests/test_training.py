@@ -21,6 +21,7 @@ from src.checkpoint import named_arrays, named_parameters, read_checkpoint
 from src.config import MAX_BATCH_SIZE
 from src.data.samples import hold_out, list_train
 from src.device import set_seed
+from src.model.record import TrainingFolder
 from src.stpm import STPM
 from src.training import trainer
 from src.training.run import TrainingRun
@@ -315,7 +316,8 @@ def test_bad_weights(tmp_path):
     """They are not saved, and the files of before stay: a loss need not show them."""
     stpm = STPM()
     optimiser = trainer.build_optimiser(stpm, lr=0.4, momentum=0.9, weight_decay=0)
-    run = TrainingRun(tmp_path, "widget", stpm, optimiser, config={"image_size": 32, "lr": 0.4}, facts={})
+    folder, config = TrainingFolder(tmp_path, "widget"), {"image_size": 32, "lr": 0.4}
+    run = TrainingRun(folder, stpm, optimiser, config=config, circumstances={})
     run.record_epoch(1, loss=1, last_loss=1, seconds=1)
     run.save()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
