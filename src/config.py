@@ -1,12 +1,21 @@
-"""Every command-line flag, declared once; entry points pick those that they need."""
+"""Every command-line flag, declared once; entry points pick those that they need.
+
+    python -m src.config > docs/flags.md
+
+prints the page on all flags, which a test compares with the one that is committed.
+"""
 
 import argparse
+import ast
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .data.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
 from .device import DEVICE_TARGETS
-from .utils import LARGEST
+from .utils import LARGEST, run_entry_point
 
 
 def parse_bool(text: str) -> bool:
@@ -82,7 +91,12 @@ _BATCH_SIZE = _number(int, 1, maximum=MAX_BATCH_SIZE)
 _SWITCH: dict[str, Any] = {"type": parse_bool, "nargs": "?", "const": True, "default": False, "metavar": "True|False"}
 FLAGS: dict[str, dict[str, Any]] = {
     # where it runs
-    "modelarts": _SWITCH | {"help": "run on the ModelArts platform: copy from and to its object storage"},
+    "modelarts": _SWITCH
+    | {
+        "help": "run on the ModelArts platform: paths that begin with 'obs://' or 's3://', those of report and sample "
+        "pictures included, are copied from and to object storage, a model together with the JSON beside it; one run "
+        "per container at a time"
+    },
     "device_target": {
         "choices": ("auto", *DEVICE_TARGETS),
         "default": "auto",
@@ -91,28 +105,32 @@ FLAGS: dict[str, dict[str, Any]] = {
     "device_id": {
         "type": _COUNT,
         "default": 0,
-        "help": "number of the card (ignored on CPU, and with --distributed, where msrun assigns the cards)",
+        "help": "number of the card; ignored on CPU, and with --distributed, where msrun assigns the cards",
     },
     "distributed": _SWITCH | {"help": "train as one of the ranks that scripts/run_distribute_train.sh starts"},
     "device_num": {"type": _POSITIVE_INT, "help": "how many categories are trained at a time"},
     # what it reads and writes
     "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},
-    "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: data_url"},
+    "eval_url": {"metavar": "DIR", "help": "data set folder for evaluation; default: --data_url"},
     "category": {
         "type": _folder_name,
         "required": True,
         "help": "category: a folder of the data set, such as bottle",
     },
-    "train_url": {"metavar": "DIR", "default": ".", "help": "output folder; results go to its subfolder <category>"},
+    "train_url": {
+        "metavar": "DIR",
+        "default": ".",
+        "help": "output folder; results go to its subfolder <category>",
+    },
     "pre_ckpt_path": {
         "metavar": "FILE",
         "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
-        "with batch norm calibrated on the training images",
+        "with batch-norm statistics estimated on the training images",
     },
     "num_class": {
         "type": _POSITIVE_INT,
-        "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); "
-        "the head is not used, a mismatch is only warned about",
+        "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); the head is not "
+        "used, so that a mismatch is only warned about",
     },
     "ckpt_path": {
         "metavar": "FILE",
@@ -120,37 +138,42 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "ckpt_url": {
         "metavar": "FILE",
-        "help": "checkpoint: the same as --pre_ckpt_path in train.py, as --ckpt_path in test.py",
+        "help": "checkpoint. train.py: another name of --pre_ckpt_path. test.py: another name of --ckpt_path",
     },
     "image_size": {
         "type": _image_size,
-        "help": "side to which images are resized, in pixels, a multiple of 16; default: the checkpoint's, else 256",
+        "help": "side to which images are resized, in pixels, a multiple of 16; default: the model's own, else "
+        f"{DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}",
     },
     # training
-    "epoch": {"type": _POSITIVE_INT, "help": "number of passes over the training images; default: 100"},
+    "epoch": {"type": _POSITIVE_INT, "help": f"number of passes over the training images; default: {DEFAULT_EPOCHS}"},
     "steps": {
         "type": _POSITIVE_INT,
         "help": "instead of --epoch: number of optimiser steps, rounded up to whole epochs",
     },
     "batch_size": {
         "type": _BATCH_SIZE,
-        "help": "train.py: images per optimiser step, default 32; export.py: images per inference call of the exported "
-        "model, default 1",
+        "help": "train.py: images per optimiser step; the last, smaller batch of an epoch is kept. export.py: images "
+        f"per call of the exported model; default: {DEFAULT_BATCH_SIZE}; in export.py: 1",
     },
-    "lr": {"type": _number(float, 0, strict=True), "default": 0.4, "help": "learning rate"},
+    "lr": {
+        "type": _number(float, 0, strict=True),
+        "default": 0.4,
+        "help": "learning rate; the loss is a sum over the batch, so that the right rate depends on the batch size",
+    },
     "lr_schedule": {
         "choices": ("constant", "cosine"),
         "default": "constant",
-        "help": "constant, as published; or up to the learning rate in a twentieth of the steps, then down to 0 along "
+        "help": "constant, as published; cosine: up to --lr in the first twentieth of the steps, then down to 0 along "
         "half a cosine",
     },
-    "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD"},
+    "momentum": {"type": _number(float, 0), "default": 0.9, "help": "momentum of SGD (Nesterov)"},
     "weight_decay": {"type": _number(float, 0), "default": 1e-4, "help": "L2 penalty of SGD"},
     "seed": {"type": _COUNT, "default": 1, "help": "seed of the student's weights and of the order of images"},
     "amp_level": {
         "choices": ("O0", "O1", "O2", "O3"),
         "default": "O0",
-        "help": "mixed precision of mindspore.train.Model (O0: float32); Ascend and GPU only",
+        "help": "mixed precision of mindspore.train.Model: O0 is float32, the others are for Ascend and GPU only",
     },
     "cache_teacher": {
         "choices": ("auto", "on", "off"),
@@ -160,20 +183,20 @@ FLAGS: dict[str, dict[str, Any]] = {
     "cache_budget": {
         "type": _number(float, 0),
         "default": 2.0,
-        "help": "memory for kept images and features, in GB each; beyond it they go to a temporary file "
-        "in the output folder",
+        "help": "memory for decoded images and for the teacher's features, in GB each; beyond it they go to a "
+        "temporary file in the output folder",
     },
     "eval_interval": {
         "type": _COUNT,
         "default": 0,
-        "help": "evaluate on the test images every N epochs, for information only; 0: never",
+        "help": "evaluate on the test images every N epochs, for information; no checkpoint is chosen by it; 0: never",
     },
     "resume": _SWITCH | {"help": "go on from the last whole epoch of an interrupted run in the output folder"},
     # decision
     "val_split": {
         "type": _fraction,
         "default": 0.0,
-        "help": "share of train/good that is held out, to set the threshold by; 0: train on all, no threshold",
+        "help": "share of train/good that is held out to set the threshold; 0: train on all, no threshold",
     },
     "target_fpr": {
         "type": _rate,
@@ -184,30 +207,35 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": _number(float, 0, strict=True),
         "help": "anomaly score from which an image is defective; default: the model's own, if it was calibrated",
     },
-    "image_path": {"metavar": "PATH", "help": "an image, or a folder of images"},
+    "image_path": {
+        "metavar": "PATH",
+        "help": "an image, or a folder of images. src/calibrate.py: good ones that the model was not trained on",
+    },
     # evaluation
     "eval_batch_size": {
         "type": _BATCH_SIZE,
-        "help": "images per inference call; default: 8, or what the exported model was made for",
+        "help": f"images per inference call; default: {DEFAULT_EVAL_BATCH_SIZE}, or the exported model's own; "
+        f"in train.py: {DEFAULT_EVAL_BATCH_SIZE}",
     },
     "mask_rule": {
         "choices": tuple(MASK_RULES),
         "default": "half",
-        "help": "how resized masks become binary: covered by half, wholly (erode) or at all (dilate)",
+        "help": "how resized masks become binary: a pixel is defective where the mask covers half of it, all of it "
+        "(erode), or any of it (dilate)",
     },
     "save_sample": _SWITCH
     | {
-        "help": "test.py: draw one image of each defect type, its mask and its anomaly map; src/predict.py: draw every "
-        "image"
+        "help": "test.py: draw one image of each defect type with its mask and its anomaly map. src/predict.py: draw "
+        "every image"
     },
     "save_sample_path": {
         "metavar": "DIR",
-        "help": "folder of those pictures; default: where the results go, in src/predict.py its subfolder pictures",
+        "help": "folder of these pictures; default: where the results go; in src/predict.py: 'pictures' in --out_dir",
     },
     "report": {"metavar": "DIR", "help": "write an HTML page on the evaluation, report.html, into this folder"},
     "out_dir": {
         "metavar": "DIR",
-        "help": "output folder; default: ., in src/predict.py predictions; in test.py another name of --train_url",
+        "help": "output folder. test.py: another name of --train_url; default: .; in src/predict.py: predictions",
     },
     # export and inference outside MindSpore
     "ckpt_file": {"metavar": "FILE", "required": True, "help": "checkpoint that train.py wrote (.ckpt)"},
@@ -224,9 +252,10 @@ FLAGS: dict[str, dict[str, Any]] = {
     "img_dir": {"metavar": "DIR", "required": True, "help": "folder for the network's inputs and their manifest.json"},
     "mindir_path": {
         "metavar": "FILE",
-        "help": "exported model that the inputs are for: the image size is taken from the JSON beside it",
+        "help": "exported model that the inputs are for. preprocess.py: the image size is taken from the JSON beside "
+        "it. postprocess.py: its threshold is used, and maps of another model are refused",
     },
-    "check": _SWITCH | {"help": "write nothing; fail unless img_dir holds what would be written"},
+    "check": _SWITCH | {"help": "write nothing; fail unless --img_dir holds what would be written"},
     "result_dir": {"metavar": "DIR", "required": True, "help": "folder with the maps that the C++ program wrote"},
     "label_dir": {"metavar": "DIR", "required": True, "help": "folder that preprocess.py wrote: its manifest.json"},
 }
@@ -257,3 +286,129 @@ def build_parser(description: str, names: tuple[str, ...] = ()) -> argparse.Argu
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
         parser.add_argument(f"--{name}", **({"type": _path} if is_path else {}), **FLAGS[name])
     return parser
+
+
+# --- docs/flags.md: every flag, by program ---
+
+_ROOT = Path(__file__).resolve().parent.parent
+# Programs whose flags are declared above, and what each is for.
+PROGRAMS = {
+    "train.py": "Trains a student ([training](training.md)); `scripts/run_standalone_train.sh` and "
+    "`scripts/run_distribute_train.sh` call it.",
+    "test.py": "Evaluates a checkpoint or an exported model ([evaluation](verdict.md#evaluation)); "
+    "`scripts/run_eval.sh` calls it.",
+    "export.py": "Exports a checkpoint for other runtimes ([export](inference.md#export)).",
+    "preprocess.py": "Turns images into inputs of the C++ program; `scripts/run_310_infer.sh` calls it.",
+    "postprocess.py": "Scores the maps of the C++ program; `scripts/run_310_infer.sh` calls it.",
+    "src/predict.py": "Scores new images ([new images](verdict.md#new-images)): `python -m src.predict`, or "
+    "`scripts/run_predict.sh`.",
+    "src/calibrate.py": "Sets the threshold of a trained model ([threshold](verdict.md#threshold)): "
+    "`python -m src.calibrate`.",
+    "src/sweep/__main__.py": "Trains and evaluates all categories ([all categories](training.md#all-categories)): "
+    "`python -m src.sweep`, or `scripts/run_all_mvtec.sh`.",
+}
+_PAGE = """[STPM](../README.md) | [简体中文](zh/flags.md)
+
+# Flags
+
+`python -m src.config > docs/flags.md` writes this page from `src/config.py`, where every flag is declared once.
+
+The Python programs refuse flags that they do not know, and abbreviations. `--help` shows what a program takes,
+`--version` the project's version. Scripts hand on what follows their own arguments. A switch is on where it is named
+alone: `--resume` is `--resume True`.
+
+{contents}- [Programs with flags of their own](#programs-with-flags-of-their-own)
+- [Environment variables](#environment-variables)
+
+{programs}## Programs with flags of their own
+
+| program | flags |
+| --- | --- |
+| `python -m src.dataset` | `--check DATASET_PATH`: [check a data set](data.md#checking-a-data-set) |
+| `python src/pth2ckpt.py` | `--pth_path`, `--ckpt_path`: convert [PyTorch weights](training.md#pretrained-teachers) |
+| `python -m src.demo_data` | `--out_dir`, `--seed`: write the demo's category |
+| `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
+| `python -m src.report.table` | `--results`, `--readme`: [results table](accuracy.md#results) of a page |
+| `python -m src.model.sidecar` | `--mindir_path`, `--category`: check an exported model, print its threshold |
+| `ascend_310_infer/build/stpm_infer` | [the C++ program](inference.md#the-c-program); `--help` lists them |
+| `python -m benchmarks.*` | described at the top of each file |
+
+## Environment variables
+
+| variable | meaning |
+| --- | --- |
+| `STPM_FOREGROUND` | 1: a script stays in the foreground and returns the exit status |
+| `STPM_PYTHON` | Python of the scripts; default: that of `.venv`, else `python3` |
+| `STPM_BASE_PYTHON` | Python 3.11 from which `run_demo.sh` and `run_tests.sh` make `.venv`; default: `python3` |
+| `MSRUN_PORT`, `STPM_MSRUN_OPTIONS` | [distributed training](training.md#distributed-training) |
+| `RAY_ADDRESS` | cluster on which [all categories](training.md#all-categories) are trained |
+| `MS_LITE_HOME` | MindSpore Lite for the [C++ program](inference.md#the-c-program) |
+| `GLOG_v` | log level of MindSpore, 0 (all) to 4 (critical errors only); default: 3 |
+| `ONEDNN_MAX_CPU_ISA` | AVX2, unless you set it, for [MindSpore's convolutions](performance.md#the-network-on-cpu) |
+| `STPM_FUZZ_EXAMPLES`, `STPM_SOAK_IMAGES` | size of [tests that run long](robustness.md#tests-that-run-long) |
+"""
+
+
+def flags_of(program: str, *, picked_as: str = "FLAG_NAMES") -> tuple[str, ...]:
+    """Return the flags of a program: what its file, which is not imported, assigns to a name."""
+    for node in ast.parse((_ROOT / program).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == picked_as:
+            return ast.literal_eval(node.value)
+    return ()
+
+
+def explain(name: str, program: str) -> tuple[str, str]:
+    """Return meaning and default of a flag of a program, as its help text has them.
+
+    A help text is "meaning; default: value; in PROGRAM: value"; "PROGRAM: ..." in a meaning is what it is there.
+    """
+    text, _, default = FLAGS[name]["help"].partition("; default: ")
+    meaning, *parts = re.split(r"(?:^|\. )([\w/]+\.py): ", text)
+    if special := dict(zip(parts[::2], parts[1::2], strict=True)).get(program):
+        meaning = f"{meaning}: {special}" if meaning else special
+    default, *others = default.split("; in ")
+    default = dict(one.split(": ", 1) for one in others).get(program, default)
+    declared = FLAGS[name].get("default")
+    if declared is not None:
+        default = f"{declared:g}" if isinstance(declared, float) else str(declared)
+    elif FLAGS[name].get("required"):
+        default = "required"
+    return meaning, default
+
+
+def _as_markdown(text: str) -> str:
+    """Mark up what stands for itself in a help text: flags, names of files, quoted words."""
+    return re.sub(r"'(\S+)'|(--\w+|<\w+>|[\w/]+\.(?:py|sh|json|html)|train/good)", r"`\1\2`", text)
+
+
+def _title(program: str) -> str:
+    return "src.sweep" if program == "src/sweep/__main__.py" else program  # Markdown would make __main__ bold
+
+
+def _program_section(program: str) -> str:
+    text = f"## {_title(program)}\n\n{PROGRAMS[program]}\n\n"
+    text += "| flag | meaning | choices | default |\n| --- | --- | --- | --- |\n"
+    for name in flags_of(program) or flags_of(program, picked_as="OWN_FLAGS"):
+        meaning, default = explain(name, program)
+        choices = ", ".join(f"`{choice}`" for choice in FLAGS[name].get("choices", ()))
+        cells = f"`--{name}`", _as_markdown(meaning), choices, _as_markdown(default)
+        text += "|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n"
+    if handed_on := flags_of(program, picked_as="TRAINING_FLAGS"):
+        text += f"\nIt hands on to train.py: {', '.join(f'`--{name}`' for name in handed_on)}.\n"
+    return text + "\n"
+
+
+def flags_page() -> str:
+    """Return docs/flags.md."""
+    contents = "".join(f"- [{title}](#{re.sub('[./]', '', title)})\n" for title in map(_title, PROGRAMS))
+    return _PAGE.format(contents=contents, programs="".join(map(_program_section, PROGRAMS)))
+
+
+def main(_: argparse.Namespace) -> int:
+    """Print the page; return the exit status."""
+    print(flags_page(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser(__doc__.splitlines()[0]).parse_args()))
