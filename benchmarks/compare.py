@@ -1,13 +1,13 @@
 """Ours beside PyTorch, end to end: whole trainings and evaluations as a user runs them, by turns on one machine.
 
     python -m benchmarks.compare [--data_url DIR --category NAME --pre_ckpt_path FILE] [--epochs 3] [--rounds 3]
-                                 [--readme README.md README_CN.md]
+                                 [--readme docs/performance.md docs/zh/performance.md]
 
 Without data, on the demo's category and a random teacher. Every program runs once a round, each in a process of its
 own; reported are medians over the rounds, the median of the ratios round by round, and the largest peak memory.
 A training of 100 epochs is extrapolated: its start, that is whatever is not an epoch or makes the first one longer
 than the median of the others, plus 100 times that.
-With --readme the table goes between the markers there, and all figures into benchmarks/compare.json.
+With --readme the table goes between the markers of these pages, and all figures into benchmarks/compare.json.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Time anomaly maps in the C++ program, MindSpore, ONNX Runtime, OpenVINO and PyTorch, interleaved.
 
     python -m benchmarks.inference --ckpt_file CKPT --category CATEGORY [--batch_size 1] [--rounds 7] [--calls 20]
-                                   [--threads 2] [--image_path PICTURE] [--readme README.md README_CN.md]
+                                   [--threads 2] [--image_path PICTURE]
+                                   [--readme docs/performance.md docs/zh/performance.md]
 
 Every round runs each of them once, by turns, over the same inputs, after a few uncounted calls; reported are the median
 of the rounds' medians, the least of all, and the median of the ratios round by round, all per image; floating-point

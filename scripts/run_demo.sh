@@ -13,7 +13,7 @@ missing_tools() {
   for tool in cmake make c++; do
     command -v "$tool" >/dev/null || echo "$tool"
   done
-  [[ -n ${MS_LITE_HOME:-} || $(uname -sm) == "Linux x86_64" ]] || echo "MS_LITE_HOME (see README.md, inference)"
+  [[ -n ${MS_LITE_HOME:-} || $(uname -sm) == "Linux x86_64" ]] || echo "MS_LITE_HOME (see docs/inference.md)"
 }
 
 main() {

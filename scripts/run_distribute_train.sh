@@ -2,7 +2,7 @@
 # Train one category on several devices, data-parallel, in the background (STPM_FOREGROUND=1 stays). Output: ./CATEGORY/
 #   bash scripts/run_distribute_train.sh DATASET_PATH BACKBONE_PATH CATEGORY DEVICE_NUM [--flag value ...]
 # MSRUN_PORT: port of the ranks' scheduler; default: a free one.
-# STPM_MSRUN_OPTIONS: further options of msrun, which take precedence; for several hosts, see README.md.
+# STPM_MSRUN_OPTIONS: further options of msrun, which take precedence; for several hosts, see docs/training.md.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-if __package__ in (None, ""):  # run as a file, as the README shows it
+if __package__ in (None, ""):  # run as a file, as the pages show it
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import src
 

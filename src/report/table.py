@@ -1,6 +1,6 @@
-"""Results of many categories beside the published ones, as CSV, JSON and Markdown, and the README's table.
+"""Results of many categories beside the published ones, as CSV, JSON and Markdown, and the table of docs/accuracy.md.
 
-python -m src.report.table --results docs/results.json --readme README.md README_CN.md
+python -m src.report.table --results docs/results.json --readme docs/accuracy.md docs/zh/accuracy.md
 """
 
 import argparse
@@ -135,14 +135,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def readme_table(results: dict, *, heading: str) -> str:
-    """Return the README's table: all categories of MVTec AD, this project's own numbers where there are some."""
+    """Return the table of docs/accuracy.md: all categories of MVTec AD, with this project's own numbers if any."""
     published = read_json(PUBLISHED_PATH)
     rows = [(name, results["categories"].get(name, {})) for name in published["categories"]]
     return to_markdown(with_published(collect(rows), published), heading=heading)
 
 
 def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None:
-    """Replace what stands in a README between the marks ``<!-- name: begin -->`` and ``<!-- name: end -->``.
+    """Replace what stands in a page between the marks ``<!-- name: begin -->`` and ``<!-- name: end -->``.
 
     Args:
         replace: what stands there to what shall.
@@ -163,7 +163,7 @@ def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None
 
 
 def update_readme(path: Path, results: dict) -> None:
-    """Replace the rows of the table of results in a README; its heading stays.
+    """Replace the rows of the table of results in a page; its heading stays.
 
     Raises:
         InputError: its marks are not there.
@@ -177,7 +177,7 @@ def update_readme(path: Path, results: dict) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = build_parser("Write the table of results into READMEs.")
+    parser = build_parser("Write the table of results into pages of docs.")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE", help="JSON with the project's results")
     parser.add_argument("--readme", type=Path, required=True, nargs="+", metavar="FILE", help="files to write it into")
     return parser.parse_args(argv)
