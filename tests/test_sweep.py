@@ -535,14 +535,3 @@ def test_mean_of_some(tmp_path):
     own = results_table.write_tables(tmp_path, [("mine", {"pixel_auroc": 0.9}), ("failed", {})])
     assert own["mean"]["pixel_auroc"] == 0.9
     assert own["mean"]["model_zoo_pixel_auroc"] is None  # a mean over other categories says nothing beside it
-
-
-@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
-def test_readme(readme, tmp_path):
-    """Its tables hold the committed results."""
-    (tmp_path / readme).write_text((ROOT / readme).read_text())
-    results_table.update_readme(tmp_path / readme, json.loads((ROOT / "docs/results.json").read_text()))
-    assert (tmp_path / readme).read_text() == (ROOT / readme).read_text()
-    (tmp_path / "no marks.md").write_text("text")
-    with pytest.raises(InputError, match="has no lines"):
-        results_table.update_readme(tmp_path / "no marks.md", {})
