@@ -1,7 +1,5 @@
 """What the documents promise: every flag, and links, commands, twins in the other language and tables that hold."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -16,8 +14,9 @@ import postprocess
 import preprocess
 import test as evaluation
 import train
-from src import calibrate, config, predict
-from src.config import FLAGS, PROGRAMS, build_parser
+from docs.flags_page import PROGRAMS, explain, flags_of, flags_page, title_of
+from src import calibrate, predict
+from src.config import FLAGS, build_parser
 from src.report import table
 from src.sweep import __main__ as sweep
 from src.utils import InputError
@@ -138,10 +137,8 @@ def test_flags_exist(page):
 
 
 def test_flags_page():
-    """The English page is what ``python -m src.config`` prints."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert config.main(None) == 0
-    assert printed.getvalue() == read("docs/flags.md"), "python -m src.config > docs/flags.md"
+    """The English page is what ``python -m docs.flags_page`` prints."""
+    assert flags_page() == read("docs/flags.md"), "python -m docs.flags_page > docs/flags.md"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -150,13 +147,13 @@ def test_flags_of(program, capsys):
     with pytest.raises(SystemExit):
         MODULES[program].parse_args(["--help"])
     taken = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.M)) - {"version"}
-    own = (config.flags_of(program, picked_as=name) for name in ("FLAG_NAMES", "OWN_FLAGS", "TRAINING_FLAGS"))
+    own = (flags_of(program, picked_as=name) for name in ("FLAG_NAMES", "OWN_FLAGS", "TRAINING_FLAGS"))
     assert {name for names in own for name in names} == taken
 
 
 def sections(page):
     """The tables of flags of a page by program: of each flag meaning, choices and default; and the text about it."""
-    for program, title in {one: config._title(one) for one in PROGRAMS}.items():
+    for program, title in {one: title_of(one) for one in PROGRAMS}.items():
         text = read(page).partition(f"\n## {title}\n")[2].partition("\n## ")[0]
         rows = {}
         for line in text.splitlines():
@@ -171,8 +168,8 @@ def sections(page):
 def test_flags_are_complete(page):
     """Each program's section has a row for every flag that it takes; the sweep's names those that it hands on."""
     for program, rows, text in sections(page):
-        assert set(rows) == {*config.flags_of(program), *config.flags_of(program, picked_as="OWN_FLAGS")}, program
-        handed_on = set(config.flags_of(program, picked_as="TRAINING_FLAGS"))
+        assert set(rows) == {*flags_of(program), *flags_of(program, picked_as="OWN_FLAGS")}, program
+        handed_on = set(flags_of(program, picked_as="TRAINING_FLAGS"))
         assert handed_on <= set(re.findall(r"`--(\w+)`", text)), program
 
 
@@ -195,7 +192,7 @@ def test_defaults(page):
         for name, (_, _, told) in rows.items():
             declared = FLAGS[name].get("default")
             if declared is None:
-                _, expected = config.explain(name, program)
+                _, expected = explain(name, program)
                 numbers = [re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text) for text in (told, expected)]
                 assert numbers[0] == numbers[1], (program, name)
             else:
@@ -222,9 +219,9 @@ NEEDED = {  # flags that a program cannot do without
 def test_defaults_of(program):
     """Where a default depends on the program, the page tells what that program makes of it."""
     args = vars(MODULES[program].parse_args([word for name in NEEDED[program] for word in (f"--{name}", "1")]))
-    for name in config.flags_of(program):
+    for name in flags_of(program):
         if FLAGS[name].get("default") is None and name not in NEEDED[program] and args[name] is not None:
-            _, told = config.explain(name, program)
+            _, told = explain(name, program)
             assert str(args[name]) == told or told == "--data_url", name
 
 

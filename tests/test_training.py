@@ -27,7 +27,7 @@ from src.training import trainer
 from src.training.run import TrainingRun
 from src.utils import LOGGER, InputError
 from tests import torch_reference as reference
-from tests.conftest import save_picture
+from tests.conftest import run_python, save_picture, train_arguments
 
 SIZE, SEED = 64, 5
 # rows of five images in epochs 1 and 2 with that seed; written down, since one version resumes what another began
@@ -402,3 +402,11 @@ def test_abbreviations(five, capsys):
     with pytest.raises(SystemExit):
         train_entry.parse_args(["--data_url", str(five), "--category", "widget", "--pre_ckpt", "random"])
     assert "unrecognized arguments: --pre_ckpt random" in capsys.readouterr().err
+
+
+def test_resume_first(tree, tmp_path):
+    """That there is nothing to resume is told before a picture is read, with an exit status of its own."""
+    (tree / "widget/train/good/000.png").write_bytes(b"no picture")
+    done = run_python("train.py", *train_arguments(tree, "random", tmp_path, epoch=1), "--resume")
+    assert done.returncode == 3
+    assert done.stderr.endswith("widget_resume.ckpt does not exist; start without --resume\n")
