@@ -146,7 +146,8 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
         images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor,
         output: tuple[Tensor, ...], gradient: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        # by the loss's sum: all images' gradients are the same number; nobody asks for those by images and teacher
+        # gradient[0]: with respect to each image's loss; the losses are summed, so that it is the same number for all.
+        # Nobody asks for gradients with respect to images and teacher features
         zeros = ops.zeros_like(images), ops.zeros_like(t4), ops.zeros_like(t8), ops.zeros_like(t16)
         return (*zeros, output[1] * gradient[0][0])
 

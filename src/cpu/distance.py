@@ -8,7 +8,7 @@ from .parallel import acquire_buffer, parallel_for
 def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute 0.5 / (w*h) * sum of (t - s / |s|)^2 of every image (paper, equations 1 and 2) and its gradient.
 
-    With s_hat = s / |s| the gradient by s is -(t - s_hat * (t . s_hat)) / (w*h * |s|).
+    With s_hat = s / |s| the gradient with respect to s is -(t - s_hat * (t . s_hat)) / (w*h * |s|).
 
     Args:
         teacher: t, normalised over channels, float32 (N, C, h, w).
@@ -16,7 +16,7 @@ def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple
         eps: is added to |s|^2.
 
     Returns:
-        float32 (N,), and the gradient of their sum by ``student``, float32 (N, C, h, w).
+        float32 (N,), and the gradient of their sum with respect to ``student``, float32 (N, C, h, w).
     """
     count, channels, height, width = student.shape
     positions = height * width

@@ -2,8 +2,8 @@
 
 MindSpore's CPU operators hand oneDNN arrays in the order (N, C, H, W) and take what it has for that order. On AVX-512
 that is a reference convolution, a hundred times too slow; held to AVX2 it is a third of what the processor can do. Here
-images stand in the order (N, H, W, C), for which oneDNN has fast kernels of every kind, and weights in whatever order
-it likes.
+images stand in the order (N, H, W, C), for which oneDNN has fast kernels of every kind, and weights in the order
+that each primitive asks for.
 
 The functions are oneDNN's C interface, version 3 (https://uxlfoundation.github.io/oneDNN). No mindspore import here.
 A shape is always (N, C, H, W), as oneDNN counts, and an array of it (N, H, W, C). Arrays are float32 and contiguous.
@@ -136,7 +136,7 @@ def _per_channel(channels: int) -> ctypes.c_void_p:
 
 
 class Packed(NamedTuple):
-    """An array in the order that a primitive likes, and its memory."""
+    """An array in the order that a primitive asks for, and its memory."""
 
     array: np.ndarray
 
@@ -402,7 +402,7 @@ def images_shape(images: np.ndarray, geometry: Geometry) -> Shape:
 def pack_weight(
     weight: np.ndarray, images: Shape, geometry: Geometry, *, shortcut: bool, relu: bool
 ) -> Packed | np.ndarray:
-    """Return a weight as ``convolution`` with a bias, and with or without the rest, likes it, for images of a shape."""
+    """Return a weight in the order that ``convolution`` asks for with a bias, for images of a shape."""
     return _convolution(images, geometry, True, shortcut, relu).operands[_WEIGHTS].pack(weight)
 
 
@@ -431,12 +431,20 @@ def convolution(
 
 
 def grad_input(gradient: np.ndarray, weight: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
-    """Write a convolution's gradient by its images, (N, H, W, C), into ``result`` from that by its output."""
+    """Write the gradient with respect to a convolution's input, (N, H, W, C), into ``result``.
+
+    Args:
+        gradient: with respect to its output.
+    """
     _convolution_gradient(_DIFF_SRC, shape_of(result), geometry)(gradient, weight, result)
 
 
 def grad_weight(images: np.ndarray, gradient: np.ndarray, result: np.ndarray, geometry: Geometry) -> None:
-    """Write a convolution's gradient by its weight, (K, C, k, k), into ``result`` from that by its output."""
+    """Write the gradient with respect to a convolution's weight, (K, C, k, k), into ``result``.
+
+    Args:
+        gradient: with respect to its output.
+    """
     _convolution_gradient(_DIFF_WEIGHTS, images_shape(images, geometry), geometry)(images, gradient, result)
 
 
@@ -455,7 +463,7 @@ def affine(
 
 
 def relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
-    """Turn the gradient by ReLU's output into that by its input, in place."""
+    """Turn the gradient with respect to ReLU's output into that with respect to its input, in place."""
     _relu_gradient(shape_of(output))(output, gradient, gradient)
 
 
@@ -470,10 +478,10 @@ def norm_gradient(
     *,
     eps: float,
 ) -> None:
-    """Write batch norm's gradients, its statistics taken for constants: by x into ``result``, by gamma and beta.
+    """Write batch norm's gradients, its statistics taken for constants: with respect to x into ``result``.
 
     Args:
-        sums: (2, C), is written: the gradient by gamma, the one by beta.
+        sums: (2, C), is written: the gradients with respect to gamma and to beta.
     """
     _norm_gradient(shape_of(x), eps)(x, gradient, mean, variance, gamma, result, *sums)
 
@@ -488,7 +496,7 @@ def max_pool(images: np.ndarray, result: np.ndarray, places: np.ndarray) -> None
 
 
 def max_pool_gradient(gradient: np.ndarray, places: np.ndarray, result: np.ndarray) -> None:
-    """Write the gradient by the images into ``result`` from that by the maxima."""
+    """Write the gradient with respect to the input into ``result`` from that with respect to the maxima."""
     _max_pool(shape_of(result), True)(gradient, result, places)
 
 

@@ -37,7 +37,7 @@ def parallel_for(compute: Callable[[slice], None], count: int) -> None:
 
 
 def aligned_array(size: int) -> np.ndarray:
-    """Return a flat float32 array of any content that begins at a cache line, as AVX-512 likes it."""
+    """Return a flat float32 array of any content that begins at a cache line: AVX-512 is faster so."""
     return _aligned(np.empty(size + _PADDING, np.float32), size)
 
 

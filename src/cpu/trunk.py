@@ -220,18 +220,20 @@ class TrainingPass:
             levels.append(x)
         return levels
 
-    def backward(self, by_level: list[np.ndarray]) -> None:
+    def backward(self, grad_levels: list[np.ndarray]) -> None:
         """Compute the gradients from those by the features, which are written over."""
         gradient = None
-        for layer, by_features in zip(reversed(LAYERS), reversed(by_level), strict=True):
-            gradient = by_features if gradient is None else _add(by_features, gradient)
+        for layer, grad_features in zip(reversed(LAYERS), reversed(grad_levels), strict=True):
+            gradient = grad_features if gradient is None else _add(grad_features, gradient)
             for block in reversed(layer):
                 gradient = self._block_gradient(block, gradient)
         stem, pooled, places = self._stem
         _relu_gradient(pooled, gradient)
-        by_stem = acquire_buffer(stem.y.shape)
-        parallel_for(lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], by_stem[rows]), len(by_stem))
-        self._unit_gradient(stem, by_stem, has_input_gradient=False)
+        grad_stem = acquire_buffer(stem.y.shape)
+        parallel_for(
+            lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], grad_stem[rows]), len(grad_stem)
+        )
+        self._unit_gradient(stem, grad_stem, has_input_gradient=False)
 
     def _block(self, block: Block, x: np.ndarray) -> np.ndarray:
         first, y = self._unit(block.first, x)
@@ -245,10 +247,10 @@ class TrainingPass:
     def _block_gradient(self, block: Block, gradient: np.ndarray) -> np.ndarray:
         first, second, projection, output = self._blocks.pop()
         _relu_gradient(output, gradient)
-        by_y = self._unit_gradient(second, gradient)
-        _relu_gradient(second.x, by_y)
-        by_x = self._unit_gradient(first, by_y)
-        return _add(by_x, self._unit_gradient(projection, gradient) if projection else gradient)
+        grad_hidden = self._unit_gradient(second, gradient)
+        _relu_gradient(second.x, grad_hidden)
+        grad_input = self._unit_gradient(first, grad_hidden)
+        return _add(grad_input, self._unit_gradient(projection, gradient) if projection else gradient)
 
     def _unit(
         self, unit: ConvBN, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = True
@@ -280,39 +282,43 @@ class TrainingPass:
     def _unit_gradient(
         self, saved: _Normalised, gradient: np.ndarray, *, has_input_gradient: bool = True
     ) -> np.ndarray | None:
-        """Compute the gradients by a unit's weights and, if wanted, its input, from that by its output before ReLU."""
+        """Compute the gradients with respect to a unit's weights and, if wanted, its input.
+
+        Args:
+            gradient: with respect to the unit's output before ReLU.
+        """
         unit, x, y = saved.unit, saved.x, saved.y
         gamma, weight = self.weights[f"{unit.norm}.gamma"], self.weights[f"{unit.conv}.weight"]
         parts = split_rows(len(y))
-        by_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
-        by_y = acquire_buffer(y.shape)
+        grad_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
+        grad_conv = acquire_buffer(y.shape)
 
         def normalisation(rows: slice) -> None:
-            sums = by_norm[parts.index(rows)]
+            sums = grad_norm[parts.index(rows)]
             onednn.norm_gradient(
-                y[rows], gradient[rows], saved.mean, saved.variance, gamma, by_y[rows], sums, eps=self.eps
+                y[rows], gradient[rows], saved.mean, saved.variance, gamma, grad_conv[rows], sums, eps=self.eps
             )
 
         parallel_for(normalisation, len(y))
-        by_gamma, by_beta = by_norm.sum(axis=0)
+        grad_gamma, grad_beta = grad_norm.sum(axis=0)
         # the statistics are no constants: what that adds is affine in y (Ioffe & Szegedy 2015, section 3)
         inverse = 1 / np.sqrt(saved.variance + np.float32(self.eps))
-        slope = -gamma * inverse * inverse * by_gamma / np.float32(y[..., 0].size)
-        offset = -gamma * inverse * by_beta / np.float32(y[..., 0].size) - slope * saved.mean
-        by_weight = np.empty((len(parts), *weight.shape), np.float32)
-        by_x = acquire_buffer(x.shape) if has_input_gradient else None
+        slope = -gamma * inverse * inverse * grad_gamma / np.float32(y[..., 0].size)
+        offset = -gamma * inverse * grad_beta / np.float32(y[..., 0].size) - slope * saved.mean
+        grad_weight = np.empty((len(parts), *weight.shape), np.float32)
+        grad_input = acquire_buffer(x.shape) if has_input_gradient else None
 
         def convolution(rows: slice) -> None:
-            onednn.affine(y[rows], slope, offset, by_y[rows], addition=by_y[rows])
-            onednn.grad_weight(x[rows], by_y[rows], by_weight[parts.index(rows)], unit.geometry)
-            if by_x is not None:
-                onednn.grad_input(by_y[rows], weight, by_x[rows], unit.geometry)
+            onednn.affine(y[rows], slope, offset, grad_conv[rows], addition=grad_conv[rows])
+            onednn.grad_weight(x[rows], grad_conv[rows], grad_weight[parts.index(rows)], unit.geometry)
+            if grad_input is not None:
+                onednn.grad_input(grad_conv[rows], weight, grad_input[rows], unit.geometry)
 
         parallel_for(convolution, len(y))
-        self.gradients |= {f"{unit.norm}.gamma": by_gamma, f"{unit.norm}.beta": by_beta}
+        self.gradients |= {f"{unit.norm}.gamma": grad_gamma, f"{unit.norm}.beta": grad_beta}
         # every part of the batch has a sum of its own; added in their order, the result is the same every time
-        self.gradients[f"{unit.conv}.weight"] = by_weight.sum(axis=0)
-        return by_x
+        self.gradients[f"{unit.conv}.weight"] = grad_weight.sum(axis=0)
+        return grad_input
 
 
 def _pool_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -374,16 +380,16 @@ def student_step(
         norm_eps: is added to the squared norm of a feature vector.
 
     Returns:
-        float32 (N,); gradients by the weights' names; the batch's statistics by the names of the moving ones.
+        float32 (N,); gradients, by the weights' names; the batch's statistics by the names of the moving ones.
     """
     student = TrainingPass(weights, eps=eps)
-    total, by_level = np.zeros(len(images), np.float32), []
+    total, grad_levels = np.zeros(len(images), np.float32), []
     for t, level in zip(teacher, student.forward(images), strict=True):
-        s, by_features = acquire_buffer(t.shape), acquire_buffer(level.shape)
+        s, grad_features = acquire_buffer(t.shape), acquire_buffer(level.shape)
         parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], s[rows]), len(s))  # noqa: B023 - done before the next
         losses, gradient = layer_loss(t, s, eps=norm_eps)
-        parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], by_features[rows]), len(s))  # noqa: B023
+        parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], grad_features[rows]), len(s))  # noqa: B023
         total += losses
-        by_level.append(by_features)
-    student.backward(by_level)
+        grad_levels.append(grad_features)
+    student.backward(grad_levels)
     return total, student.gradients, student.statistics
