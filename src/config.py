@@ -1,6 +1,7 @@
 """Every command-line flag, declared once; entry points pick those that they need. docs/flags.md is made of it."""
 
 import argparse
+import re
 from typing import Any
 
 from . import __version__
@@ -22,7 +23,8 @@ def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float 
 
     def parse(text: str):
         try:
-            value = kind(text)
+            # the texts that the C++ program takes: Python would also take spaces and underscores
+            value = kind(text) if re.fullmatch(r"[0-9.eE+-]+", text) else None
         except ValueError:
             value = None
         # the comparison is False for nan

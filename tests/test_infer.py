@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import postprocess
+from src.config import build_parser
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
+from src.model.model_file import choose_threshold
+from src.utils import InputError
 from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
 
@@ -334,3 +337,24 @@ def test_full_disk(run_program, inferred, session_tree, refused, tmp_path):
     flags = ("--data_dir", session_tree, "--label_dir", tmp_path / "in", "--result_dir", tmp_path / "out")
     error = refused(postprocess, *flags, "--category", "widget", "--out_dir", tmp_path)
     assert "00000_good_000_0.bin: is missing (and 5 more)" in error
+
+
+THRESHOLDS = (
+    *("1", "1e-3", ".5", "5.", "+1", "1E2", "1e-37", "3.4e38", "0", "-1", "nan", "inf", "0x1p3"),
+    *(" 1", "1 ", "1_0", "1e", "", "1e-46", "3.401e38", "1e39", "1.2.3", "1,5", "\uff11"),
+)
+
+
+@pytest.mark.parametrize("text", THRESHOLDS)
+def test_threshold_texts(program, text):
+    """The program takes those that the Python programs take."""
+    flags = [f"--{name}={value}" for name, value in (("mindir_path", "/nowhere.mindir"), ("threshold", text))]
+    flags += ["--input_path=/nowhere", "--result_path=/nowhere", "--time_path=/nowhere", "--device_type=CPU"]
+    done = subprocess.run([program, *flags], capture_output=True, text=True, check=False)
+    is_taken = "--threshold" not in done.stderr
+    try:
+        parsed = build_parser("", ("threshold",)).parse_args([f"--threshold={text}"])
+        chosen, _ = choose_threshold(parsed.threshold, None)
+    except (SystemExit, InputError):
+        chosen = None
+    assert is_taken == (chosen is not None), done.stderr

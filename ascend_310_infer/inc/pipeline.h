@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "inc/utils.h"
+#include "inc/options.h"
 
 namespace stpm {
 
@@ -26,6 +26,15 @@ class Engine {
   // batch_size() * output_floats(). Throws Error.
   virtual void Infer(const float *images, float *maps) = 0;
 };
+
+struct Latency {
+  double mean = 0.0;
+  double median = 0.0;
+  double p99 = 0.0;  // nearest rank
+};
+
+// Summarises durations; throws std::invalid_argument if there are none.
+Latency Summarise(std::vector<double> milliseconds);
 
 struct RunSummary {
   size_t images = 0;

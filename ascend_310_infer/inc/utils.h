@@ -1,4 +1,4 @@
-// Command line, files and figures of the inference program: everything that needs no inference library.
+// The files of the inference program, and how it reports what is wrong.
 #ifndef STPM_INC_UTILS_H_
 #define STPM_INC_UTILS_H_
 
@@ -15,34 +15,6 @@ class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
-
-// The command line is wrong.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
-
-enum class DeviceType { kAscend, kGpu, kCpu };
-
-struct Options {
-  std::string mindir_path;
-  std::string input_path;   // folder of .bin files
-  std::string result_path;  // folder for the maps and scores.csv
-  std::string time_path;    // folder for timing.txt
-  DeviceType device_type = DeviceType::kAscend;
-  uint32_t device_id = 0;
-  int threads = 0;  // of the CPU; ParseOptions replaces 0 by the number of cores
-  int warmup = 3;   // calls before the counted ones
-  bool has_threshold = false;
-  float threshold = 0.0F;
-  bool help = false;
-};
-
-// Returns the text of --help.
-std::string Usage(const std::string &program);
-
-// Parses the command line. Throws UsageError, which names the flag and the value and says what would be right.
-Options ParseOptions(int argc, char *const argv[]);
 
 // Returns the names of the .bin files in a folder, sorted. A manifest.json and hidden files may stand beside them.
 // Throws Error if the folder is missing, holds no .bin file or holds anything else.
@@ -89,15 +61,6 @@ std::string ResultName(const std::string &input_name);
 
 // Returns text as one field of a CSV line, quoted where it must be (RFC 4180).
 std::string CsvField(const std::string &text);
-
-struct Latency {
-  double mean = 0.0;
-  double median = 0.0;
-  double p99 = 0.0;  // nearest rank
-};
-
-// Summarises durations; throws std::invalid_argument if there are none.
-Latency Summarise(std::vector<double> milliseconds);
 
 }  // namespace stpm
 

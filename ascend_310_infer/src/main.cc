@@ -5,8 +5,8 @@
 #include <string>
 
 #include "inc/lite_engine.h"
+#include "inc/options.h"
 #include "inc/pipeline.h"
-#include "inc/utils.h"
 
 namespace {
 

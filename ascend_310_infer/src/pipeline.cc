@@ -160,6 +160,17 @@ class Run {
 
 }  // namespace
 
+Latency Summarise(std::vector<double> milliseconds) {
+  if (milliseconds.empty()) throw std::invalid_argument("no durations to summarise");
+  std::sort(milliseconds.begin(), milliseconds.end());
+  const size_t count = milliseconds.size();
+  Latency latency;
+  for (const double value : milliseconds) latency.mean += value / static_cast<double>(count);
+  latency.median = (milliseconds[(count - 1) / 2] + milliseconds[count / 2]) / 2.0;
+  latency.p99 = milliseconds[(count * 99 + 99) / 100 - 1];
+  return latency;
+}
+
 RunSummary RunPipeline(Engine *engine, const Options &options) { return Run(engine, options).Execute(); }
 
 std::string Report(const RunSummary &summary) {

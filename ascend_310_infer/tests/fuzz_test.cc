@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "inc/options.h"
 #include "inc/pipeline.h"
 #include "inc/utils.h"
 #include "tests/check.h"
