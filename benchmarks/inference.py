@@ -122,7 +122,7 @@ def work(name, args):
 
 def prepare(args):
     """Export the checkpoint, write random inputs and the weights for PyTorch; return the image size."""
-    from src.model.sidecar import read_sidecar
+    from src.model.model_file import inspect_model
 
     folder = args.folder
     (folder / "npy").mkdir()
@@ -131,14 +131,15 @@ def prepare(args):
         command = [sys.executable, "export.py", "--ckpt_file", args.ckpt_file, "--category", args.category]
         command += ["--file_format", file_format, "--out_dir", folder, "--batch_size", str(args.batch_size)]
         subprocess.run(command, cwd=ROOT, check=True)
-    size = read_sidecar(args.ckpt_file, category=args.category)["image_size"]
+    size = inspect_model(Path(args.ckpt_file), category=args.category).image_size
     shape = (args.calls, args.batch_size, 3, size, size)
     for i, images in enumerate(np.random.default_rng(0).standard_normal(shape).astype(np.float32)):
         np.save(folder / f"npy/{i:05}.npy", images)
         for j, image in enumerate(images):
             image.tofile(folder / f"in/{i:05}_{j:02}.bin")
     command = (
-        "import sys, numpy; from src.stpm import *; numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))"
+        "import sys, numpy; from pathlib import Path; from src.checkpoint import read_checkpoint; "
+        "numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))"
     )
     subprocess.run([sys.executable, "-c", command, args.ckpt_file, folder / "weights.npz"], cwd=ROOT, check=True)
     return size

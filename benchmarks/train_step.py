@@ -29,8 +29,8 @@ def make_ours(images):
     set_up_device("CPU")
     from mindspore import Tensor, nn
 
+    from src.backend import student_loss
     from src.config import FLAGS
-    from src.loss import StudentLoss
     from src.stpm import STPM
     from src.training.teacher import NormalisedTeacher
     from src.training.trainer import build_optimiser
@@ -39,7 +39,7 @@ def make_ours(images):
     stpm = STPM()
     features = NormalisedTeacher(stpm.model_t)(Tensor(images))
     optimiser = build_optimiser(stpm, **{name: FLAGS[name]["default"] for name in ("lr", "momentum", "weight_decay")})
-    network = nn.TrainOneStepCell(StudentLoss(stpm.model_s), optimiser)
+    network = nn.TrainOneStepCell(student_loss(stpm.model_s), optimiser)
     network.set_train()
     inputs = [Tensor(images), *features]
     return lambda: float(network(*inputs).asnumpy())

@@ -265,7 +265,7 @@ def test_another_checkpoint(copied, checkpoint, tmp_path):
 def test_exports_at_once(tmp_path):
     """Eight processes, each with a format of its own, of one checkpoint."""
     code = (
-        "import sys, pathlib; from src.sidecar import record_export, sidecar_content\n"
+        "import sys, pathlib; from src.model.sidecar import record_export, sidecar_content\n"
         "path = pathlib.Path(sys.argv[1]); path.write_text('model')\n"
         "content = sidecar_content(category='widget', image_size=64, config=None)\n"
         "sys.stdin.readline()\n"

@@ -214,7 +214,7 @@ def test_fork(tmp_path):
 
 def test_leftovers(tmp_path):
     """Its own machine's alone: on another one that shares the folder the same number may be a living process."""
-    code = "import pathlib; from src.utils import atomic_path; a = atomic_path(pathlib.Path({!r})); t = a.__enter__()"
+    code = "import pathlib; from src.files import atomic_path; a = atomic_path(pathlib.Path({!r})); t = a.__enter__()"
     run = code.format(str(tmp_path / "widget.mindir")) + "; t.write_text('half'); import os; os.kill(os.getpid(), 9)"
     assert run_python("-c", run).returncode == -9
     (dead,) = tmp_path.iterdir()

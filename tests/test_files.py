@@ -344,7 +344,7 @@ def test_versions():
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds a lock of this folder until it is told to end."""
-    code = "import pathlib, sys; from src.utils import lock_folder; lock_folder(pathlib.Path(sys.argv[1]), '.lock')"
+    code = "import pathlib, sys; from src.files import lock_folder; lock_folder(pathlib.Path(sys.argv[1]), '.lock')"
     command = [sys.executable, "-c", code + "; print('held', flush=True); input()", tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout.readline() == b"held\n"

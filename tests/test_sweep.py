@@ -305,7 +305,7 @@ def test_outcome(tmp_path):
 def test_orphan(tmp_path):
     """Commands end with the worker that runs them."""
     code = (
-        "from src.sweep_task import *\n"
+        "from src.sweep.worker import *\n"
         f"run_commands([Command(['bash', '-c', 'echo $$; exec sleep 60'], '{tmp_path}/log')], header='', cores=0)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as worker:
@@ -410,7 +410,7 @@ def test_refusals(refused, tree, tmp_path, monkeypatch):
 
 def test_folder_lock(session_tree, tmp_path):
     """The lock of a process that holds it, is killed, and whose place is taken."""
-    code = f"from src.utils import lock_folder; from pathlib import Path; lock_folder(Path({str(tmp_path)!r}), '.lock')"
+    code = f"from src.files import lock_folder; from pathlib import Path; lock_folder(Path({str(tmp_path)!r}), '.lock')"
     holder = subprocess.Popen(
         ["python3", "-c", code + "; print('held', flush=True); input()"],
         stdin=subprocess.PIPE,
