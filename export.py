@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 
 def main(args: Namespace) -> int:
     """Export; return the exit status."""
-    # 1. What goes in, checked before the slow imports
+    # 1. Inputs, checked before the slow imports
     check_checkpoint_file(Path(args.ckpt_file))
     checkpoint = inspect_model(
         Path(args.ckpt_file), category=args.category, image_size=args.image_size, batch_size=args.batch_size

@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 @modelarts.staged(inputs=("eval_url", "ckpt_path"), output="out_dir", more_outputs=("save_sample_path", "report"))
 def main(args: Namespace) -> int:
     """Evaluate; return the exit status."""
-    # 1. What goes in, checked before the slow imports
+    # 1. Inputs, checked before the slow imports
     model = inspect_model(
         Path(args.ckpt_path), category=args.category, image_size=args.image_size, batch_size=args.eval_batch_size
     )

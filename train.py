@@ -1,4 +1,9 @@
-"""Train the student of STPM on the good images of one category."""
+"""Train the student of STPM on the good images of one category.
+
+It minimises the loss of ``src/loss.py`` (``fit`` of ``src/training/trainer.py``). An image's anomaly score is the
+maximum of its anomaly map; the threshold is set so that a share of ``--target_fpr`` of good images reaches it
+(``src/evaluation/threshold.py``).
+"""
 
 import math
 import sys
@@ -45,7 +50,7 @@ FEW_STEPS = 300
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
-    parser = build_parser(__doc__, FLAG_NAMES)
+    parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
     args = parser.parse_args(argv)
     resolve_aliases(parser, args, "pre_ckpt_path", "ckpt_url")
     if args.data_url is None:
@@ -64,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 @modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path"), output="train_url")
 def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
-    # 1. What goes in, checked before the slow imports
+    # 1. Inputs, checked before the slow imports
     started = time.perf_counter()
     if args.distributed:
         distributed.check_launcher()
@@ -76,6 +81,7 @@ def main(args: Namespace) -> int:
     if args.resume:
         check_resume_state(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
+    # whole epochs only
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
     warn_of_few_steps(epochs * steps_per_epoch)
 
@@ -89,11 +95,11 @@ def main(args: Namespace) -> int:
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
         lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
-    memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}
-    images = decode_images(samples, image_size=args.image_size, **memory)
+    cache = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}
+    images = decode_images(samples, image_size=args.image_size, **cache)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
 
-    # 3. Teacher, student, optimiser
+    # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
     set_seed(args.seed)
     stpm = trainer.build_stpm(
         args.pre_ckpt_path, images, num_class=args.num_class, device_target=device_target, ranks=ranks
@@ -134,7 +140,7 @@ def main(args: Namespace) -> int:
     run.begin(resume=args.resume)
 
     # 5. Training
-    features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
+    features = trainer.cached_features(stpm, images, **cache) if use_cache and run.epoch < epochs else ()
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
     evaluate = None
     if test_samples:
@@ -162,12 +168,12 @@ def main(args: Namespace) -> int:
     # 6. The threshold, and the end
     if held_out and run.epoch >= epochs and ranks.is_first:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
-    # a status of another rank would have msrun kill the first one, which may still be writing
+    # a non-zero exit status of another rank makes msrun kill the first one, which may still be writing
     return report_end(run, epochs, received if ranks.is_first else None)
 
 
 def warn_of_few_steps(steps: int) -> None:
-    """Warn of a training that is too short to mean something."""
+    """Warn if a training is too short to be meaningful."""
     if steps < FEW_STEPS:
         LOGGER.warning("warning: %d optimiser steps; below %d the result is mostly noise", steps, FEW_STEPS)
 
@@ -175,10 +181,10 @@ def warn_of_few_steps(steps: int) -> None:
 def build_evaluation(
     stpm: "STPM", samples: list[Sample], *, image_size: int, batch_size: int, mask_rule: str, lr: float
 ) -> Callable[[], dict]:
-    """Return a function that computes the metrics of the student as it is then.
+    """Return a function that computes the metrics of the student at the time of the call.
 
     Args:
-        lr: learning rate, for a message.
+        lr: learning rate, quoted in an error message.
     """
     from src.backend import StpmDetector
     from src.evaluation.results import score_maps
@@ -202,7 +208,7 @@ def build_evaluation(
 
 
 def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:
-    """Set the decision threshold by the good images that were not trained on."""
+    """Set the decision threshold from the held-out good images."""
     from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
@@ -214,7 +220,7 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
-    """Say how the training ended and what is where; return the exit status."""
+    """Say how the training ended and where the checkpoint is; return the exit status."""
     if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
         return 128 + received

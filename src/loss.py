@@ -1,12 +1,12 @@
-"""The multi-scale feature loss (paper, section 3.2, equations 1 to 3)."""
+"""The multi-scale feature loss (Wang et al. 2021, arXiv 2103.04257, section 3.2, equations 1 to 3)."""
 
 from collections.abc import Callable
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-# Keeps the norm of an all-zero feature vector, and its gradient, finite. Against squared norms of 0.1 and more it
-# is below float32's resolution, so results equal torch.nn.functional.normalize's.
+# Keeps the norm of an all-zero feature vector, and its gradient, finite. Too small to change a squared norm above 2e-5
+# in float32, so that results equal torch.nn.functional.normalize's.
 NORM_EPS = 1e-12
 
 
@@ -16,10 +16,13 @@ def channel_sum(x: Tensor) -> Tensor:
 
 
 def normalise(features: Tensor, sum_channels: Callable[[Tensor], Tensor] = channel_sum) -> Tensor:
-    """Divide each position's feature vector by its L2 norm; float32 (N, C, H, W) in and out.
+    """Divide each position's feature vector by its L2 norm: float32 (N, C, H, W), or as ``sum_channels`` expects it.
 
-    Spelled out because ``ops.L2Normalize``'s gradient does not finish on CPU; in float32 whatever the network
-    computes in, since a squared norm overflows float16.
+    Written out because the gradient of ``ops.L2Normalize`` hangs on CPU. Computed in float32 also under mixed
+    precision, because squared norms overflow float16.
+
+    Args:
+        sum_channels: sums over channels and keeps their dimension; the exported form passes a convolution.
     """
     features = ops.cast(features, ms.float32)
     return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + NORM_EPS))
@@ -40,7 +43,7 @@ class LayerLoss(nn.Cell):
 class FeaturePyramidLoss(nn.Cell):
     """Sum of ``LayerLoss`` over scales.
 
-    A sum over the batch, as in the model zoo's code, to which the learning rate of 0.4 belongs.
+    Summed over the batch, not averaged, as in MindSpore's model zoo; the default learning rate of 0.4 assumes it.
 
     Inputs: three normalised teacher and three raw student features, (N, C, H, W) each.
     Outputs: float32 scalar.
@@ -48,12 +51,12 @@ class FeaturePyramidLoss(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.distance = LayerLoss()
+        self.layer_loss = LayerLoss()
 
     def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0
-        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode knows no strict
-            loss = loss + self.distance(teacher, student)
+        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode does not support strict=
+            loss = loss + self.layer_loss(teacher, student)
         return loss
 
 
@@ -72,25 +75,21 @@ class StudentLoss(nn.Cell):
         return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
 
 
-class WeightedLoss(nn.Cell):
-    """A loss times a weight. Inputs: the weight, float32 (), and the loss's own inputs."""
-
-    def __init__(self, loss: nn.Cell):
-        super().__init__()
-        self.loss = loss
-
-    def construct(self, weight: Tensor, *inputs: Tensor) -> Tensor:
-        return weight * self.loss(*inputs)
-
-
 class TeacherStudentLoss(nn.Cell):
-    """Loss of a student against a teacher that sees the same images now. Inputs: images (N, 3, S, S)."""
+    """The same loss with the teacher run on every batch, where its features are not cached.
 
-    def __init__(self, teacher: nn.Cell, loss: nn.Cell):
+    Args:
+        teacher: returns normalised features, such as ``src.training.teacher.NormalisedTeacher``.
+        student_loss: ``StudentLoss``, or the faster form of it that ``src.backend`` makes on CPU.
+
+    Inputs: images (N, 3, S, S).
+    """
+
+    def __init__(self, teacher: nn.Cell, student_loss: nn.Cell):
         super().__init__()
-        self.teacher = teacher  # src.training.teacher.NormalisedTeacher
-        self.loss = loss  # student_loss(student)
+        self.teacher = teacher
+        self.student_loss = student_loss
 
     def construct(self, images: Tensor) -> Tensor:
         teacher_4, teacher_8, teacher_16 = self.teacher(images)
-        return self.loss(images, teacher_4, teacher_8, teacher_16)
+        return self.student_loss(images, teacher_4, teacher_8, teacher_16)

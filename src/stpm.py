@@ -1,4 +1,4 @@
-"""STPM: teacher and student, the anomaly map that they give, and checked loading of their weights."""
+"""STPM, Student-Teacher Feature Pyramid Matching (Wang et al. 2021, arXiv 2103.04257): the pair and its anomaly map."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,8 @@ class STPM(nn.Cell):
     """A frozen teacher and a student of the same shape (paper, figure 2).
 
     Args:
-        folded: build the form without batch norm that ``fold_batch_norm`` fills; for inference only.
+        folded: with one number per channel in place of each batch norm, for inference; ``src.backend.fold_batch_norm``
+            gives it its weights.
         export_size: with ``folded``, the form for export, for images of this size.
         student_norm: without ``folded``, what normalises the student, such as ``batch_norm``.
 
@@ -129,35 +130,35 @@ class LayerMaps(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         teacher_features, student_features = self.stpm(images)
-        distances = ()
+        layer_maps = ()
         for i in range(3):
             teacher, student = teacher_features[i], student_features[i]  # (N, C, h, w)
             if self.for_export:
                 teacher, student = channels_last(teacher), channels_last(student)  # (N, h, w, C)
             difference = ops.sub(normalise(teacher, self.sums[i]), normalise(student, self.sums[i]))
-            distances += (ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5),)  # one channel, first or last
-        return distances
+            layer_maps += (ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5),)  # one channel, first or last
+        return layer_maps
 
 
 class AnomalyMap(nn.Cell):
-    """Images in, anomaly maps out (paper, equation 5): what is evaluated, exported and run on the line.
+    """Images in, anomaly maps out (paper, equation 5): the network of evaluation, export and the C++ program.
 
-    The distances of teacher and student, upsampled to the image size; the product over scales.
+    Upsamples each layer map to the image size, and multiplies the three.
 
     Args:
-        distances: ``LayerMaps`` or ``FrozenLayerMaps``.
+        layer_maps: ``LayerMaps``, or the faster form of it that ``src.backend`` makes on CPU.
         image_size: side of the square images, a multiple of 16.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
     """
 
-    def __init__(self, distances: nn.Cell, *, image_size: int):
+    def __init__(self, layer_maps: nn.Cell, *, image_size: int):
         super().__init__()
-        self.distances = distances
+        self.layer_maps = layer_maps
         self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
 
     def construct(self, images: Tensor) -> Tensor:
         anomaly_map = 1.0
-        for upsample, distance in zip(self.upsamplings, self.distances(images)):  # noqa: B905 - graph mode: no strict
-            anomaly_map = ops.mul(upsample(distance), anomaly_map)  # (N, 1, S, S)
+        for upsample, layer_map in zip(self.upsamplings, self.layer_maps(images)):  # noqa: B905 - graph mode: no strict
+            anomaly_map = ops.mul(upsample(layer_map), anomaly_map)  # (N, 1, S, S)
         return anomaly_map

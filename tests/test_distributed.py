@@ -252,7 +252,7 @@ def test_weighted_loss(device):
     """A rank for which nothing of a batch is left gives neither loss nor gradient."""
     import mindspore as ms
 
-    from src.loss import WeightedLoss
+    from src.training.trainer import WeightedLoss
 
     dense = ms.nn.Dense(3, 1, weight_init="ones", has_bias=False)
     step = ms.value_and_grad(WeightedLoss(dense), None, dense.trainable_params())

@@ -5,18 +5,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from mindspore import nn
+from mindspore import Tensor, nn
 from mindspore.train import Model
 
 from ..backend import student_loss
 from ..callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
 from ..dataset import EpochBatches, training_pipeline
-from ..loss import TeacherStudentLoss, WeightedLoss
+from ..loss import TeacherStudentLoss
 from ..stpm import STPM
 from ..utils import LOGGER, InputError
 from .distributed import ALONE, Ranks, ShardedBatches, student_norm
 from .run import TrainingRun
 from .teacher import NormalisedTeacher, compute_teacher_features, prepare_teacher
+
+
+class WeightedLoss(nn.Cell):
+    """A loss times a weight: that of a rank's shard, 0 where nothing of a batch is left for the rank.
+
+    Inputs: the weight, float32 (), and the loss's own inputs.
+    """
+
+    def __init__(self, loss: nn.Cell):
+        super().__init__()
+        self.loss = loss
+
+    def construct(self, weight: Tensor, *inputs: Tensor) -> Tensor:
+        return weight * self.loss(*inputs)
 
 
 def build_stpm(
