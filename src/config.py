@@ -23,8 +23,8 @@ def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float 
 
     def parse(text: str):
         try:
-            # the texts that the C++ program takes: Python would also take spaces and underscores
-            value = kind(text) if re.fullmatch(r"[0-9.eE+-]+", text) else None
+            # Python would also take spaces, underscores and other scripts' digits, which the C++ program does not
+            value = kind(text) if re.fullmatch(r"[0-9A-Za-z.+-]+", text) else None
         except ValueError:
             value = None
         # the comparison is False for nan

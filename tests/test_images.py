@@ -225,7 +225,7 @@ def test_numbers_of_tiffs(tmp_path, ramp, tag, value, words):
 @pytest.fixture
 def new_images():
     """The module as another process has it, which has not warned yet."""
-    spec = importlib.util.spec_from_file_location("new_images", images.__file__)
+    spec = importlib.util.spec_from_file_location("src.data.new_images", images.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
