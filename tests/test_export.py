@@ -290,7 +290,7 @@ def test_locked_folder(exported, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(sidecar, "LOCK_PATIENCE", 0.0)
     before = contents(tmp_path)
     for name, lock in (("widget_last.ckpt", ".train.lock"), ("widget.mindir", ".widget.lock")):
-        code = f"import pathlib, src.utils; src.files.lock_folder(pathlib.Path({str(tmp_path)!r}), {lock!r})"
+        code = f"import pathlib, src.files; src.files.lock_folder(pathlib.Path({str(tmp_path)!r}), {lock!r})"
         command = [sys.executable, "-c", code + "; print('held', flush=True); input()"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as holder:
             assert holder.stdout.readline() == b"held\n"

@@ -150,7 +150,7 @@ def parsed(module, call):
     folder, *words = call
     start = 2 if words[0] == "-m" else 1
     if module in (sweep, predict):
-        assert words[:2] == ["-m", module.__name__]
+        assert words[:2] == ["-m", module.__name__.removesuffix(".__main__")]
     else:
         assert Path(words[0]) == ROOT / f"{module.__name__}.py"
     given = vars(module.parse_args(words[start:]))
