@@ -83,17 +83,22 @@ def copy_checkout(folder: Path) -> Path:
     return copy
 
 
-def run_tests(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """Run tests in a copy until one fails; return pytest's exit status, 124 where they hang, and the last lines."""
+def run_tests(root: Path, tests: tuple[str, ...], *, jobs: int = 0) -> tuple[int, str]:
+    """Run tests in a copy until one fails; return pytest's exit status, 124 where they hang, and its output.
+
+    Args:
+        jobs: how many at a time; 0: one, in pytest's own process.
+    """
     # without compiled files: Python would take one for current if a defect changes neither a file's size nor its second
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "STPM_PYTHON": sys.executable, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--durations=0", "-m", "", *tests]
+    command += ["--numprocesses", str(jobs), "--dist=worksteal"]
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            output, _ = process.communicate(timeout=TIMEOUT)
+            output, _ = process.communicate(timeout=None if jobs else TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             return 124, "hangs"
@@ -149,7 +154,7 @@ def main(args: argparse.Namespace) -> int:
         copies = [copy_checkout(Path(folder) / str(i)) for i in range(min(args.jobs, max(len(mutants), 1)))]
         everything = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
         print(f"{len(mutants)} defects; first their tests without any", flush=True)
-        status, output = run_tests(copies[0], everything)
+        status, output = run_tests(copies[0], everything, jobs=args.jobs)
         if status != 0:
             print(f"error: these tests fail without a defect:\n{output[-4000:]}", file=sys.stderr)
             return 2
