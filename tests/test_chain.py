@@ -56,6 +56,7 @@ def test_training_output(trained):
     assert sidecar["image_size"] == 64
     assert sidecar["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert sidecar["config_hash"] == record["config_hash"]
+    assert not {"ranks", "val_split", "lr_schedule", "epochs"} & record["config"].keys()  # of other trainings
     assert "6 optimiser steps; below 300" in stdout
     lines = re.findall(
         r"^epoch (\d)/3  loss (\S+)  (\S+) s \((\S+) s per step\)  (\S+) images/s  ETA (\d+):(\d\d)$",
