@@ -1,7 +1,7 @@
 """The one door to the two forms of the network: MindSpore's operators, and on CPU the faster one of ``src.cpu``.
 
-Whoever trains, evaluates or exports asks here, and need not know which form it gets; nobody else asks which device is
-in use. The cells below are the faster form as operators of MindSpore.
+Whoever trains, evaluates or exports asks here, and need not know which form it gets: nobody else decides that. The
+cells below are the faster form as operators of MindSpore.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ class FastStudentLoss(nn.Cell):
 
     def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
         losses, _, batch = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights))
-        for parameter, bounds in zip(self.statistics, self.bounds):  # noqa: B905 - graph mode knows no strict
+        for parameter, bounds in zip(self.statistics, self.bounds):  # noqa: B905 - graph mode: no strict
             moved = parameter * BN_MOMENTUM + batch[bounds[0] : bounds[1]] * (1 - BN_MOMENTUM)
             ops.assign(parameter, moved)
         return ops.reduce_sum(losses)

@@ -55,7 +55,7 @@ class FeaturePyramidLoss(nn.Cell):
 
     def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
         loss = 0.0
-        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode does not support strict=
+        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode: no strict
             loss = loss + self.layer_loss(teacher, student)
         return loss
 

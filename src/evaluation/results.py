@@ -1,4 +1,4 @@
-"""Anomaly maps of a whole test set and the metrics over them."""
+"""The content of results.json: metrics of a test set's anomaly maps, verdicts, and every image's score."""
 
 import numpy as np
 
