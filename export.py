@@ -9,7 +9,7 @@ from src.device import set_up_device, versions
 from src.files import atomic_path, check_checkpoint_file, make_output_folder
 from src.model.maps import Detector
 from src.model.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
-from src.model.sidecar import at_image_size, describe_file, record_export, sidecar_content
+from src.model.sidecar import describe_file, new_sidecar, record_export
 from src.utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
@@ -51,8 +51,7 @@ def main(args: Namespace) -> int:
     network = AnomalyMap(LayerMaps(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
-    about = checkpoint.sidecar or sidecar_content(category=args.category, image_size=size, config=None)
-    about = at_image_size(about, size)
+    sidecar = checkpoint.sidecar or new_sidecar(category=args.category, image_size=size, config=None)
     with atomic_path(path) as temporary:
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
         reference = StpmDetector(stpm, image_size=size)
@@ -60,7 +59,7 @@ def main(args: Namespace) -> int:
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
                   "largest_relative_difference": difference}  # fmt: skip
         origin = describe_file(checkpoint.path)
-        record_export(path, temporary, about, checkpoint=origin, facts=facts)
+        record_export(path, temporary, sidecar.at_image_size(size), checkpoint=origin, facts=facts)
     LOGGER.info("exported: %s", path)
     return 0
 

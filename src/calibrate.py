@@ -37,9 +37,9 @@ def main(args: argparse.Namespace) -> int:
     )
     if model.sidecar is None:
         raise InputError(f"{model.path.with_suffix('.json')}: is missing; the threshold is kept in it")
-    if model.image_size != model.sidecar["image_size"]:
+    if model.image_size != model.sidecar.image_size:
         raise InputError(
-            f"--image_size {model.image_size}: {model.path} has its threshold at {model.sidecar['image_size']} pixels; "
+            f"--image_size {model.image_size}: {model.path} has its threshold at {model.sidecar.image_size} pixels; "
             "leave the flag out, or export it at that size and calibrate the exported model"
         )
     make_output_folder(model.path.parent)  # for the threshold
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         LOGGER.info(
             "models exported from it before keep their threshold: export again, or calibrate them themselves, such as "
             "--ckpt_path %s.mindir",
-            model.sidecar["category"],
+            model.sidecar.category,
         )
     return 0
 

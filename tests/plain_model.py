@@ -4,11 +4,12 @@ It is an exported model like any other, an ONNX file with its JSON beside it, so
 """
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from src.model.sidecar import record_export, sidecar_content
+from src.model.sidecar import new_sidecar, record_export
 
 
 def _varint(number):
@@ -56,9 +57,9 @@ def write_red_model(folder, *, size=32, batch_size=4, threshold=None, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "widget.onnx"
     path.write_bytes(red_onnx(size=size, batch_size=batch_size, **changes))
-    about = sidecar_content(category="widget", image_size=size, config={"red": 1}) | {"threshold": threshold}
+    sidecar = replace(new_sidecar(category="widget", image_size=size, config={"red": 1}), threshold=threshold)
     facts = {"file_format": "ONNX", "batch_size": batch_size}
-    record_export(path, path, about, checkpoint={"file": "none.ckpt", "sha256": "0"}, facts=facts)
+    record_export(path, path, sidecar, checkpoint={"file": "none.ckpt", "sha256": "0"}, facts=facts)
     return path
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -37,7 +38,7 @@ from src.evaluation.threshold import (
 from src.exchange.manifest import read_manifest
 from src.files import file_sha256
 from src.model.model_file import choose_threshold, inspect_model
-from src.model.sidecar import read_export, record_calibration, sidecar_content
+from src.model.sidecar import new_sidecar, read_export, record_calibration
 from src.utils import InputError
 from tests.conftest import make_tree, save_picture, train_arguments
 from tests.damage import contents
@@ -422,8 +423,7 @@ def stand_in(tmp_path):
     path = tmp_path / "stand_in/widget_last.ckpt"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    content = sidecar_content(category="widget", image_size=64, config=None) | {"threshold": 1e-9}
-    path.with_suffix(".json").write_text(json.dumps(content))
+    replace(new_sidecar(category="widget", image_size=64, config=None), threshold=1e-9).write(path)
     return path
 
 
@@ -448,8 +448,8 @@ def test_export_at_another_size(calibrated, tmp_path, caplog):
     def export(size):
         flags = ("--ckpt_file", calibrated, "--category", "widget", "--image_size", size, "--out_dir", tmp_path)
         assert export_entry.main(export_entry.parse_args([str(word) for word in flags])) == 0
-        content, _ = read_export(tmp_path / "widget.mindir", category="widget")
-        return content["threshold"], bool(content["calibration"])
+        about, _ = read_export(tmp_path / "widget.mindir", category="widget")
+        return about.threshold, bool(about.calibration)
 
     assert export(64) == (1e-9, True)
     assert "without a threshold" not in caplog.text

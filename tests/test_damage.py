@@ -27,7 +27,7 @@ from src import dataset as dataset_entry
 from src.exchange.manifest import read_manifest
 from src.files import write_json
 from src.model import sidecar
-from src.model.sidecar import describe_file, sidecar_content
+from src.model.sidecar import describe_file, new_sidecar
 from src.report import page as report
 from src.report import table as results_table
 from src.sweep import __main__ as sweep
@@ -105,7 +105,7 @@ def make_scene(place):
     make_tree(place / DATA)
     for name in (TEACHER, MODEL, EXPORTED, PTH):
         put(name, f"weights of {name}")(place)
-    about = sidecar_content(category="widget", image_size=SIZE, config={})
+    about = new_sidecar(category="widget", image_size=SIZE, config={}).to_json()
     origin = describe_file(place / MODEL)
     write_json(place / MODEL_JSON, about | {"checkpoint": origin})
     facts = {"sha256": describe_file(place / EXPORTED)["sha256"], "batch_size": 1}

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def scores(folder):
 
 def test_sidecar(exported, trained):
     assert {path.name for path in exported.iterdir()} == {"widget.mindir", "widget.onnx", "widget.json", ".widget.lock"}
-    content, facts = read_export(exported / "widget.mindir", category="widget")
+    about, facts = read_export(exported / "widget.mindir", category="widget")
     assert facts["batch_size"] == 4
     assert facts["inputs"] == [{"name": "images", "shape": [4, 3, 64, 64], "dtype": "float32"}]
     assert facts["outputs"] == [{"name": "maps", "shape": [4, 1, 64, 64], "dtype": "float32"}]
@@ -42,8 +43,8 @@ def test_sidecar(exported, trained):
     assert facts["versions"]["mindspore"]
     sidecar = json.loads((trained[0] / "widget/widget_last.json").read_text())
     del sidecar["checkpoint"]["replaces"]  # of the file in training, not of what was exported
-    assert {key: content[key] for key in sidecar} == sidecar
-    assert content["checkpoint"]["file"] == "widget_last.ckpt"
+    assert {key: about.to_json()[key] for key in sidecar} == sidecar
+    assert about.checkpoint["file"] == "widget_last.ckpt"
     assert read_export(exported / "widget.onnx", category="widget")[1]["batch_size"] == 1
 
 
@@ -94,8 +95,7 @@ def stand_in(tmp_path):
     """A checkpoint that is refused before anybody loads it."""
     path = tmp_path / "stand_in.ckpt"
     path.write_bytes(b"weights")
-    about = sidecar.sidecar_content(category="widget", image_size=64, config=None)
-    path.with_suffix(".json").write_text(json.dumps(about))
+    sidecar.new_sidecar(category="widget", image_size=64, config=None).write(path)
     return path
 
 
@@ -265,11 +265,11 @@ def test_another_checkpoint(copied, checkpoint, tmp_path):
 def test_exports_at_once(tmp_path):
     """Eight processes, each with a format of its own, of one checkpoint."""
     code = (
-        "import sys, pathlib; from src.model.sidecar import record_export, sidecar_content\n"
+        "import sys, pathlib; from src.model.sidecar import new_sidecar, record_export\n"
         "path = pathlib.Path(sys.argv[1]); path.write_text('model')\n"
-        "content = sidecar_content(category='widget', image_size=64, config=None)\n"
+        "about = new_sidecar(category='widget', image_size=64, config=None)\n"
         "sys.stdin.readline()\n"
-        "record_export(path, path, content, checkpoint={'file': 'widget.ckpt', 'sha256': '0'}, facts={'batch_size': 1})"
+        "record_export(path, path, about, checkpoint={'file': 'widget.ckpt', 'sha256': '0'}, facts={'batch_size': 1})"
     )
     names = [f"widget.format{i}" for i in range(8)]
     ready = {"stdin": subprocess.PIPE, "cwd": ROOT, "text": True}
@@ -313,11 +313,11 @@ def test_later_threshold(tmp_path, caplog):
     def export(suffix, threshold=None, minute=None, *, sha256="0"):
         path = tmp_path / f"widget.{suffix}"
         path.write_text("model")
-        about = sidecar.sidecar_content(category="widget", image_size=64, config=None)
-        about |= calibration(threshold, minute) if threshold else {}
+        about = sidecar.new_sidecar(category="widget", image_size=64, config=None)
+        about = replace(about, **calibration(threshold, minute)) if threshold else about
         checkpoint = {"file": "widget.ckpt", "sha256": sha256}
         sidecar.record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": 1})
-        return read_export(path, category="widget")[0]["threshold"]
+        return read_export(path, category="widget")[0].threshold
 
     def calibrate_exported(threshold, minute):
         edit(tmp_path / "widget.json", **calibration(threshold, minute))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,9 @@ from src.files import write_json
 from src.model import model_file
 from src.model.model_file import choose_threshold, inspect_model
 from src.model.sidecar import (
-    at_image_size,
-    main,
-    parse_args,
+    new_sidecar,
     read_export,
-    record_calibration,
     record_export,
-    sidecar_content,
 )
 from src.utils import InputError
 
@@ -32,8 +29,8 @@ def checkpoint(tmp_path):
     """A file that is called a checkpoint, and its sidecar."""
     path = tmp_path / "m.ckpt"
     path.write_bytes(b"weights")
-    about = sidecar_content(category="nut", image_size=96, config={"lr": 0.1})
-    write_json(tmp_path / "m.json", about | {"checkpoint": {"file": "m.ckpt", "sha256": sha256(path)}})
+    about = new_sidecar(category="nut", image_size=96, config={"lr": 0.1})
+    replace(about, checkpoint={"file": "m.ckpt", "sha256": sha256(path)}).write(path)
     return path
 
 
@@ -62,65 +59,9 @@ def test_checkpoint_alone(checkpoint, caplog):
     assert "m.json, so 256 pixels are assumed" in caplog.text
 
 
-def test_replaced_checkpoint(checkpoint):
-    """The sidecar knows the checkpoint that it was written with, and the one that this was about to replace."""
-    now = sha256(checkpoint)
-    for known in ({"sha256": now}, {"sha256": "0", "replaces": now}):
-        change(checkpoint.with_suffix(".json"), checkpoint=known)
-        assert inspect_model(checkpoint).sha256 == now
-    for unknown in ({"sha256": "0"}, {"sha256": "0", "replaces": "1"}, {"replaces": None}, {}):
-        change(checkpoint.with_suffix(".json"), checkpoint=unknown)
-        with pytest.raises(InputError, match=r"m\.ckpt: is damaged, or is not the checkpoint that m\.json describes"):
-            inspect_model(checkpoint)
-    change(checkpoint.with_suffix(".json"), checkpoint=None)
-    assert inspect_model(checkpoint).sha256 == now
-
-
-def test_calibration(checkpoint):
-    """It is written for the file whose scores it was set by, and for no other."""
-    known = {"file": "m.ckpt", "sha256": "0", "replaces": sha256(checkpoint)}
-    change(checkpoint.with_suffix(".json"), checkpoint=known)
-    with pytest.raises(InputError, match="was replaced while its threshold was measured; calibrate it again"):
-        record_calibration(checkpoint, {"threshold": 0.5}, sha256="0")
-    assert inspect_model(checkpoint).threshold is None
-    record_calibration(checkpoint, {"threshold": 0.5, "images": ["a"]}, sha256=sha256(checkpoint))
-    about = json.loads(checkpoint.with_suffix(".json").read_text())
-    assert about["threshold"] == 0.5
-    assert about["calibration"]["images"] == ["a"]
-    assert about["calibration"]["set_at"].endswith("Z")
-    assert about["checkpoint"] == {"file": "m.ckpt", "sha256": sha256(checkpoint)}
-    assert about["category"] == "nut"
-
-
-def test_other_image_size(caplog):
-    """A threshold does not go with the model to another size."""
-    about = sidecar_content(category="nut", image_size=96, config=None) | {"threshold": 0.5, "calibration": {"a": 1}}
-    assert at_image_size(about, 96) == about
-    assert not caplog.text
-    other = at_image_size(about, 64)
-    assert (other["image_size"], other["threshold"], other["calibration"]) == (64, None, None)
-    assert "--image_size 64: without a threshold, since the checkpoint's was set at 96 pixels" in caplog.text
-
-
 def export(path, about, *, origin="0", **facts):
     path.write_text(path.name)
     record_export(path, path, about, checkpoint={"file": "m.ckpt", "sha256": origin}, facts={"batch_size": 1} | facts)
-
-
-def test_exports(tmp_path):
-    """One sidecar describes all formats of one checkpoint and size, each with facts of its own; no others."""
-    about = sidecar_content(category="nut", image_size=96, config=None)
-    export(tmp_path / "m.mindir", about, batch_size=4)
-    export(tmp_path / "m.onnx", about)
-    for name, batch_size in (("m.mindir", 4), ("m.onnx", 1)):
-        model = inspect_model(tmp_path / name, category="nut")
-        assert (model.image_size, model.batch_size, model.sha256) == (96, batch_size, sha256(tmp_path / name))
-    export(tmp_path / "m.onnx", about, origin="1")
-    with pytest.raises(InputError, match=r"m\.json: does not describe m\.mindir; export it again"):
-        read_export(tmp_path / "m.mindir", category="nut")
-    export(tmp_path / "m.mindir", about | {"image_size": 64}, origin="1")
-    with pytest.raises(InputError, match=r"m\.json: does not describe m\.onnx"):
-        inspect_model(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(
@@ -133,13 +74,13 @@ def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
     def calibrated(threshold, second):
         return {"threshold": threshold, "calibration": {"threshold": threshold, "set_at": second}} if second else {}
 
-    about = sidecar_content(category="nut", image_size=96, config=None)
+    about = new_sidecar(category="nut", image_size=96, config=None)
     export(tmp_path / "m.onnx", about)
     change(tmp_path / "m.json", **calibrated(0.5, exported_at))
-    export(tmp_path / "m.mindir", about | calibrated(0.6, checkpoint_at))
-    content, _ = read_export(tmp_path / "m.mindir", category="nut")
-    assert content["threshold"] == expected
-    assert content.get("calibration", {}).get("threshold") == expected
+    export(tmp_path / "m.mindir", replace(about, **calibrated(0.6, checkpoint_at)))
+    about, _ = read_export(tmp_path / "m.mindir", category="nut")
+    assert about.threshold == expected
+    assert (about.calibration or {}).get("threshold") == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +88,7 @@ def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
 )
 def test_exported_for(tmp_path, sizes, flag):
     """An exported model has one image size and one batch size; asked for by number they are no error."""
-    export(tmp_path / "m.onnx", sidecar_content(category="nut", image_size=96, config=None), batch_size=4)
+    export(tmp_path / "m.onnx", new_sidecar(category="nut", image_size=96, config=None), batch_size=4)
     assert inspect_model(tmp_path / "m.onnx", image_size=96, batch_size=4).batch_size == 4
     with pytest.raises(InputError, match=f"^{flag}: .* was exported for"):
         inspect_model(tmp_path / "m.onnx", **sizes)
@@ -157,18 +98,6 @@ def test_other_models(tmp_path):
     (tmp_path / "m.air").write_text("x")
     with pytest.raises(InputError, match=r"m\.air: AIR is for Ascend tools only; expected \.ckpt, \.mindir or \.onnx"):
         inspect_model(tmp_path / "m.air")
-
-
-def test_printed_threshold(tmp_path, capsys):
-    """``python -m src.model.sidecar``: what the script for the C++ program reads."""
-    about = sidecar_content(category="nut", image_size=96, config=None)
-    export(tmp_path / "m.mindir", about)
-    words = ["--mindir_path", str(tmp_path / "m.mindir"), "--category", "nut"]
-    assert main(parse_args(words)) == 0
-    assert capsys.readouterr().out == ""
-    change(tmp_path / "m.json", threshold=0.25)
-    assert main(parse_args(words)) == 0
-    assert capsys.readouterr().out == "0.25\n"
 
 
 def test_threshold_in_force(checkpoint, caplog):
@@ -216,7 +145,7 @@ def test_maps(tmp_path, monkeypatch, maps, words):
             raise maps
         return maps
 
-    export(tmp_path / "m.onnx", sidecar_content(category="nut", image_size=96, config=None))
+    export(tmp_path / "m.onnx", new_sidecar(category="nut", image_size=96, config=None))
     monkeypatch.setattr(model_file, "load_exported", lambda path: compute)
     map_function = model_file.load_detector(inspect_model(tmp_path / "m.onnx"))
     images = np.zeros((1, 3, 96, 96), np.float32)

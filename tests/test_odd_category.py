@@ -26,7 +26,7 @@ from src.data.arrays import decode_masks
 from src.data.images import MASK_RULES, binary_mask
 from src.data.samples import list_test
 from src.model.export import write_model
-from src.model.sidecar import record_export, sidecar_content
+from src.model.sidecar import new_sidecar, record_export
 from src.report import page as report
 from tests.conftest import train_arguments
 from tests.test_report import Page
@@ -87,7 +87,7 @@ def odd(tmp_path_factory, device):
     model = root / "models" / MODEL
     model.parent.mkdir()
     facts = write_model(Red(), model, file_format="ONNX", input_shape=(2, 3, SIZE, SIZE))
-    about = sidecar_content(category=CATEGORY, image_size=SIZE, config=None)
+    about = new_sidecar(category=CATEGORY, image_size=SIZE, config=None)
     record_export(model, model, about, checkpoint={}, facts=facts | {"batch_size": 2})
     return root, model
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 from src.data.images import MEAN, STD
 from src.model import sidecar
-from src.model.sidecar import at_image_size, check_checkpoint, record_calibration, record_export, sidecar_content
+from src.model.sidecar import check_checkpoint, new_sidecar, read_sidecar, record_calibration, record_export
 from src.utils import InputError
 from tests.conftest import result_or_error
 from tests.plain_model import write_red_model
@@ -36,15 +37,15 @@ def checkpoint(tmp_path):
     """What stands for a checkpoint, with a JSON that describes it and the one of the epoch before."""
     path = tmp_path / "widget_last.ckpt"
     path.write_bytes(b"this epoch's")
-    content = sidecar_content(category="widget", image_size=64, config={"lr": 0.4})
+    about = new_sidecar(category="widget", image_size=64, config={"lr": 0.4})
     written = {"file": path.name, "sha256": sha256(b"this epoch's"), "replaces": sha256(b"the one before")}
-    path.with_suffix(".json").write_text(json.dumps(content | {"checkpoint": written}))
+    replace(about, checkpoint=written).write(path)
     return path
 
 
 def test_content():
     """ImageNet's constants as torchvision gives them, and a hash that depends on values, not on their order."""
-    content = sidecar_content(category="widget", image_size=64, config={"a": 1, "b": 2})
+    content = new_sidecar(category="widget", image_size=64, config={"a": 1, "b": 2}).to_json()
     assert content["preprocessing"] == {
         "colour": "RGB",
         "resize": "LANCZOS",
@@ -58,9 +59,11 @@ def test_content():
     assert content["preprocessing"]["std"] == pytest.approx(STD.tolist())
     assert (content["format"], content["category"], content["image_size"]) == (1, "widget", 64)
     assert content["threshold"] is None
-    others = [sidecar_content(category="widget", image_size=64, config=one) for one in ({"b": 2, "a": 1}, {"a": 1})]
-    assert [content["config_hash"] == other["config_hash"] for other in others] == [True, False]
-    assert sidecar_content(category="widget", image_size=64, config=None)["config_hash"] is None
+    others = [new_sidecar(category="widget", image_size=64, config=one) for one in ({"b": 2, "a": 1}, {"a": 1})]
+    assert [content["config_hash"] == other.config_hash for other in others] == [True, False]
+    assert content["config_hash"] == hashlib.sha256(b'{"a": 1, "b": 2}').hexdigest()
+    assert new_sidecar(category="widget", image_size=64, config=None).config_hash is None
+    assert not content.keys() & {"checkpoint", "calibration", "exports"}
 
 
 def test_command_line(refused, model, capsys):
@@ -87,6 +90,10 @@ def test_command_line(refused, model, capsys):
         ({"threshold": "1"}, "threshold '1', expected"),
         ({"threshold": 1e39}, "threshold 1e+39, expected"),
         ({"config_hash": 1}, "config_hash 1, expected null or a string"),
+        ({"category": None}, "category None, expected a string"),
+        ({"config": "lr"}, "config 'lr', expected null or an object"),
+        ({"versions": None}, "versions None, expected an object"),
+        ({"calibration": 0.5}, "calibration 0.5, expected null or an object"),
         ({"exports": []}, "exports [], expected an object"),
         ({"exports": {}}, "does not describe widget.onnx; export it again"),
     ],
@@ -107,26 +114,46 @@ def test_refused_batch_size(refused, model, batch_size):
 
 def test_checkpoint(checkpoint):
     """The one described, or the one that it was about to replace when the training was killed; no other."""
-    about = read(checkpoint)
+    about = read_sidecar(checkpoint, category="widget")
     for content in (b"this epoch's", b"the one before"):
         checkpoint.write_bytes(content)
         assert check_checkpoint(checkpoint, about) == sha256(content)
     checkpoint.write_bytes(b"another")
-    with pytest.raises(InputError, match=r"is not the checkpoint that widget_last.json describes"):
-        check_checkpoint(checkpoint, about)
-    assert check_checkpoint(checkpoint, about | {"checkpoint": None}) == sha256(b"another")
-    with pytest.raises(InputError, match="is not the checkpoint"):
-        check_checkpoint(checkpoint, about | {"checkpoint": "text"})
+    for unknown in (
+        about.checkpoint,
+        {"sha256": "0"},
+        {"sha256": "0", "replaces": "1"},
+        {"replaces": None},
+        {},
+        "text",
+    ):
+        change(checkpoint, checkpoint=unknown)
+        with pytest.raises(InputError, match=r"is not the checkpoint that widget_last.json describes"):
+            check_checkpoint(checkpoint, read_sidecar(checkpoint, category="widget"))
+    change(checkpoint, checkpoint=None)
+    assert check_checkpoint(checkpoint, read_sidecar(checkpoint, category="widget")) == sha256(b"another")
 
 
-def test_calibration_of_checkpoint(checkpoint):
-    """The threshold is this file's alone: the one of the epoch before is described no longer."""
+@pytest.mark.parametrize("content", [b"this epoch's", b"the one before"])
+def test_calibration_of_checkpoint(checkpoint, content):
+    """The threshold is this file's alone: no other is described any longer."""
     before = read(checkpoint)
-    record_calibration(checkpoint, {"threshold": 0.5, "images": 3}, sha256=sha256(b"this epoch's"))
+    checkpoint.write_bytes(content)
+    record_calibration(checkpoint, {"threshold": 0.5, "images": 3}, sha256=sha256(content))
     after = read(checkpoint)
-    assert after.pop("calibration").items() >= {"threshold": 0.5, "images": 3}.items()
-    assert after["checkpoint"] == {"file": "widget_last.ckpt", "sha256": sha256(b"this epoch's")}
+    calibration = after.pop("calibration")
+    assert calibration.pop("set_at").endswith("Z")
+    assert calibration == {"threshold": 0.5, "images": 3}
+    assert after["checkpoint"] == {"file": "widget_last.ckpt", "sha256": sha256(content)}
     assert after == before | {"threshold": 0.5, "checkpoint": after["checkpoint"]}
+
+
+def test_unknown_fields(checkpoint):
+    """What somebody wrote into the file stays there."""
+    change(checkpoint, line=3, operator="Ada")
+    record_calibration(checkpoint, {"threshold": 0.5}, sha256=sha256(b"this epoch's"))
+    after = read(checkpoint)
+    assert (after["line"], after["operator"], after["threshold"]) == (3, "Ada", 0.5)
 
 
 def test_calibration_of_replaced_model(checkpoint, model):
@@ -140,13 +167,13 @@ def test_calibration_of_replaced_model(checkpoint, model):
 
 def test_other_image_size(caplog):
     """A threshold means nothing at another size; the warning says so, and only where there was one."""
-    content = sidecar_content(category="widget", image_size=64, config=None)
-    assert at_image_size(content, 32) == content | {"image_size": 32}
+    about = new_sidecar(category="widget", image_size=64, config=None)
+    assert about.at_image_size(32) == replace(about, image_size=32)
     assert not caplog.records
-    content |= {"threshold": 0.5, "calibration": {"threshold": 0.5}}
-    assert at_image_size(content, 64) == content
+    calibrated = replace(about, threshold=0.5, calibration={"threshold": 0.5})
+    assert calibrated.at_image_size(64) == calibrated
     assert not caplog.records
-    assert at_image_size(content, 32) == content | {"image_size": 32, "threshold": None, "calibration": None}
+    assert calibrated.at_image_size(32) == replace(about, image_size=32)
     assert "--image_size 32: without a threshold, since the checkpoint's was set at 64 pixels" in caplog.text
 
 
@@ -156,9 +183,9 @@ def test_exports(tmp_path):
     def export(suffix, *, origin="0", size=64):
         path = tmp_path / f"widget.{suffix}"
         path.write_text(suffix)
-        content = sidecar_content(category="widget", image_size=size, config=None)
+        about = new_sidecar(category="widget", image_size=size, config=None)
         checkpoint = {"file": "widget.ckpt", "sha256": origin}
-        record_export(path, path, content, checkpoint=checkpoint, facts={"batch_size": 1})
+        record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": 1})
         return read(path)
 
     assert set(export("mindir")["exports"]) == {"widget.mindir"}

@@ -10,7 +10,7 @@ from ..device import set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, first_line
 from .maps import Detector
-from .sidecar import check_checkpoint, read_export, read_sidecar, sidecar_path
+from .sidecar import Sidecar, check_checkpoint, read_export, read_sidecar, sidecar_path
 
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
 
@@ -20,14 +20,14 @@ class ModelFile:
     """A model's file, checked as far as that goes without a runtime.
 
     Attributes:
-        sidecar: content of the JSON beside it; None for a checkpoint without one.
+        sidecar: what the JSON beside it says; None for a checkpoint without one.
         image_size: side of its input images, pixels.
         batch_size: images per call.
         sha256: of the file; None for a checkpoint without sidecar.
     """
 
     path: Path
-    sidecar: dict | None
+    sidecar: Sidecar | None
     image_size: int
     batch_size: int
     sha256: str | None = None
@@ -35,12 +35,12 @@ class ModelFile:
     @property
     def threshold(self) -> float | None:
         """The anomaly score from which an image is defective; None until it is calibrated."""
-        return self.sidecar.get("threshold") if self.sidecar else None
+        return self.sidecar.threshold if self.sidecar else None
 
     @property
     def config_hash(self) -> str | None:
         """Hash of the configuration that it was trained with, where that is known."""
-        return self.sidecar["config_hash"] if self.sidecar else None
+        return self.sidecar.config_hash if self.sidecar else None
 
 
 def inspect_model(
@@ -63,7 +63,7 @@ def inspect_model(
         sha256 = check_checkpoint(path, sidecar) if sidecar else None
         if not sidecar and not image_size:
             LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
-        trained = sidecar["image_size"] if sidecar else None
+        trained = sidecar.image_size if sidecar else None
         if image_size and trained and image_size != trained:
             LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
         size = image_size or trained or DEFAULT_IMAGE_SIZE
@@ -72,12 +72,12 @@ def inspect_model(
     check_file(path, path.suffix[1:].upper())
     sidecar, facts = read_export(path, category=category)
     for flag, given, fixed in (
-        ("--image_size", image_size, sidecar["image_size"]),
+        ("--image_size", image_size, sidecar.image_size),
         ("--eval_batch_size", batch_size, facts["batch_size"]),
     ):
         if given and given != fixed:
             raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
-    return ModelFile(path, sidecar, sidecar["image_size"], facts["batch_size"], facts["sha256"])
+    return ModelFile(path, sidecar, sidecar.image_size, facts["batch_size"], facts["sha256"])
 
 
 def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
@@ -88,11 +88,11 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
     if flag is not None:
         return _nearest_float32(flag, "--threshold"), "--threshold"
     threshold = model.threshold if model else None
-    if threshold is not None and model.image_size != model.sidecar["image_size"]:
+    if threshold is not None and model.image_size != model.sidecar.image_size:
         LOGGER.warning(
             "warning: no verdicts: the threshold of %s was set at %d pixels, not %d (--threshold sets another)",
             model.path,
-            model.sidecar["image_size"],
+            model.sidecar.image_size,
             model.image_size,
         )
         threshold = None

@@ -7,7 +7,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from ..config import build_parser
 from ..data.images import MEAN, STD, is_image_size
@@ -34,34 +37,142 @@ def sidecar_path(model_path: Path) -> Path:
     return model_path.with_suffix(".json")
 
 
-def sidecar_content(*, category: str, image_size: int, config: dict | None) -> dict:
-    """Return a sidecar's content; ``threshold`` is None until it is calibrated, ``config`` where it is not known."""
-    return {
-        "format": FORMAT,
-        "category": category,
-        "image_size": image_size,
-        "preprocessing": PREPROCESSING,
-        "threshold": None,
-        "config": config,
-        "config_hash": fingerprint(config) if config is not None else None,
-        "versions": versions(),
-    }
+class FileHash(TypedDict):
+    """A file: its name and SHA-256; of a checkpoint in training, the one of the epoch before, too."""
+
+    file: str
+    sha256: str
+    replaces: NotRequired[str | None]
 
 
-def at_image_size(content: dict, image_size: int) -> dict:
-    """Return a sidecar's content for another image size, at which its threshold would mean nothing."""
-    if content["threshold"] is None or content["image_size"] == image_size:
-        return content | {"image_size": image_size}
-    LOGGER.warning(
-        "warning: --image_size %d: without a threshold, since the checkpoint's was set at %d pixels; "
-        "calibrate the exported model (python -m src.calibrate)",
-        image_size,
-        content["image_size"],
-    )
-    return content | {"image_size": image_size, "threshold": None, "calibration": None}
+class CalibrationRecord(TypedDict):
+    """How a threshold was set, as ``src.evaluation.threshold.Calibration`` says it, and by which images."""
+
+    threshold: float
+    target_fpr: float
+    method: str
+    images: int
+    fpr_interval: list[float]
+    confidence: float
+    scores: dict[str, float]  # by file name
+    set_at: NotRequired[str]  # UTC, ISO 8601; comes when it is written
 
 
-def describe_file(path: Path, *, name: str | None = None) -> dict:
+class Port(TypedDict):
+    """An input or output of an exported model."""
+
+    name: str | None  # None: by position
+    shape: list[int]
+    dtype: str
+
+
+class ExportFacts(TypedDict):
+    """What is true of one exported file alone."""
+
+    sha256: NotRequired[str]  # comes when it is written
+    inputs: list[Port]
+    outputs: list[Port]
+    file_format: str
+    batch_size: int
+    versions: dict[str, str]
+    largest_relative_difference: float | None  # of its maps from the checkpoint's; None: not verified
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What the JSON beside a model says.
+
+    Attributes:
+        category: what the model was trained on.
+        image_size: side of the network's input, pixels.
+        threshold: the anomaly score from which an image is defective; None until it is calibrated.
+        config: what it was trained with, a ``Configuration``; None where that is not known.
+        config_hash: of ``config``.
+        versions: of this project, of Python and of the packages that results depend on.
+        checkpoint: the file that the weights are, or were, in.
+        calibration: how the threshold was set.
+        exports: of exported models: what is true of each file, by its name.
+        others: fields that this program does not know, and keeps.
+    """
+
+    category: str
+    image_size: int
+    threshold: float | None = None
+    config: dict | None = None
+    config_hash: str | None = None
+    versions: dict[str, str] = field(default_factory=versions)
+    checkpoint: FileHash | None = None
+    calibration: CalibrationRecord | None = None
+    exports: dict[str, ExportFacts] = field(default_factory=dict)
+    others: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, path: Path, content: dict) -> "Sidecar":
+        """Check what was read from ``path``.
+
+        Raises:
+            InputError: it is damaged, or not of this program.
+        """
+        check_made_for_this_program(path, content, expected_format=FORMAT)
+        for name in ("threshold", "config_hash"):
+            if name not in content:
+                raise InputError(f"{path}: is damaged: {name} is missing")
+        content = {"category": None, "config": None, "versions": {}, "calibration": None, "exports": {}} | content
+        _check_threshold(path, content["threshold"])
+        for name, kind, expected in (
+            ("category", str, "a string"),
+            ("config", dict | None, "null or an object"),
+            ("config_hash", str | None, "null or a string"),
+            ("versions", dict, "an object"),
+            ("calibration", dict | None, "null or an object"),
+            ("exports", dict, "an object for each exported file"),
+        ):
+            if not isinstance(content[name], kind):
+                raise InputError(f"{path}: {name} {content[name]!r}, expected {expected}")
+        if not all(isinstance(facts, dict) for facts in content["exports"].values()):
+            raise InputError(f"{path}: exports {content['exports']!r}, expected an object for each exported file")
+        known = {name: content.pop(name) for name in _FIELDS if name in content}
+        return cls(**known, others={name: content[name] for name in content.keys() - _CONSTANTS.keys()})
+
+    def to_json(self) -> dict:
+        """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
+        content = {name: getattr(self, name) for name in _FIELDS}
+        optional = {name: content.pop(name) for name in ("checkpoint", "calibration", "exports")}
+        about = {"format": FORMAT, "category": self.category, "image_size": self.image_size} | _CONSTANTS | content
+        return about | {name: value for name, value in optional.items() if value} | self.others
+
+    def write(self, model_path: Path) -> None:
+        """Write the file beside a model.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        write_json(sidecar_path(model_path), self.to_json())
+
+    def at_image_size(self, image_size: int) -> "Sidecar":
+        """Return the same for another image size, at which the threshold would mean nothing."""
+        if self.threshold is None or self.image_size == image_size:
+            return replace(self, image_size=image_size)
+        LOGGER.warning(
+            "warning: --image_size %d: without a threshold, since the checkpoint's was set at %d pixels; "
+            "calibrate the exported model (python -m src.calibrate)",
+            image_size,
+            self.image_size,
+        )
+        return replace(self, image_size=image_size, threshold=None, calibration=None)
+
+
+_CONSTANTS = {"format": FORMAT, "preprocessing": PREPROCESSING}
+_FIELDS = tuple(one.name for one in fields(Sidecar) if one.name != "others")
+
+
+def new_sidecar(*, category: str, image_size: int, config: Mapping | None) -> Sidecar:
+    """Return the sidecar of a model that was just trained; ``config`` is None where it is not known."""
+    config_hash = None if config is None else fingerprint(config)
+    return Sidecar(category, image_size, config=None if config is None else dict(config), config_hash=config_hash)
+
+
+def describe_file(path: Path, *, name: str | None = None) -> FileHash:
     """Return the name of a file, or the one that it is about to get, and its SHA-256."""
     return {"file": name or path.name, "sha256": file_sha256(path)}
 
@@ -80,7 +191,13 @@ def check_made_for_this_program(path: Path, content: dict, *, expected_format: i
         raise InputError(f"{path}: preprocessing {content.get('preprocessing')!r}, this program's is {PREPROCESSING}")
 
 
-def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
+def _check_threshold(path: Path, threshold: object) -> None:
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and 0 < threshold <= LARGEST):
+        raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
+
+
+def read_sidecar(model_path: Path, *, category: str | None) -> Sidecar | None:
     """Read the sidecar of a model, trained on ``category`` unless that is None; None where there is no sidecar.
 
     Raises:
@@ -89,28 +206,13 @@ def read_sidecar(model_path: Path, *, category: str | None) -> dict | None:
     path = sidecar_path(model_path)
     if not os.path.lexists(path):  # a link that leads nowhere is no absence
         return None
-    content = read_json(path)
-    check_made_for_this_program(path, content, expected_format=FORMAT)
-    for name in ("threshold", "config_hash"):
-        if name not in content:
-            raise InputError(f"{path}: is damaged: {name} is missing")
-    _check_threshold(path, content["threshold"])
-    if not isinstance(content["config_hash"], str | None):
-        raise InputError(f"{path}: config_hash {content['config_hash']!r}, expected null or a string")
-    if category is not None and content.get("category") != category:
-        raise InputError(
-            f"--category {category}: {model_path} was trained on {content.get('category')!r} (by {path.name})"
-        )
-    return content
+    sidecar = Sidecar.from_json(path, read_json(path))
+    if category is not None and sidecar.category != category:
+        raise InputError(f"--category {category}: {model_path} was trained on {sidecar.category!r} (by {path.name})")
+    return sidecar
 
 
-def _check_threshold(path: Path, threshold: object) -> None:
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if threshold is not None and not (is_number and 0 < threshold <= LARGEST):
-        raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
-
-
-def check_checkpoint(path: Path, sidecar: dict) -> str:
+def check_checkpoint(path: Path, sidecar: Sidecar) -> str:
     """Check that a checkpoint is the one that its sidecar was written with, where that is known; return its SHA-256.
 
     Or the one of the epoch before: a training may have been killed just before it was replaced.
@@ -119,7 +221,7 @@ def check_checkpoint(path: Path, sidecar: dict) -> str:
         InputError: it is not.
     """
     sha256 = file_sha256(path)
-    written = sidecar.get("checkpoint")
+    written = sidecar.checkpoint
     if written is None:
         return sha256
     known = (written.get("sha256"), written.get("replaces")) if isinstance(written, dict) else ()
@@ -131,26 +233,37 @@ def check_checkpoint(path: Path, sidecar: dict) -> str:
     return sha256
 
 
-def record_calibration(model_path: Path, calibration: dict, *, sha256: str) -> None:
+def record_calibration(model_path: Path, calibration: CalibrationRecord, *, sha256: str) -> None:
     """Write a threshold into the sidecar of a model.
 
     Args:
-        calibration: ``Calibration.to_json()`` and the names of the images behind it.
-        sha256: of the model's file that computed their scores.
+        calibration: without the time, which comes here.
+        sha256: of the model's file that computed the scores.
 
     Raises:
         InputError: there is no readable sidecar, the file is another one by now, or a training is about to replace it.
     """
-    path = sidecar_path(model_path)
     _lock(model_path)
-    content = read_json(path)
+    sidecar = _require_sidecar(model_path)
     written = describe_file(model_path)
     if written["sha256"] != sha256:
         raise InputError(f"{model_path}: was replaced while its threshold was measured; calibrate it again")
-    if model_path.suffix == ".ckpt":
-        content["checkpoint"] = written  # the threshold is this one's alone, whatever was to replace it
-    calibration = calibration | {"set_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_json(path, content | {"threshold": calibration["threshold"], "calibration": calibration})
+    if model_path.suffix == ".ckpt":  # the threshold is this one's alone, whatever was to replace it
+        sidecar = replace(sidecar, checkpoint=written)
+    set_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    calibration = {**calibration, "set_at": set_at}
+    replace(sidecar, threshold=calibration["threshold"], calibration=calibration).write(model_path)
+
+
+def _require_sidecar(model_path: Path, *, category: str | None = None) -> Sidecar:
+    sidecar = read_sidecar(model_path, category=category)
+    if sidecar is None:
+        program = "train.py" if model_path.suffix == ".ckpt" else "export.py"
+        raise InputError(
+            f"{sidecar_path(model_path)}: is missing; {program} writes it beside {model_path.name}, "
+            "keep the two together"
+        )
+    return sidecar
 
 
 def _lock(model_path: Path) -> None:
@@ -159,67 +272,54 @@ def _lock(model_path: Path) -> None:
     lock_folder(model_path.parent, name, patience=LOCK_PATIENCE)
 
 
-def record_export(model_path: Path, written: Path, content: dict, *, checkpoint: dict, facts: dict) -> None:
+def record_export(
+    model_path: Path, written: Path, sidecar: Sidecar, *, checkpoint: FileHash, facts: ExportFacts
+) -> None:
     """Write the sidecar of an exported model, keeping what it says of the same checkpoint's other formats.
 
     So is a threshold that was set on one of them later than the checkpoint's: their maps are the same.
 
     Args:
         written: where the model is until it gets its name.
-        content: the checkpoint's sidecar.
-        checkpoint: name and SHA-256 of the checkpoint's file.
-        facts: what is true of this file alone: format, batch size, inputs, outputs, ...
+        sidecar: the checkpoint's, at the image size of the export.
+        facts: without the file's hash, which comes here.
     """
     path = sidecar_path(model_path)
-    exports = {}
+    exports: dict[str, ExportFacts] = {}
     _lock(model_path)
     if path.exists():
-        before = read_json(path)
-        if before.get("checkpoint") == checkpoint and before.get("image_size") == content["image_size"]:
-            exports = _exports(path, before)
-            content = content | _later_calibration(path, before, content)
-    exports[model_path.name] = {"sha256": file_sha256(written)} | facts
-    write_json(path, content | {"checkpoint": checkpoint, "exports": exports})
+        content = read_json(path)
+        if content.get("checkpoint") == checkpoint and content.get("image_size") == sidecar.image_size:
+            before = Sidecar.from_json(path, content)
+            exports |= before.exports
+            sidecar = _with_later_threshold(sidecar, before)
+    exports[model_path.name] = {"sha256": file_sha256(written), **facts}
+    replace(sidecar, checkpoint=checkpoint, exports=exports).write(model_path)
 
 
-def _later_calibration(path: Path, before: dict, content: dict) -> dict:
-    """Return threshold and calibration of an exported model where they were set after the checkpoint's, else nothing.
-
-    Args:
-        before: content of the exported model's sidecar.
-        content: the checkpoint's.
-    """
-    threshold = before.get("threshold")
-    _check_threshold(path, threshold)
-    if threshold is None or (content["threshold"] is not None and _set_at(before) <= _set_at(content)):
-        return {}
-    LOGGER.info("threshold %.6g: kept, since it was set on the exported model, after the checkpoint's", threshold)
-    return {"threshold": threshold, "calibration": before.get("calibration")}
+def _with_later_threshold(sidecar: Sidecar, before: Sidecar) -> Sidecar:
+    """Return a checkpoint's sidecar with the threshold of its exported models where that was set later."""
+    if before.threshold is None or (sidecar.threshold is not None and _set_at(before) <= _set_at(sidecar)):
+        return sidecar
+    LOGGER.info(
+        "threshold %.6g: kept, since it was set on the exported model, after the checkpoint's", before.threshold
+    )
+    return replace(sidecar, threshold=before.threshold, calibration=before.calibration)
 
 
-def _set_at(content: dict) -> str:
-    calibration = content.get("calibration")
-    return str(calibration.get("set_at", "")) if isinstance(calibration, dict) else ""
+def _set_at(sidecar: Sidecar) -> str:
+    return str((sidecar.calibration or {}).get("set_at", ""))
 
 
-def _exports(path: Path, content: dict) -> dict[str, dict]:
-    exports = content.get("exports", {})
-    if not isinstance(exports, dict) or not all(isinstance(facts, dict) for facts in exports.values()):
-        raise InputError(f"{path}: exports {exports!r}, expected an object for each exported file")
-    return exports
-
-
-def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
+def read_export(model_path: Path, *, category: str | None) -> tuple[Sidecar, ExportFacts]:
     """Read what the sidecar of an exported model says: the whole, and the part on this file.
 
     Raises:
         InputError: there is no sidecar, it is of another category, or it describes another file.
     """
     path = sidecar_path(model_path)
-    content = read_sidecar(model_path, category=category)
-    if content is None:
-        raise InputError(f"{path}: is missing; export.py writes it beside {model_path.name}, keep the two together")
-    facts = _exports(path, content).get(model_path.name)
+    sidecar = _require_sidecar(model_path, category=category)
+    facts = sidecar.exports.get(model_path.name)
     if facts is None:
         raise InputError(f"{path}: does not describe {model_path.name}; export it again")
     if facts.get("sha256") != file_sha256(model_path):
@@ -227,7 +327,7 @@ def read_export(model_path: Path, *, category: str | None) -> tuple[dict, dict]:
     batch_size = facts.get("batch_size")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"{path}: batch_size {batch_size!r}, expected a whole number of at least 1")
-    return content, facts
+    return sidecar, facts
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -240,9 +340,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
-    content, _ = read_export(args.mindir_path, category=args.category)
-    if content["threshold"] is not None:
-        print(content["threshold"])
+    sidecar, _ = read_export(args.mindir_path, category=args.category)
+    if sidecar.threshold is not None:
+        print(sidecar.threshold)
     return 0
 
 

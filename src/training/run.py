@@ -3,6 +3,7 @@
 import glob
 import json
 import time
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +28,7 @@ from ..model.record import (
     TrainingRecord,
     check_resume_state,
 )
-from ..model.sidecar import check_checkpoint, describe_file, read_sidecar, sidecar_content, sidecar_path
+from ..model.sidecar import Sidecar, check_checkpoint, describe_file, new_sidecar, read_sidecar, sidecar_path
 from ..stpm import STPM
 from ..utils import LOGGER, InputError, ResumeError
 
@@ -95,25 +96,25 @@ class TrainingRun:
                     f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
                     f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
-        about = sidecar_content(category=self.folder.category, image_size=self.config["image_size"], config=self.config)
+        sidecar = new_sidecar(category=self.folder.category, image_size=self.config["image_size"], config=self.config)
         with atomic_path(self.folder.checkpoint) as temporary:
             ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
             written = describe_file(temporary, name=self.folder.checkpoint.name)
             # before the checkpoint gets its name: where there is no room for it, the earlier pair stays; killed
             # between the two, the earlier checkpoint is still known
-            before = self._replaced_sha256(about["config_hash"])
-            write_json(sidecar_path(self.folder.checkpoint), about | {"checkpoint": written | {"replaces": before}})
+            written["replaces"] = self._replaced_sha256(sidecar.config_hash)
+            replace(sidecar, checkpoint=written).write(self.folder.checkpoint)
 
-    def _replaced_sha256(self, config_hash: str) -> str | None:
+    def _replaced_sha256(self, config_hash: str | None) -> str | None:
         """Return the hash of the present checkpoint if it is of this configuration: the JSON is true of it, too."""
         present = self._present_model()
-        return present[1] if present and present[0]["config_hash"] == config_hash else None
+        return present[1] if present and present[0].config_hash == config_hash else None
 
     def is_intact(self) -> bool:
         """Tell whether the checkpoint and its JSON are there and belong together."""
         return self._present_model() is not None
 
-    def _present_model(self) -> tuple[dict, str] | None:
+    def _present_model(self) -> tuple[Sidecar, str] | None:
         """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
         try:
             sidecar = read_sidecar(self.folder.checkpoint, category=self.folder.category)
