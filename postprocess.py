@@ -11,7 +11,7 @@ from pathlib import Path
 from src.config import build_parser
 from src.data.arrays import decode_masks
 from src.data.samples import list_for_inference
-from src.evaluation.results import format_result, results_content, summary, verdict
+from src.evaluation.results import About, format_result, results_content, summary, verdict
 from src.exchange.manifest import (
     Manifest,
     check_matches,
@@ -55,7 +55,7 @@ def main(args: Namespace) -> int:
     # 2. Metrics
     maps = read_maps(Path(args.result_dir), manifest)
     masks = decode_masks(samples, image_size=manifest.image_size)
-    about = {"category": args.category, "model": model.path.name if model else None,
+    about: About = {"category": args.category, "model": model.path.name if model else None,
              "image_size": manifest.image_size, "config_hash": model.config_hash if model else None}  # fmt: skip
     results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
                               threshold_source=source)  # fmt: skip

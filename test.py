@@ -10,7 +10,7 @@ from src import modelarts
 from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_images, decode_masks
 from src.data.samples import list_test
-from src.evaluation.results import format_result, results_content, summary
+from src.evaluation.results import About, Timing, format_result, results_content, summary
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
 from src.model.model_file import choose_threshold, inspect_model, load_detector
@@ -54,21 +54,23 @@ def main(args: Namespace) -> int:
             model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
         images, masks = images.result(), masks.result()
-    clock.lap("load_and_decode_seconds")
+    loading = clock.lap()
 
     # 3. Maps and metrics
     maps = predict_maps(detector, images, batch_size=model.batch_size)
-    clock.lap("inference_seconds")
-    about = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
+    inference = clock.lap()
+    about: About = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
              "config_hash": model.config_hash}  # fmt: skip
     threshold, source = choose_threshold(args.threshold, model)
     results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
                               threshold_source=source)  # fmt: skip
-    clock.lap("metrics_seconds")
+    measuring = clock.lap()
 
     # 4. Results
     write_json(folder / "results.json", results)
-    write_json(folder / "timing.json", clock.laps | {"test_images": len(samples)})
+    timing: Timing = {"load_and_decode_seconds": loading, "inference_seconds": inference, "metrics_seconds": measuring,
+                      "test_images": len(samples)}  # fmt: skip
+    write_json(folder / "timing.json", timing)
     if sample_folder:
         from src.report.pictures import save_sample_sheet
 
@@ -86,17 +88,15 @@ def main(args: Namespace) -> int:
 
 
 class Clock:
-    """Seconds of each stage, by name."""
+    """Seconds of each stage."""
 
     def __init__(self):
-        self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        """End a stage."""
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 3)
-        self._last = now
+    def lap(self) -> float:
+        """Return what the stage that ends now took."""
+        before, self._last = self._last, time.perf_counter()
+        return round(self._last - before, 3)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -96,7 +96,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                     one.unlink()
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content`` as strict JSON, atomically."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
@@ -248,6 +248,6 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def fingerprint(content: dict) -> str:
+def fingerprint(content: Mapping[str, object]) -> str:
     """Return the SHA-256 of a JSON-serialisable dict, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

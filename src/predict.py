@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NotRequired, TextIO, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -93,10 +93,28 @@ def _predict_batch(
             yield Prediction(picture, one, score, verdict(score, threshold), regions)
 
 
+class PredictionRecord(TypedDict):
+    """What predictions.json says of an image: score, verdict and regions, or why it could not be read."""
+
+    file: str
+    score: NotRequired[float]
+    verdict: NotRequired[str | None]
+    regions: NotRequired[list[dict]]  # each a ``Region``
+    error: NotRequired[str]
+
+
+class About(TypedDict):
+    """What predictions.json says of the model and its threshold, before its list ``images``."""
+
+    model: str
+    config_hash: str | None
+    threshold: float | None
+
+
 class PredictionFiles:
     """scores.csv, regions.csv and predictions.json, written as predictions come. A context manager."""
 
-    def __init__(self, folder: Path, *, about: dict):
+    def __init__(self, folder: Path, *, about: About):
         self.folder, self.about = folder, about
         self._stack = contextlib.ExitStack()
         self._is_first = True
@@ -134,7 +152,7 @@ class PredictionFiles:
         self._scores.writerow(row | {"regions": len(prediction.regions), "error": error})
         regions = [asdict(region) for region in prediction.regions]
         self._regions.writerows({"file": name} | region for region in regions)
-        record = {"file": name, "error": error} if error else row | {"regions": regions}
+        record: PredictionRecord = {"file": name, "error": error} if error else {**row, "regions": regions}
         self._json.write(("\n" if self._is_first else ",\n") + json.dumps(record))
         self._is_first = False
 
@@ -224,7 +242,7 @@ def write_all(
     counts = {"images": 0, "unreadable": 0}
     if threshold is not None:
         counts |= {"good": 0, "defective": 0}
-    about = {"model": model.path.name, "config_hash": model.config_hash, "threshold": threshold}
+    about: About = {"model": model.path.name, "config_hash": model.config_hash, "threshold": threshold}
     with PredictionFiles(folder, about=about) as files:
         for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
             files.write(prediction)

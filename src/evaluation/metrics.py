@@ -3,6 +3,8 @@
 An undefined metric is ``nan``; ``undefined_reason`` tells the reason.
 """
 
+from typing import Literal
+
 import numpy as np
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score
@@ -118,7 +120,9 @@ class PixelRanking:
         return float(auc(*self.pro_curve(masks, max_fpr))) / max_fpr
 
 
-def _count_negatives(scores: np.ndarray, ranked: np.ndarray, positives: np.ndarray, side: str) -> np.ndarray:
+def _count_negatives(
+    scores: np.ndarray, ranked: np.ndarray, positives: np.ndarray, side: Literal["left", "right"]
+) -> np.ndarray:
     """Count the negatives below each score, or up to it with ``side`` "right", among all scores and the positives."""
     return np.searchsorted(ranked, scores, side) - np.searchsorted(positives, scores, side)
 

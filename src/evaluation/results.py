@@ -1,14 +1,89 @@
 """The content of results.json: metrics of a test set's anomaly maps, verdicts, and every image's score."""
 
+from typing import Literal, NotRequired, TypedDict
+
 import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
 from .metrics import PixelRanking, auroc, image_scores, undefined_reason
-from .threshold import best_f1_threshold, confusion, is_anomalous
+from .threshold import Decision, best_f1_threshold, confusion, is_anomalous
+
+Metric = Literal["pixel_auroc", "image_auroc", "pro"]
 
 
-def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> dict:
+class DefectMetrics(TypedDict):
+    """AUROC of one defect type against all good images; None where it is undefined."""
+
+    images: int
+    image_auroc: float | None
+    pixel_auroc: float | None
+
+
+class ImageCounts(TypedDict):
+    """How many test images there are, and of which kind."""
+
+    test: int
+    good: int
+    defective: int
+    in_pixel_metrics: int  # good, or with a mask
+
+
+class Metrics(TypedDict):
+    """What is measured of a category, from 0 to 1; None where it is undefined."""
+
+    pixel_auroc: float | None
+    image_auroc: float | None
+    pro: float | None
+    mask_rule: str
+    pixel_auroc_by_mask_rule: dict[str, float | None]
+    by_defect: dict[str, DefectMetrics]
+    images: ImageCounts
+    undefined: dict[str, str]  # why, by metric
+
+
+class Decisions(TypedDict):
+    """Verdicts with the threshold, and with the best one for these very labels; None where there is none."""
+
+    decision: Decision | None
+    best_f1_on_test_labels: Decision | None
+
+
+class ImageRecord(TypedDict):
+    """A test image: its file below ``test/``, its defect type, anomaly score and, with a threshold, verdict."""
+
+    file: str
+    defect: str
+    score: float
+    verdict: NotRequired[str]
+
+
+class About(TypedDict):
+    """What was evaluated."""
+
+    category: str
+    model: str | None  # name of its file
+    image_size: int
+    config_hash: str | None  # of its training
+
+
+class Results(About, Metrics, Decisions):
+    """The content of a category's results.json."""
+
+    threshold_source: str | None
+    scores: list[ImageRecord]
+
+
+class Timing(TypedDict):
+    """The content of timing.json: what an evaluation took."""
+
+    load_and_decode_seconds: float
+    inference_seconds: float
+    metrics_seconds: float
+    test_images: int
+
+
+def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> Metrics:
     """Compute every metric of a category.
 
     Defective images without a mask count for image metrics only.
@@ -67,7 +142,7 @@ def _score_defect(
     ranking: PixelRanking,
     pixel_labels: np.ndarray,
     has_pixel_truth: np.ndarray,
-) -> dict:
+) -> DefectMetrics:
     """AUROC of one defect type against all good images; None where it is undefined.
 
     Args:
@@ -83,7 +158,7 @@ def _score_defect(
     }
 
 
-def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict:
+def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Decisions:
     """Count the verdicts that a threshold gives, and those that the best one on these labels would have given.
 
     Args:
@@ -98,7 +173,7 @@ def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -
     }
 
 
-def summary(results: dict) -> str:
+def summary(results: Results) -> str:
     """Return what else is worth a line: PRO, which images the pixel metrics cover, and the verdicts."""
     lines = [f"PRO (FPR up to 0.3): {_printed(results, 'pro')}"]
     covered, total = results["images"]["in_pixel_metrics"], results["images"]["test"]
@@ -119,25 +194,29 @@ def summary(results: dict) -> str:
     return "\n".join(lines)
 
 
-def format_result(category: str, results: dict) -> str:
+def format_result(category: str, results: Results) -> str:
     """Return the result in the specification's words: category, pixel-level and image-level AUROC."""
-    pixel, image = (_printed(results, name) for name in ("pixel_auroc", "image_auroc"))
+    pixel, image = _printed(results, "pixel_auroc"), _printed(results, "image_auroc")
     return (
         f"category:  {category}\nTotal pixel-level auc-roc score :  {pixel}\nTotal image-level auc-roc score :  {image}"
     )
 
 
-def _printed(results: dict, name: str) -> str:
+def _printed(results: Results, name: Metric) -> str:
     if results[name] is None:
         return f"nan ({results['undefined'][name]})"
     return repr(results[name])
 
 
-def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[dict]:
+def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[ImageRecord]:
     """Return each test image's file (below ``test/``), defect type, anomaly score and, with a threshold, verdict."""
     records = []
     for sample, score in zip(samples, image_scores(maps), strict=True):
-        record = {"file": f"{sample.defect}/{sample.path.name}", "defect": sample.defect, "score": float(score)}
+        record: ImageRecord = {
+            "file": f"{sample.defect}/{sample.path.name}",
+            "defect": sample.defect,
+            "score": float(score),
+        }
         if threshold is not None:
             record["verdict"] = verdict(float(score), threshold)
         records.append(record)
@@ -154,11 +233,11 @@ def results_content(
     maps: np.ndarray,
     masks: np.ndarray,
     *,
-    about: dict,
+    about: About,
     mask_rule: str,
     threshold: float | None,
     threshold_source: str,
-) -> dict:
+) -> Results:
     """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
 
     Args:
@@ -167,10 +246,10 @@ def results_content(
         threshold_source: where it comes from, in words.
     """
     labels = np.array([sample.is_defective for sample in samples])
-    return (
-        about
-        | score_maps(maps, masks, samples, mask_rule=mask_rule)
-        | decisions(image_scores(maps), labels, threshold)
-        | {"threshold_source": threshold_source if threshold is not None else None}
-        | {"scores": image_records(samples, maps, threshold)}
-    )
+    return {
+        **about,
+        **score_maps(maps, masks, samples, mask_rule=mask_rule),
+        **decisions(image_scores(maps), labels, threshold),
+        "threshold_source": threshold_source if threshold is not None else None,
+        "scores": image_records(samples, maps, threshold),
+    }

@@ -7,6 +7,7 @@ defective with a given probability, the target false positive rate. No mindspore
 import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import TypedDict
 
 import numpy as np
 from scipy import stats
@@ -125,7 +126,28 @@ def proportion_interval(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
+class Rate(TypedDict):
+    """A proportion, None where there is nothing to count, and its interval."""
+
+    value: float | None
+    interval: list[float]
+
+
+class Decision(TypedDict):
+    """Verdicts on labelled images; positive is defective."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    false_positive_rate: Rate
+    recall: Rate
+    precision: Rate
+    confidence: float  # of the intervals
+
+
+def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Decision:
     """Count verdicts on labelled images, with rates and their intervals; a rate without observations is None.
 
     Args:
@@ -133,22 +155,21 @@ def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict:
         labels: bool (N,), True for defective.
     """
     verdicts = is_anomalous(scores, threshold)
-    counts = {
-        "true_positives": int((verdicts & labels).sum()),
-        "false_positives": int((verdicts & ~labels).sum()),
-        "true_negatives": int((~verdicts & ~labels).sum()),
-        "false_negatives": int((~verdicts & labels).sum()),
-    }
+    found, alarms = int((verdicts & labels).sum()), int((verdicts & ~labels).sum())
+    good, defective = int((~labels).sum()), int(labels.sum())
 
-    def rate(part: int, whole: int) -> dict:
+    def rate(part: int, whole: int) -> Rate:
         return {"value": part / whole if whole else None, "interval": list(proportion_interval(part, whole))}
 
     return {
         "threshold": threshold,
-        **counts,
-        "false_positive_rate": rate(counts["false_positives"], int((~labels).sum())),
-        "recall": rate(counts["true_positives"], int(labels.sum())),
-        "precision": rate(counts["true_positives"], int(verdicts.sum())),
+        "true_positives": found,
+        "false_positives": alarms,
+        "true_negatives": good - alarms,
+        "false_negatives": defective - found,
+        "false_positive_rate": rate(alarms, good),
+        "recall": rate(found, defective),
+        "precision": rate(found, found + alarms),
         "confidence": CONFIDENCE,
     }
 

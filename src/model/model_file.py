@@ -87,18 +87,18 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
     """
     if flag is not None:
         return _nearest_float32(flag, "--threshold"), "--threshold"
-    threshold = model.threshold if model else None
-    if threshold is not None and model.image_size != model.sidecar.image_size:
+    source = "the model, set by good images"
+    if model is None or model.sidecar is None or model.sidecar.threshold is None:
+        return None, source
+    if model.image_size != model.sidecar.image_size:
         LOGGER.warning(
             "warning: no verdicts: the threshold of %s was set at %d pixels, not %d (--threshold sets another)",
             model.path,
             model.sidecar.image_size,
             model.image_size,
         )
-        threshold = None
-    if threshold is not None:
-        threshold = _nearest_float32(threshold, f"{sidecar_path(model.path)}: threshold")
-    return threshold, "the model, set by good images"
+        return None, source
+    return _nearest_float32(model.sidecar.threshold, f"{sidecar_path(model.path)}: threshold"), source
 
 
 def _nearest_float32(threshold: float, name: str) -> float:

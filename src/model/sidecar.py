@@ -192,8 +192,8 @@ def check_made_for_this_program(path: Path, content: dict, *, expected_format: i
 
 
 def _check_threshold(path: Path, threshold: object) -> None:
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if threshold is not None and not (is_number and 0 < threshold <= LARGEST):
+    is_valid = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold <= LARGEST
+    if threshold is not None and not is_valid:
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
 
 
@@ -308,7 +308,7 @@ def _with_later_threshold(sidecar: Sidecar, before: Sidecar) -> Sidecar:
 
 
 def _set_at(sidecar: Sidecar) -> str:
-    return str((sidecar.calibration or {}).get("set_at", ""))
+    return str(sidecar.calibration.get("set_at", "")) if sidecar.calibration else ""
 
 
 def read_export(model_path: Path, *, category: str | None) -> tuple[Sidecar, ExportFacts]:

@@ -25,6 +25,8 @@ from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
+from ..evaluation.results import ImageRecord, Metric, Results
+from ..evaluation.threshold import Rate
 from ..files import atomic_path, read_json
 from ..utils import InputError, run_entry_point
 from .pictures import colour_map, defect_overlay, scale_legend, scale_unit
@@ -34,11 +36,15 @@ from .template import INDEX_PAGE, PAGE
 REPORT_NAME = "report.html"
 _TILE = 224  # pixels of a gallery picture
 _CURVE_POINTS = 400  # what a curve of millions of points is thinned to
-_NAMES = {"pixel_auroc": "pixel AUROC", "image_auroc": "image AUROC", "pro": f"PRO (FPR up to {PRO_MAX_FPR})"}
+_NAMES: dict[Metric, str] = {
+    "pixel_auroc": "pixel AUROC",
+    "image_auroc": "image AUROC",
+    "pro": f"PRO (FPR up to {PRO_MAX_FPR})",
+}
 
 
 def write_report(
-    folder: Path, results: dict, samples: list[Sample], images: np.ndarray, masks: np.ndarray, maps: np.ndarray
+    folder: Path, results: Results, samples: list[Sample], images: np.ndarray, masks: np.ndarray, maps: np.ndarray
 ) -> Path:
     """Write the report of one category; return its path.
 
@@ -103,7 +109,7 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _facts(results: dict) -> str:
+def _facts(results: Results) -> str:
     counts = results["images"]
     text = (
         f"Model {results['model']}, {results['image_size']} pixels; {counts['test']} test images, {counts['good']} good"
@@ -114,7 +120,7 @@ def _facts(results: dict) -> str:
     return escape(text + ".")
 
 
-def _metrics_table(results: dict, intervals: dict) -> str:
+def _metrics_table(results: Results, intervals: dict) -> str:
     published = read_json(PUBLISHED_PATH)
     rows = []
     for metric, name in _NAMES.items():
@@ -128,30 +134,29 @@ def _metrics_table(results: dict, intervals: dict) -> str:
     return _table(["metric", "value", "95 % bootstrap interval", "model zoo", "paper's code"], rows)
 
 
-def _rate(rate: dict) -> str:
+def _rate(rate: Rate) -> str:
     if rate["value"] is None:
         return "none to count"
     low, high = rate["interval"]
     return f"{rate['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _decision(results: dict) -> str:
-    parts = []
-    for key, caption in (
-        ("decision", f"Threshold from {results['threshold_source']}"),
-        ("best_f1_on_test_labels", "Best F1 on these very labels: a bound, not a threshold to use"),
+def _decision(results: Results) -> str:
+    parts = [] if results["decision"] else ["<p>The model has no threshold: it is not calibrated.</p>"]
+    for counts, caption in (
+        (results["decision"], f"Threshold from {results['threshold_source']}"),
+        (results["best_f1_on_test_labels"], "Best F1 on these very labels: a bound, not a threshold to use"),
     ):
-        counts = results[key]
         if counts is None:
-            if key == "decision":
-                parts.append("<p>The model has no threshold: it is not calibrated.</p>")
             continue
         rows = [
             ["defective", str(counts["true_positives"]), str(counts["false_negatives"])],
             ["good", str(counts["false_positives"]), str(counts["true_negatives"])],
         ]
         rates = [
-            [name.replace("_", " "), _rate(counts[name])] for name in ("recall", "precision", "false_positive_rate")
+            ["recall", _rate(counts["recall"])],
+            ["precision", _rate(counts["precision"])],
+            ["false positive rate", _rate(counts["false_positive_rate"])],
         ]
         parts.append(f"<h3>{escape(caption)}: {counts['threshold']:.4g}</h3><div class=pair>")
         parts.append(_table(["really", "called defective", "called good"], rows))
@@ -159,7 +164,7 @@ def _decision(results: dict) -> str:
     return "".join(parts)
 
 
-def _defects_table(results: dict) -> str:
+def _defects_table(results: Results) -> str:
     rows = [
         [name, str(found["images"]), _number(found["pixel_auroc"]), _number(found["image_auroc"])]
         for name, found in results["by_defect"].items()
@@ -245,7 +250,7 @@ def _jpeg(panels: list[np.ndarray]) -> str:
 
 
 def _tile(
-    record: dict,
+    record: ImageRecord,
     sample: Sample,
     image: np.ndarray,
     mask: np.ndarray,
