@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.conftest import ROOT
+from tests.mutants import __main__ as mutants
 from tests.mutants.__main__ import read_lists
 
 MUTANTS = read_lists()
@@ -38,3 +39,9 @@ def test_list():
     programs = [*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("scripts/*.sh")]
     programs += [*ROOT.glob("ascend_310_infer/src/*.cc"), ROOT / "ascend_310_infer/build.sh"]
     assert {str(path.relative_to(ROOT)) for path in programs if path.name != "__init__.py"} <= files
+
+
+def test_none_chosen(capsys):
+    """With no defect to plant, pytest would be given no test, and would run them all."""
+    assert mutants.main(mutants.parse_args(["--only", "no such defect"])) == 2
+    assert "--only no such defect: no defect has this in its name or file" in capsys.readouterr().err

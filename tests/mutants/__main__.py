@@ -150,8 +150,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Try the defects; return 0 where all were noticed but those known to survive."""
     mutants = [one for one in read_lists() if args.only in one.name or args.only in one.file]
+    if not mutants:
+        print(f"error: --only {args.only}: no defect has this in its name or file", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="stpm-mutants-") as folder:
-        copies = [copy_checkout(Path(folder) / str(i)) for i in range(min(args.jobs, max(len(mutants), 1)))]
+        copies = [copy_checkout(Path(folder) / str(i)) for i in range(min(args.jobs, len(mutants)))]
         everything = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
         print(f"{len(mutants)} defects; first their tests without any", flush=True)
         status, output = run_tests(copies[0], everything, jobs=args.jobs)
