@@ -24,6 +24,17 @@ PROGRAMS = {
     "src/sweep/__main__.py": "Trains and evaluates all categories ([all categories](training.md#all-categories)): "
     "`python -m src.sweep`, or `scripts/run_all_mvtec.sh`.",
 }
+# Flags that a program asks for itself: their declarations, which programs share, do not say so.
+_REQUIRED = {
+    "train.py": {"data_url": "required", "pre_ckpt_path": "required, here or as --ckpt_url"},
+    "test.py": {
+        "data_url": "required, here or as --eval_url",
+        "ckpt_path": "required, here or as --ckpt_url",
+    },
+    "src/predict.py": {"image_path": "required", "ckpt_path": "required"},
+    "src/calibrate.py": {"image_path": "required", "ckpt_path": "required"},
+    "src/sweep/__main__.py": {"data_url": "required", "pre_ckpt_path": "required", "device_num": "required"},
+}
 _PAGE = """[STPM](../README.md) | [简体中文](zh/flags.md)
 
 # Flags
@@ -43,7 +54,7 @@ alone: `--resume` is `--resume True`.
 | --- | --- |
 | `python -m src.dataset` | `--check DATASET_PATH`: [check a data set](data.md#checking-a-data-set) |
 | `python src/pth2ckpt.py` | `--pth_path`, `--ckpt_path`: convert [PyTorch weights](training.md#pretrained-teachers) |
-| `python -m src.demo_data` | `--out_dir`, `--seed`: write the demo's category |
+| `python -m src.demo_data` | `--out_dir`, `--seed`: write [the demo's category](data.md#the-demos-category) |
 | `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
 | `python -m src.report.table` | `--results`, `--readme`: [results table](accuracy.md#results) of a page |
 | `python -m src.model.sidecar` | `--mindir_path`, `--category`: check an exported model, print its threshold |
@@ -88,6 +99,7 @@ def explain(name: str, program: str) -> tuple[str, str]:
         default = f"{declared:g}" if isinstance(declared, float) else str(declared)
     elif FLAGS[name].get("required"):
         default = "required"
+    default = _REQUIRED.get(program, {}).get(name, default)
     return meaning, default
 
 

@@ -225,6 +225,14 @@ def test_defaults_of(program):
             assert str(args[name]) == told or told == "--data_url", name
 
 
+@pytest.mark.parametrize("page", ["docs/flags.md", "docs/zh/flags.md"])
+def test_required_flags(page):
+    """A flag that a program cannot do without is told as such."""
+    for program, rows, _ in sections(page):
+        required = {name for name, (_, _, told) in rows.items() if told.startswith(("required", "必需"))}
+        assert required == set(NEEDED[program]), program
+
+
 # --- tables ---
 
 
