@@ -1,4 +1,4 @@
-"""Every command-line flag, declared once; entry points pick those that they need. docs/flags.md is made of it."""
+"""Every command-line flag, declared once; entry points pick those that they need. docs/flags.md is made from it."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""Copying from and to the object storage of the ModelArts platform, whose images bring the moxing package."""
+"""Copying from and to the object storage of the ModelArts platform, whose containers bring the moxing package."""
 
 import functools
 import shutil

@@ -1,4 +1,4 @@
-"""Score pictures with a trained model: scores, verdicts, defect regions, and pictures of them.
+"""Score new images with a trained model: scores, verdicts, defect regions, and pictures that show them.
 
     python -m src.predict --image_path new_images --ckpt_path bottle/bottle_last.ckpt
 

@@ -1,4 +1,4 @@
-"""Device set-up, seeding, logging and safe file writing: the one place that knows MindSpore version differences."""
+"""Errors of the user, the log, how a program ends, and the number of cores. Imports only the standard library."""
 
 import ctypes
 import functools

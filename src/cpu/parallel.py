@@ -37,7 +37,7 @@ def parallel_for(compute: Callable[[slice], None], count: int) -> None:
 
 
 def aligned_array(size: int) -> np.ndarray:
-    """Return a flat float32 array of any content that begins at a cache line: AVX-512 is faster so."""
+    """Return a flat, uninitialised float32 array that begins at a cache line, which is faster for AVX-512."""
     return _aligned(np.empty(size + _PADDING, np.float32), size)
 
 
@@ -47,7 +47,7 @@ def _aligned(memory: np.ndarray, size: int) -> np.ndarray:
 
 
 def acquire_buffer(shape: Shape) -> np.ndarray:
-    """Return a float32 array of any content, in memory that was taken before once nobody holds it any more.
+    """Return an uninitialised float32 array, in memory of an earlier one that nobody holds any more if there is any.
 
     Fresh memory costs as much as what is written to it.
     """

@@ -73,7 +73,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
 
 
 def _check_samples(image: Image.Image) -> None:
-    """Check that the pixels of a TIFF are such as PIL reads right."""
+    """Check that the pixels of a TIFF are of a kind that PIL reads correctly."""
     bits, kind = max(image.tag_v2.get(258, (1,))), max(image.tag_v2.get(339, (1,)))  # BitsPerSample, SampleFormat
     if kind != 1 or bits not in (1, 2, 4, 8, 16):
         name = {1: "whole", 2: "signed", 3: "floating-point"}.get(kind, "undefined")
@@ -81,7 +81,7 @@ def _check_samples(image: Image.Image) -> None:
 
 
 def _warn_of_darkness(decoded: Image.Image, path: Path) -> None:
-    """Warn, once, of a picture of 16 bits that uses 12: to scale each by its own values would make them differ."""
+    """Warn, once, of a 16-bit picture that uses only 12; scaling each by its own values would make them differ."""
     extrema = decoded.getextrema()
     brightest = extrema[1] if decoded.mode == "L" else max(high for _, high in extrema)
     if brightest <= _DARK and _FIRST_DARK.acquire(blocking=False):
@@ -123,7 +123,7 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 
 def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Do as ``load_image``; return the picture's own width and height, turned upright, besides."""
+    """Do as ``load_image`` does; also return the picture's own width and height, turned upright."""
     image = _decode(path, "RGB")
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS)), image.size
 

@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def has_pixel_truth(self) -> bool:
-        """Whether it is known of every pixel if it is defective: of good images it is, of others by their mask."""
+        """Whether every pixel is known to be good or defective: that of good images is, that of others by a mask."""
         return not self.is_defective or self.mask_path is not None
 
 

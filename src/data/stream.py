@@ -1,4 +1,4 @@
-"""Any number of pictures, decoded while the network is at work on those before, in memory for a few of them."""
+"""Any number of pictures, decoded while the network works on earlier ones; only a few are in memory at a time."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

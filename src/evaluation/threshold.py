@@ -20,7 +20,7 @@ MIN_IMAGES = 2
 
 
 def is_anomalous(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
-    """Tell which scores are those of defective images, as float32 numbers: so does the C++ program."""
+    """Tell which scores are those of defective images; compares float32 numbers, as the C++ program does."""
     return np.asarray(scores, np.float32) >= np.float32(threshold)
 
 

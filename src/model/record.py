@@ -79,7 +79,7 @@ class Configuration(TypedDict):
 
 
 class Circumstances(TypedDict):
-    """What the record says besides, and the weights do not depend on."""
+    """What else the record says: nothing of this influences the weights."""
 
     device_target: str
     train_images: int

@@ -173,7 +173,7 @@ def _defects_table(results: Results) -> str:
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """Return a figure as inline SVG with a description for who cannot see it."""
+    """Return a figure as inline SVG with a description for those who cannot see it."""
     text = io.StringIO()
     # a fixed salt: the same results give the same page
     with matplotlib.rc_context({"svg.hashsalt": "stpm", "svg.fonttype": "none"}):

@@ -115,7 +115,7 @@ class TrainingRun:
         return self._present_model() is not None
 
     def _present_model(self) -> tuple[Sidecar, str] | None:
-        """Return sidecar and SHA-256 of the checkpoint that is there; None where the two are not, or do not fit."""
+        """Return the present checkpoint's sidecar and SHA-256; None if either is missing or the two do not match."""
         try:
             sidecar = read_sidecar(self.folder.checkpoint, category=self.folder.category)
             return (sidecar, check_checkpoint(self.folder.checkpoint, sidecar)) if sidecar else None
