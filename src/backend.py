@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from .checkpoint import load_checked, named_arrays, named_parameters
 from .cpu import onednn
-from .cpu.parallel import Shape
+from .cpu.parallel import Buffers, Shape
 from .cpu.trunk import SCALES, FrozenTrunk, TrainingPass, fold, frozen_features, frozen_layer_maps, student_step
 from .loss import NORM_EPS, StudentLoss
 from .resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
@@ -176,8 +176,9 @@ def batch_statistics(trunk: ResNet18Trunk) -> Callable[[np.ndarray], dict[str, n
     if _is_fast_on_cpu():
 
         def compute_fast(images: np.ndarray) -> dict[str, np.ndarray]:
-            training = TrainingPass(weights, eps=BN_EPS)
-            training.forward(images)
+            with Buffers() as buffers:
+                training = TrainingPass(weights, buffers, eps=BN_EPS)
+                training.forward(images)
             return training.statistics
 
         return compute_fast

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec, module_from_spec
@@ -14,10 +15,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.cpu import onednn
+from src.cpu import onednn, parallel
 from src.cpu.onednn import Geometry
-from src.cpu.parallel import acquire_buffer
+from src.cpu.parallel import Buffers, parallel_for
 from src.device import prepare_environment
+from src.utils import core_count
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
@@ -163,27 +165,76 @@ def test_planes():
 
 
 def test_held_memory():
-    """Nobody else gets it, not even while no more than a part of it, or of another shape, is held."""
-    held = []
-    for i in range(20):
-        array = acquire_buffer((3, 4 + i % 3, 5))
-        array[:] = i
-        held.append(array if i % 3 else array[1:].reshape(-1)[::2])
-    del array
-    for i, part in enumerate(held):
-        assert (part == i).all()
-        assert not any(np.shares_memory(part, other) for other in held[:i])
+    """Nobody else gets it."""
+    with Buffers() as first, Buffers() as second:
+        first.release(first.acquire((100,)), first.acquire((100,)))
+        held = []
+        for i in range(20):
+            array = (first if i % 2 else second).acquire((3, 4 + i % 3, 5))
+            array[:] = i
+            held.append(array)
+        for i, array in enumerate(held):
+            assert (array == i).all()
+            assert array.ctypes.data % 64 == 0
+            assert not any(np.shares_memory(array, other) for other in held[:i])
 
 
-def test_reused_memory():
-    size = 1_000_000
+@pytest.mark.parametrize("is_released", [True, False], ids=["released", "left to the owner"])
+def test_reused_memory(is_released):
+    size, arrays = 1_000_000, []
     tracemalloc.start()
     try:
         for i in range(20):
-            acquire_buffer((size + i % 2 * 100,))[:] = i
+            with Buffers() as buffers:
+                array = buffers.acquire((size + i % 2 * 100,))
+                array[:] = i
+                arrays.append(array)  # so that nothing but the owner gives its memory back
+                if is_released:
+                    buffers.release(array)
         assert tracemalloc.get_traced_memory()[1] < 3 * 4 * size
     finally:
         tracemalloc.stop()
+
+
+def test_memory_of_fitting_size(monkeypatch):
+    """A small array leaves that of a large one to the next large one."""
+    monkeypatch.setattr(parallel, "_FREE", [])
+    size = 3_000_000
+    with Buffers() as buffers:
+        large = buffers.acquire((size,))
+        buffers.release(large)
+        small, again = buffers.acquire((size // 100,)), buffers.acquire((size,))
+        assert np.shares_memory(large, again)
+        assert not np.shares_memory(large, small)
+
+
+def test_released_twice():
+    """It would belong to two."""
+    with Buffers() as buffers:
+        array = buffers.acquire((7,))
+        buffers.release(array)
+        with pytest.raises(KeyError):
+            buffers.release(array)
+
+
+def test_nested_parallel_for():
+    with pytest.raises(RuntimeError, match="within"):
+        parallel_for(lambda rows: parallel_for(print, 1), 1)
+
+
+def test_failed_part():
+    """The others are waited for."""
+    done = []
+
+    def compute(rows):
+        if rows.start == 0:
+            raise ValueError
+        time.sleep(0.05)
+        done.append(rows)
+
+    with pytest.raises(ValueError):  # noqa: PT011 - ours
+        parallel_for(compute, core_count())
+    assert len(done) == core_count() - 1
 
 
 def convolve(images):

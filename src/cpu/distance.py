@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .parallel import acquire_buffer, parallel_for
+from .parallel import parallel_for
 
 
-def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def layer_loss(teacher: np.ndarray, student: np.ndarray, result: np.ndarray, *, eps: float) -> np.ndarray:
     """Compute 0.5 / (w*h) * sum of (t - s / |s|)^2 of every image (paper, equations 1 and 2) and its gradient.
 
     With s_hat = s / |s| the gradient with respect to s is -(t - s_hat * (t . s_hat)) / (w*h * |s|).
@@ -13,18 +13,19 @@ def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple
     Args:
         teacher: t, normalised over channels, float32 (N, C, h, w).
         student: s, float32 (N, C, h, w).
+        result: like ``student``, is written: the gradient of the sum of losses with respect to it.
         eps: is added to |s|^2.
 
     Returns:
-        float32 (N,), and the gradient of their sum with respect to ``student``, float32 (N, C, h, w).
+        float32 (N,).
     """
     count, channels, height, width = student.shape
     positions = height * width
-    losses, gradients = np.empty(count, np.float32), acquire_buffer(student.shape)
+    losses = np.empty(count, np.float32)
 
     def compute(rows: slice) -> None:
         for i in range(rows.start, rows.stop):
-            t, s, gradient = (array[i].reshape(channels, positions) for array in (teacher, student, gradients))
+            t, s, gradient = (array[i].reshape(channels, positions) for array in (teacher, student, result))
             inverse = 1 / np.sqrt(np.einsum("cp,cp->p", s, s) + np.float32(eps))  # (h*w,)
             s_hat = s * inverse
             np.subtract(t, s_hat, out=gradient)
@@ -34,4 +35,4 @@ def layer_loss(teacher: np.ndarray, student: np.ndarray, *, eps: float) -> tuple
             gradient *= inverse / positions
 
     parallel_for(compute, count)
-    return losses, gradients
+    return losses

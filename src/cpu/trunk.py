@@ -9,15 +9,17 @@ Weights are dicts of arrays by the trunk's parameter names. Arrays between layer
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
 from . import onednn
 from .distance import layer_loss
 from .onednn import Geometry, Packed
-from .parallel import Shape, acquire_buffer, parallel_for, split_rows
+from .parallel import Buffers, Shape, parallel_for, split_rows
 
 Weights = dict[str, np.ndarray]
+_Moments = tuple[int, np.ndarray, np.ndarray]  # count, mean, sum of squared deviations
 _CACHED = 65536  # numbers whose statistics are taken at a time: they stay in a core's cache
 
 
@@ -79,29 +81,35 @@ class FrozenTrunk:
         self._folded = {unit: fold(weights, unit.conv, unit.norm, eps=eps) for unit in units()}
         self._packed: dict[tuple[ConvBN, Shape], Packed | np.ndarray] = {}
 
-    def features(self, image: np.ndarray) -> list[np.ndarray]:
-        """Compute the features of one image, (1, 3, S, S), in the thread that calls: (1, h, w, C) at each scale."""
-        x = self._apply(STEM, image, relu=True)
-        pooled, places = _pool_arrays(x)
+    def features(self, image: np.ndarray, buffers: Buffers) -> list[np.ndarray]:
+        """Compute the features of one image, (1, 3, S, S), in the thread that calls: (1, h, w, C) at each scale.
+
+        Args:
+            buffers: own the features, which the caller releases.
+        """
+        x = self._apply(STEM, image, buffers, relu=True)
+        pooled, places = _pool_arrays(x, buffers)
         onednn.max_pool(x, pooled, places)
+        buffers.release(x)
         x, levels = pooled, []
         for layer in LAYERS:
             for block in layer:
-                y = self._apply(block.first, x, relu=True)
-                shortcut = self._apply(block.projection, x) if block.projection else x
-                x = self._apply(block.second, y, shortcut=shortcut, relu=True)
+                y = self._apply(block.first, x, buffers, relu=True)
+                shortcut = self._apply(block.projection, x, buffers) if block.projection else x
+                x = self._apply(block.second, y, buffers, shortcut=shortcut, relu=True)
+                buffers.release(y, shortcut)  # what a projection reads is a level, and kept
             levels.append(x)
         return levels
 
     def _apply(
-        self, unit: ConvBN, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = False
+        self, unit: ConvBN, x: np.ndarray, buffers: Buffers, *, shortcut: np.ndarray | None = None, relu: bool = False
     ) -> np.ndarray:
         weight, bias = self._folded[unit]
         shape = onednn.images_shape(x, unit.geometry)
         if (unit, shape) not in self._packed:
             form = {"shortcut": shortcut is not None, "relu": relu}
             self._packed[unit, shape] = onednn.pack_weight(weight, shape, unit.geometry, **form)
-        y = acquire_buffer(onednn.array_shape(unit.geometry.output(shape)))
+        y = buffers.acquire(onednn.array_shape(unit.geometry.output(shape)))
         packed = self._packed[unit, shape]
         onednn.convolution(x, packed, y, unit.geometry, bias=bias, shortcut=shortcut, relu=relu)
         return y
@@ -117,14 +125,14 @@ def fold(weights: Weights, conv: str, norm: str, *, eps: float) -> tuple[np.ndar
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray) -> list[list[list[np.ndarray]]]:
+def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray, buffers: Buffers) -> list[list[list[np.ndarray]]]:
     """Compute the features of images, (N, 3, S, S), over all cores: by image, trunk and scale, (1, h, w, C)."""
-    found = [[[] for _ in trunks] for _ in images]
+    found: list[list[list[np.ndarray]]] = [[[] for _ in trunks] for _ in images]
 
     def compute(part: slice) -> None:
         for i in range(part.start, part.stop):
             row, trunk = i // len(trunks), i % len(trunks)  # so that a single image keeps two cores busy, too
-            found[row][trunk] = trunks[trunk].features(images[row : row + 1])
+            found[row][trunk] = trunks[trunk].features(images[row : row + 1], buffers)
 
     parallel_for(compute, len(images) * len(trunks))
     return found
@@ -134,16 +142,17 @@ def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray,
     """Compute a trunk's features of images, (N, 3, S, S): (N, C, h, w) at each scale."""
     count, _, *sides = images.shape
     results = tuple(
-        acquire_buffer((count, channels, *(side // stride for side in sides))) for channels, stride in SCALES
+        np.empty((count, channels, *(side // stride for side in sides)), np.float32) for channels, stride in SCALES
     )
-    found = _frozen_levels([trunk], images)
+    with Buffers() as buffers:
+        found = _frozen_levels([trunk], images, buffers)
 
-    def compute(part: slice) -> None:
-        for row in range(part.start, part.stop):
-            for level, result in zip(found[row][0], results, strict=True):
-                onednn.nhwc_to_nchw(level, result[row : row + 1])
+        def compute(part: slice) -> None:
+            for row in range(part.start, part.stop):
+                for level, result in zip(found[row][0], results, strict=True):
+                    onednn.nhwc_to_nchw(level, result[row : row + 1])
 
-    parallel_for(compute, count)
+        parallel_for(compute, count)
     return results
 
 
@@ -160,17 +169,18 @@ def frozen_layer_maps(
     """
     count, _, *sides = images.shape
     results = tuple(np.empty((count, 1, *(side // stride for side in sides)), np.float32) for _, stride in SCALES)
-    found = _frozen_levels([teacher, student], images)
+    with Buffers() as buffers:
+        found = _frozen_levels([teacher, student], images, buffers)
 
-    def compute(part: slice) -> None:
-        for row in range(part.start, part.stop):
-            for t, s, result in zip(*found[row], results, strict=True):
-                difference = _unit_vectors(t, norm_eps)
-                difference -= _unit_vectors(s, norm_eps)
-                np.einsum("nhwc,nhwc->nhw", difference, difference, out=result[row])
-                result[row] *= 0.5
+        def compute(part: slice) -> None:
+            for row in range(part.start, part.stop):
+                for t, s, result in zip(*found[row], results, strict=True):
+                    difference = _unit_vectors(t, norm_eps)
+                    difference -= _unit_vectors(s, norm_eps)
+                    np.einsum("nhwc,nhwc->nhw", difference, difference, out=result[row])
+                    result[row] *= 0.5
 
-    parallel_for(compute, count)
+        parallel_for(compute, count)
     return results
 
 
@@ -189,11 +199,21 @@ class _Normalised:
     variance: np.ndarray
 
 
+class _SavedBlock(NamedTuple):
+    """What a block's gradient needs."""
+
+    first: _Normalised
+    second: _Normalised
+    projection: _Normalised | None
+    output: np.ndarray
+
+
 class TrainingPass:
     """A trunk in training, forward and backward over one batch; batch norm takes the batch's statistics.
 
     Args:
         weights: all of the trunk's.
+        buffers: own its arrays. ``forward`` acquires those that ``backward`` releases.
         eps: batch norm's.
 
     Attributes:
@@ -201,17 +221,19 @@ class TrainingPass:
         gradients: by the names of the weights, once ``backward`` ran.
     """
 
-    def __init__(self, weights: Weights, *, eps: float):
+    def __init__(self, weights: Weights, buffers: Buffers, *, eps: float):
         self.weights, self.eps = weights, eps
         self.statistics: Weights = {}
         self.gradients: Weights = {}
-        self._blocks: list[tuple[_Normalised, ...]] = []
+        self._buffers = buffers
+        self._blocks: list[_SavedBlock] = []
 
     def forward(self, images: np.ndarray) -> list[np.ndarray]:
-        """Compute the features of images, (N, 3, S, S): (N, h, w, C) at each scale."""
-        stem, x = self._unit(STEM, images)
-        pooled, places = _pool_arrays(x)
-        parallel_for(lambda rows: onednn.max_pool(x[rows], pooled[rows], places[rows]), len(x))
+        """Compute the features of images, (N, 3, S, S): (N, h, w, C) at each scale, there until ``backward``."""
+        stem, stem_output = self._unit(STEM, images)
+        pooled, places = _pool_arrays(stem_output, self._buffers)
+        parallel_for(lambda rows: onednn.max_pool(stem_output[rows], pooled[rows], places[rows]), len(images))
+        self._buffers.release(stem_output)
         self._stem = stem, pooled, places
         x, levels = pooled, []
         for layer in LAYERS:
@@ -221,19 +243,31 @@ class TrainingPass:
         return levels
 
     def backward(self, grad_levels: list[np.ndarray]) -> None:
-        """Compute the gradients from those by the features, which are written over."""
-        gradient = None
-        for layer, grad_features in zip(reversed(LAYERS), reversed(grad_levels), strict=True):
-            gradient = grad_features if gradient is None else _add(grad_features, gradient)
-            for block in reversed(layer):
-                gradient = self._block_gradient(block, gradient)
+        """Compute the gradients of the weights.
+
+        Args:
+            grad_levels: with respect to the features, of the same owner; written over and released.
+        """
+        earlier = list(grad_levels)
+        gradient = earlier.pop()
+        for layer in reversed(LAYERS):
+            for _ in layer:
+                gradient = self._block_gradient(self._blocks.pop(), gradient)
+            if earlier:
+                self._add(gradient, earlier.pop())
+        self._stem_gradient(gradient)
+
+    def _stem_gradient(self, gradient: np.ndarray) -> None:
         stem, pooled, places = self._stem
         _relu_gradient(pooled, gradient)
-        grad_stem = acquire_buffer(stem.y.shape)
+        self._buffers.release(pooled)
+        grad_stem = self._buffers.acquire(stem.y.shape)
         parallel_for(
             lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], grad_stem[rows]), len(grad_stem)
         )
-        self._unit_gradient(stem, grad_stem, has_input_gradient=False)
+        self._buffers.release(gradient)
+        self._unit_gradients(stem, grad_stem, None)
+        self._buffers.release(grad_stem)
 
     def _block(self, block: Block, x: np.ndarray) -> np.ndarray:
         first, y = self._unit(block.first, x)
@@ -241,23 +275,38 @@ class TrainingPass:
         if block.projection:
             projection, shortcut = self._unit(block.projection, x, relu=False)
         second, output = self._unit(block.second, y, shortcut=shortcut)
-        self._blocks.append((first, second, projection, output))
+        if block.projection:
+            self._buffers.release(shortcut)
+        self._blocks.append(_SavedBlock(first, second, projection, output))
         return output
 
-    def _block_gradient(self, block: Block, gradient: np.ndarray) -> np.ndarray:
-        first, second, projection, output = self._blocks.pop()
-        _relu_gradient(output, gradient)
-        grad_hidden = self._unit_gradient(second, gradient)
-        _relu_gradient(second.x, grad_hidden)
-        grad_input = self._unit_gradient(first, grad_hidden)
-        return _add(grad_input, self._unit_gradient(projection, gradient) if projection else gradient)
+    def _block_gradient(self, saved: _SavedBlock, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient with respect to a block's input; that with respect to its output is released."""
+        _relu_gradient(saved.output, gradient)
+        self._buffers.release(saved.output)
+        grad_hidden = self._unit_gradient(saved.second, gradient)
+        _relu_gradient(saved.second.x, grad_hidden)
+        self._buffers.release(saved.second.x)
+        grad_input = self._unit_gradient(saved.first, grad_hidden)
+        self._buffers.release(grad_hidden)
+        if saved.projection:
+            self._add(grad_input, self._unit_gradient(saved.projection, gradient))
+            self._buffers.release(gradient)
+        else:
+            self._add(grad_input, gradient)
+        return grad_input
+
+    def _add(self, into: np.ndarray, other: np.ndarray) -> None:
+        """Add an array, which is released, to one that stays."""
+        parallel_for(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
+        self._buffers.release(other)
 
     def _unit(
         self, unit: ConvBN, x: np.ndarray, *, shortcut: np.ndarray | None = None, relu: bool = True
     ) -> tuple[_Normalised, np.ndarray]:
         """Convolve, normalise, add the shortcut and take ReLU."""
         shape = onednn.images_shape(x, unit.geometry)
-        y = acquire_buffer(onednn.array_shape(unit.geometry.output(shape)))
+        y = self._buffers.acquire(onednn.array_shape(unit.geometry.output(shape)))
         weight = self.weights[f"{unit.conv}.weight"]
 
         def convolve(rows: slice) -> None:
@@ -270,7 +319,7 @@ class TrainingPass:
         self.statistics[f"{unit.norm}.moving_variance"] = variance * np.float32(positions / (positions - 1))
         scale = self.weights[f"{unit.norm}.gamma"] / np.sqrt(variance + np.float32(self.eps))
         shift = self.weights[f"{unit.norm}.beta"] - mean * scale
-        output = acquire_buffer(y.shape)
+        output = self._buffers.acquire(y.shape)
 
         def normalise(rows: slice) -> None:
             addition = None if shortcut is None else shortcut[rows]
@@ -279,10 +328,14 @@ class TrainingPass:
         parallel_for(normalise, len(y))
         return _Normalised(unit, x, y, mean, variance), output
 
-    def _unit_gradient(
-        self, saved: _Normalised, gradient: np.ndarray, *, has_input_gradient: bool = True
-    ) -> np.ndarray | None:
-        """Compute the gradients with respect to a unit's weights and, if wanted, its input.
+    def _unit_gradient(self, saved: _Normalised, gradient: np.ndarray) -> np.ndarray:
+        """Compute the gradients with respect to a unit's weights and its input, and return the latter."""
+        grad_input = self._buffers.acquire(saved.x.shape)
+        self._unit_gradients(saved, gradient, grad_input)
+        return grad_input
+
+    def _unit_gradients(self, saved: _Normalised, gradient: np.ndarray, grad_input: np.ndarray | None) -> None:
+        """Compute the gradients with respect to a unit's weights and, if it is given, write that of its input.
 
         Args:
             gradient: with respect to the unit's output before ReLU.
@@ -291,7 +344,7 @@ class TrainingPass:
         gamma, weight = self.weights[f"{unit.norm}.gamma"], self.weights[f"{unit.conv}.weight"]
         parts = split_rows(len(y))
         grad_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
-        grad_conv = acquire_buffer(y.shape)
+        grad_conv = self._buffers.acquire(y.shape)
 
         def normalisation(rows: slice) -> None:
             sums = grad_norm[parts.index(rows)]
@@ -306,7 +359,6 @@ class TrainingPass:
         slope = -gamma * inverse * inverse * grad_gamma / np.float32(y[..., 0].size)
         offset = -gamma * inverse * grad_beta / np.float32(y[..., 0].size) - slope * saved.mean
         grad_weight = np.empty((len(parts), *weight.shape), np.float32)
-        grad_input = acquire_buffer(x.shape) if has_input_gradient else None
 
         def convolution(rows: slice) -> None:
             onednn.affine(y[rows], slope, offset, grad_conv[rows], addition=grad_conv[rows])
@@ -315,22 +367,22 @@ class TrainingPass:
                 onednn.grad_input(grad_conv[rows], weight, grad_input[rows], unit.geometry)
 
         parallel_for(convolution, len(y))
+        self._buffers.release(grad_conv, y)
         self.gradients |= {f"{unit.norm}.gamma": grad_gamma, f"{unit.norm}.beta": grad_beta}
         # every part of the batch has a sum of its own; added in their order, the result is the same every time
         self.gradients[f"{unit.conv}.weight"] = grad_weight.sum(axis=0)
-        return grad_input
 
 
-def _pool_arrays(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pool_arrays(x: np.ndarray, buffers: Buffers) -> tuple[np.ndarray, np.ndarray]:
     """Return memory for the maxima and their places."""
     count, height, width, channels = x.shape
     shape = count, height // 2, width // 2, channels
-    return acquire_buffer(shape), np.empty(shape, np.uint8)
+    return buffers.acquire(shape), np.empty(shape, np.uint8)
 
 
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and biased variance of each channel of (N, H, W, C), float32 (C,), whatever the number of cores."""
-    moments: list[list[np.ndarray]] = [[] for _ in x]
+    moments: list[list[_Moments]] = [[] for _ in x]
 
     def compute(rows: slice) -> None:
         for i in range(rows.start, rows.stop):
@@ -346,7 +398,7 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), variance.astype(np.float32)
 
 
-def _moments(x: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def _moments(x: np.ndarray) -> list[_Moments]:
     """Return count, mean and sum of squared deviations of each piece of (P, C) that stays in the cache."""
     rows = _CACHED // x.shape[1]
     centred, moments = np.empty((rows, x.shape[1]), np.float32), []
@@ -360,11 +412,6 @@ def _moments(x: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
 
 def _relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
     parallel_for(lambda rows: onednn.relu_gradient(output[rows], gradient[rows]), len(output))
-
-
-def _add(into: np.ndarray, other: np.ndarray) -> np.ndarray:
-    parallel_for(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
-    return into
 
 
 def student_step(
@@ -382,14 +429,25 @@ def student_step(
     Returns:
         float32 (N,); gradients, by the weights' names; the batch's statistics by the names of the moving ones.
     """
-    student = TrainingPass(weights, eps=eps)
     total, grad_levels = np.zeros(len(images), np.float32), []
-    for t, level in zip(teacher, student.forward(images), strict=True):
-        s, grad_features = acquire_buffer(t.shape), acquire_buffer(level.shape)
-        parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], s[rows]), len(s))  # noqa: B023 - done before the next
-        losses, gradient = layer_loss(t, s, eps=norm_eps)
-        parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], grad_features[rows]), len(s))  # noqa: B023
-        total += losses
-        grad_levels.append(grad_features)
-    student.backward(grad_levels)
+    with Buffers() as buffers:
+        student = TrainingPass(weights, buffers, eps=eps)
+        for t, level in zip(teacher, student.forward(images), strict=True):
+            losses, grad_features = _level_loss(t, level, buffers, norm_eps=norm_eps)
+            total += losses
+            grad_levels.append(grad_features)
+        student.backward(grad_levels)
     return total, student.gradients, student.statistics
+
+
+def _level_loss(
+    teacher: np.ndarray, level: np.ndarray, buffers: Buffers, *, norm_eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute what ``layer_loss`` does of features and with a gradient of shape (N, h, w, C)."""
+    student, gradient = buffers.acquire(teacher.shape), buffers.acquire(teacher.shape)
+    parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], student[rows]), len(level))
+    losses = layer_loss(teacher, student, gradient, eps=norm_eps)
+    grad_features = buffers.acquire(level.shape)
+    parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], grad_features[rows]), len(level))
+    buffers.release(student, gradient)
+    return losses, grad_features
