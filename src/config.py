@@ -2,12 +2,15 @@
 
 import argparse
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from . import __version__
 from .data.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
 from .device import DEVICE_TARGETS
 from .utils import LARGEST
+
+_Kind = TypeVar("_Kind", int, float)
 
 
 def parse_bool(text: str) -> bool:
@@ -17,23 +20,26 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
 
 
-def _number(kind: type, minimum: float, *, strict: bool = False, maximum: float | None = None):
+def _number(
+    kind: type[_Kind], minimum: float, *, strict: bool = False, maximum: float | None = None
+) -> Callable[[str], _Kind]:
     # beyond these nothing is meant, and not everything below can count or compute
-    maximum = maximum or (2**31 - 1 if kind is int else LARGEST)
+    limit = maximum or (2**31 - 1 if kind is int else LARGEST)
 
-    def parse(text: str):
+    def parse(text: str) -> _Kind:
         try:
             # Python would also take spaces, underscores and other scripts' digits, which the C++ program does not
             value = kind(text) if re.fullmatch(r"[0-9A-Za-z.+-]+", text) else None
         except ValueError:
             value = None
-        # the comparison is False for nan
-        valid = value is not None and (value > minimum if strict else value >= minimum)
-        if not valid or value > maximum:
-            bound = f"of at most {maximum}" if valid else f"{'above' if strict else 'of at least'} {minimum}"
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {noun} {bound}, got {text!r}")
-        return value
+        if value is not None and (value > minimum if strict else value >= minimum):  # False for nan
+            if value <= limit:
+                return value
+            bound = f"of at most {limit}"
+        else:
+            bound = f"{'above' if strict else 'of at least'} {minimum}"
+        noun = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"expected {noun} {bound}, got {text!r}")
 
     return parse
 
@@ -277,5 +283,6 @@ def build_parser(description: str, names: tuple[str, ...] = ()) -> argparse.Argu
     parser.add_argument("--version", action="version", version=f"STPM {__version__}")
     for name in names:
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
-        parser.add_argument(f"--{name}", **({"type": _path} if is_path else {}), **FLAGS[name])
+        kind: dict[str, Any] = {"type": _path} if is_path else {}
+        parser.add_argument(f"--{name}", **kind, **FLAGS[name])
     return parser

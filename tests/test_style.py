@@ -19,6 +19,12 @@ def test_ruff(command):
     assert done.returncode == 0, done.stdout
 
 
+def test_mypy():
+    """It keeps what it knows in .cache: some seconds the first time, one later."""
+    done = subprocess.run([BIN / "mypy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_shellcheck():
     done = subprocess.run([BIN / "shellcheck", "-x", *SCRIPTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

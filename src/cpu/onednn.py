@@ -13,7 +13,7 @@ import ctypes
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class _Argument(ctypes.Structure):
 @functools.cache
 def _load_library() -> ctypes.CDLL | None:
     mindspore = find_spec("mindspore")
-    if mindspore is None or sys.platform != "linux":
+    if mindspore is None or not mindspore.submodule_search_locations or sys.platform != "linux":
         return None
     try:
         library = ctypes.CDLL(str(Path(mindspore.submodule_search_locations[0]) / "lib/libdnnl.so.3"))
@@ -59,15 +59,18 @@ def _load_library() -> ctypes.CDLL | None:
         return None
 
 
-def _library() -> ctypes.CDLL | None:
-    """Return MindSpore's oneDNN, or None where there is none of a version whose interface is known here."""
-    with _CREATION:
-        return _load_library()
-
-
 def is_available() -> bool:
-    """Return whether the functions below can be used."""
-    return _library() is not None
+    """Return whether MindSpore has a oneDNN of a version whose interface is known here: what is below needs it."""
+    with _CREATION:
+        return _load_library() is not None
+
+
+def _library() -> ctypes.CDLL:
+    with _CREATION:
+        library = _load_library()
+    if library is None:
+        raise RuntimeError("there is no oneDNN of version 3 in MindSpore")
+    return library
 
 
 def _check(status: int) -> None:
@@ -96,7 +99,7 @@ def _once_a_thread(create: Callable[..., "_Primitive"]) -> Callable[..., "_Primi
 
     @functools.wraps(create)
     def find(*arguments: object) -> "_Primitive":
-        found = _OF_THREAD.__dict__.setdefault("primitives", {})
+        found: dict[tuple[object, ...], _Primitive] = _OF_THREAD.__dict__.setdefault("primitives", {})
         key = create.__name__, *arguments
         if key not in found:
             found[key] = create(*arguments)
@@ -105,7 +108,7 @@ def _once_a_thread(create: Callable[..., "_Primitive"]) -> Callable[..., "_Primi
     return find
 
 
-def _numbers(values: Shape) -> ctypes.Array:
+def _numbers(values: Sequence[int]) -> ctypes.Array:
     return (ctypes.c_int64 * 12)(*values)  # dnnl_dims_t
 
 
@@ -155,7 +158,7 @@ class _Operand:
             source, target = (inner, outer) if is_result else (outer, inner)
             self._reorder = _reorder(source, target)
 
-    def bind(self, array: np.ndarray | Packed, inner: np.ndarray | None) -> None:
+    def bind(self, array: np.ndarray | Packed, inner: np.ndarray) -> None:
         """Let the operand be this array; one that is no result is brought into the primitive's order, in ``inner``."""
         if isinstance(array, Packed):
             _point(self.memory, array.array)
@@ -289,7 +292,7 @@ def _convolution(images: Shape, geometry: Geometry, has_bias: bool, has_shortcut
     operands = {
         _SRC: _Operand(_images_layout(images)[0], _inner(descriptor, _SRC)),
         _WEIGHTS: _Operand(_plain(geometry.weight), _inner(descriptor, _WEIGHTS)),
-        **({_BIAS: _Operand(bias)} if has_bias else {}),
+        **({} if bias is None else {_BIAS: _Operand(bias)}),
         **added,
         _DST: _Operand(output, is_result=True),
     }
@@ -342,11 +345,11 @@ def _relu_gradient(shape: Shape) -> _Primitive:
 def _norm_gradient(shape: Shape, eps: float) -> _Primitive:
     """Return the gradient of batch norm, as if its statistics were constants."""
     library, layout, vector = _library(), _channels_last(shape), _plain(shape[1:2])
-    flags, eps = _GIVEN_STATISTICS | _SCALE_AND_SHIFT, ctypes.c_float(eps)
+    flags, epsilon = _GIVEN_STATISTICS | _SCALE_AND_SHIFT, ctypes.c_float(eps)
     create = library.dnnl_batch_normalization_forward_primitive_desc_create
-    forward = _new(create, _engine(), _FORWARD_TRAINING, layout, layout, eps, flags, None)
+    forward = _new(create, _engine(), _FORWARD_TRAINING, layout, layout, epsilon, flags, None)
     create = library.dnnl_batch_normalization_backward_primitive_desc_create
-    descriptor = _new(create, _engine(), _BACKWARD, layout, layout, layout, eps, flags, forward, None)
+    descriptor = _new(create, _engine(), _BACKWARD, layout, layout, layout, epsilon, flags, forward, None)
     kinds = {_SRC: layout, _DIFF_DST: layout, _MEAN: vector, _VARIANCE: vector, _SCALE: vector}
     kinds |= {_DIFF_SRC: layout, _DIFF_SCALE: vector, _DIFF_SHIFT: vector}
     return _Primitive(_primitive(descriptor), {kind: _Operand(one) for kind, one in kinds.items()})

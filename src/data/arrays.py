@@ -47,8 +47,8 @@ def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
     """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none."""
     masks = np.zeros((len(samples), image_size, image_size), np.uint8)
     with ThreadPoolExecutor() as pool:
-        with_mask = [i for i, sample in enumerate(samples) if sample.mask_path is not None]
-        loaded = pool.map(lambda i: load_mask(samples[i].mask_path, image_size, picture=samples[i].path), with_mask)
+        with_mask = {i: (sample.mask_path, sample.path) for i, sample in enumerate(samples) if sample.mask_path}
+        loaded = pool.map(lambda paths: load_mask(paths[0], image_size, picture=paths[1]), with_mask.values())
         for i, mask in zip(with_mask, loaded, strict=True):
             masks[i] = mask
     return masks

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from ..files import check_regular_file
 from ..utils import LOGGER, InputError
@@ -36,7 +36,7 @@ def is_image_size(size: object) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what is wrong with it while the block reads it becomes an ``InputError`` that names it.
 
     Raises:
@@ -59,7 +59,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
     with _opened(path) as image:
         if image.format == "PNG":
             _check_png(path.read_bytes())
-        if image.format == "TIFF":
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_samples(image)
             image.filename = ""  # else PIL maps uncompressed rows into memory, of wrong length where they lie
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's picture, with previews
@@ -72,7 +72,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
     return decoded
 
 
-def _check_samples(image: Image.Image) -> None:
+def _check_samples(image: TiffImagePlugin.TiffImageFile) -> None:
     """Check that the pixels of a TIFF are of a kind that PIL reads correctly."""
     bits, kind = max(image.tag_v2.get(258, (1,))), max(image.tag_v2.get(339, (1,)))  # BitsPerSample, SampleFormat
     if kind != 1 or bits not in (1, 2, 4, 8, 16):
@@ -82,8 +82,7 @@ def _check_samples(image: Image.Image) -> None:
 
 def _warn_of_darkness(decoded: Image.Image, path: Path) -> None:
     """Warn, once, of a 16-bit picture that uses only 12; scaling each by its own values would make them differ."""
-    extrema = decoded.getextrema()
-    brightest = extrema[1] if decoded.mode == "L" else max(high for _, high in extrema)
+    brightest = _brightest(decoded)
     if brightest <= _DARK and _FIRST_DARK.acquire(blocking=False):
         LOGGER.warning(
             "warning: %s: uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: %d of 255); "
@@ -91,6 +90,10 @@ def _warn_of_darkness(decoded: Image.Image, path: Path) -> None:
             path,
             brightest,
         )
+
+
+def _brightest(image: Image.Image) -> int:
+    return int(np.max(image.getextrema()))  # of one band, or of each
 
 
 def _check_png(content: bytes) -> None:
@@ -142,7 +145,7 @@ def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np
     mask = _decode(path, "L")
     if picture is not None:
         _check_size(path, mask.size, picture)
-    brightest = mask.getextrema()[1]
+    brightest = _brightest(mask)
     if brightest < MASK_RULES["half"]:
         raise InputError(f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect")
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))

@@ -88,7 +88,7 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
                 array.tofile(Path(unfinished, name))
             except OSError as error:
                 raise InputError(f"{folder / name}.bin: cannot be written: {error.strerror or error}") from error
-            return hashlib.sha256(array).hexdigest()
+            return hashlib.sha256(array.data).hexdigest()
 
         with ThreadPoolExecutor() as pool:
             for image, sha256 in zip(content["images"], pool.map(write, samples, manifest.names), strict=True):
@@ -116,7 +116,9 @@ def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
     size = manifest.image_size
 
     def mask_of(sample: Sample) -> str | None:
-        return sample.mask_path and sample.mask_path.relative_to(sample.path.parents[2]).as_posix()
+        if sample.mask_path is None:
+            return None
+        return sample.mask_path.relative_to(sample.path.parents[2]).as_posix()
 
     return {
         "format": FORMAT,

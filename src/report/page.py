@@ -214,7 +214,7 @@ def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_th
     edges = np.geomspace(low, high * 1.0001, 31) if is_wide else np.histogram_bin_edges(scores.astype(float), 30)
     groups = [(scores[~labels], "good", "#2b7a3d"), (scores[labels], "defective", "#b3341f")]
     for values, name, colour in groups:
-        axes.hist(values, edges, alpha=0.6, label=name, color=colour)
+        axes.hist(values, edges.tolist(), alpha=0.6, label=name, color=colour)
     if has_threshold:
         axes.axvline(1, color="black", linestyle="--", label="threshold")
     if is_wide:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from ..config import build_parser
 from ..files import atomic_path, read_json, write_json
@@ -48,7 +49,9 @@ def collect(results: Iterable[tuple[str, dict]]) -> dict:
     Args:
         results: category and the content of its results.json; empty where there is none.
     """
-    rows = [{"category": name, **{metric: found.get(metric) for metric in METRICS}} for name, found in results]
+    rows: list[dict[str, Any]] = [
+        {"category": name, **{metric: found.get(metric) for metric in METRICS}} for name, found in results
+    ]
     mean: dict[str, object] = {"category": "mean"}
     for metric in METRICS:
         values = [row[metric] for row in rows if row[metric] is not None]
