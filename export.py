@@ -42,13 +42,13 @@ def main(args: Namespace) -> int:
     device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
-    from src.backend import StpmDetector, fold_batch_norm
+    from src.backend import StpmDetector, network_for_export
     from src.checkpoint import load_stpm
     from src.model.export import write_model
-    from src.stpm import STPM, AnomalyMap, LayerMaps
+    from src.stpm import STPM
 
     stpm = load_stpm(STPM(), checkpoint.path, num_class=args.num_class)
-    network = AnomalyMap(LayerMaps(fold_batch_norm(stpm, export_size=size), for_export=True), image_size=size)
+    network = network_for_export(stpm, image_size=size)
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
     sidecar = checkpoint.sidecar or new_sidecar(category=args.category, image_size=size, config=None)

@@ -17,7 +17,8 @@ from .cpu import onednn
 from .cpu.parallel import Buffers, Shape
 from .cpu.trunk import SCALES, FrozenTrunk, TrainingPass, fold, frozen_features, frozen_layer_maps, student_step
 from .loss import NORM_EPS, StudentLoss
-from .resnet import BN_EPS, BN_MOMENTUM, ResNet18Trunk
+from .portable import PortableLayerMaps, portable_operators
+from .resnet import BN_EPS, BN_MOMENTUM, MINDSPORE_OPERATORS, ChannelBias, Operators, ResNet18Trunk
 from .stpm import STPM, AnomalyMap, LayerMaps
 
 
@@ -201,13 +202,15 @@ def fast_layer_maps(stpm: STPM) -> FrozenLayerMaps:
     return FrozenLayerMaps(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
 
 
-def fold_batch_norm(stpm: STPM, *, export_size: int | None = None) -> STPM:
-    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it.
+def network_for_export(stpm: STPM, *, image_size: int) -> AnomalyMap:
+    """Return an STPM's anomaly map as the network that other runtimes compute, for images of this size."""
+    folded = fold_batch_norm(stpm, operators=portable_operators(image_size))
+    return AnomalyMap(PortableLayerMaps(folded), image_size=image_size)
 
-    Args:
-        export_size: give the copy the form for export, for images of this size.
-    """
-    folded = STPM(folded=True, export_size=export_size)
+
+def fold_batch_norm(stpm: STPM, *, operators: Operators = MINDSPORE_OPERATORS) -> STPM:
+    """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it."""
+    folded = STPM(teacher_norm=ChannelBias, student_norm=ChannelBias, operators=operators)
     _load_folded(folded, stpm)
     folded.set_train(False)
     return folded

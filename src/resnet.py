@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, initializer
 
@@ -23,6 +22,9 @@ STRIDES = (4, 8, 16)
 # torchvision's BatchNorm2d defaults; MindSpore's momentum weighs the old value, torch's (0.1) the new one.
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.9
+
+
+Norm = Callable[[int], nn.Cell]  # makes what follows a convolution, from its number of channels
 
 
 def batch_norm(channels: int) -> nn.Cell:
@@ -63,57 +65,11 @@ class PoolReLU(nn.Cell):
         return ops.relu(self.pool(x))
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """Transpose (N, C, H, W) to (N, H, W, C)."""
-    return ops.transpose(x, (0, 2, 3, 1))
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """Transpose (N, H, W, C) to (N, C, H, W)."""
-    return ops.transpose(x, (0, 3, 1, 2))
-
-
-# The exported form, for MindSpore Lite. It has no padded pooling, and its Pad is slow: the stem's convolution pads more
-# instead. It computes in (N, H, W, C), with a transposition before and after every convolution, and drops adjacent
-# pairs that cancel: the cells below transpose so that they do. Measured: 16 % less time than Pad and no transpositions.
-_PORTABLE_STEM_PADDING = 5
-
-
-class PortablePoolReLU(nn.Cell):
-    """What ``PoolReLU`` computes, for export: after a stem convolution with a padding of 5 instead of 3.
-
-    That adds a border of one pixel to the convolution's output. Its top row and left column are set to zero, which
-    changes no maximum after ReLU. Its bottom row and right column are never read, since half the image's side is even.
-
-    Args:
-        size: side of the images, pixels.
-    """
-
-    def __init__(self, size: int):
-        super().__init__()
-        side = size // 2 + 2
-        mask = np.ones((1, side, side, 1), np.float32)
-        mask[:, 0] = 0
-        mask[:, :, 0] = 0
-        self.mask = Tensor(mask)
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.pool(channels_first(ops.mul(channels_last(ops.relu(x)), self.mask)))
-
-
 class AddReLU(nn.Cell):
     """Adds a block's shortcut, then ReLU."""
 
     def construct(self, x: Tensor, shortcut: Tensor) -> Tensor:
         return ops.relu(ops.add(x, shortcut))
-
-
-class PortableAddReLU(nn.Cell):
-    """The same, between transpositions."""
-
-    def construct(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        return channels_first(ops.relu(ops.add(channels_last(x), channels_last(shortcut))))
 
 
 @dataclass(frozen=True)
@@ -134,53 +90,39 @@ class Operators:
 MINDSPORE_OPERATORS = Operators()
 
 
-def portable_operators(image_size: int) -> Operators:
-    """Return the operators for export, for images of this size."""
-    pool_relu = partial(PortablePoolReLU, image_size)
-    return Operators(pool_relu=pool_relu, add_relu=PortableAddReLU, stem_padding=_PORTABLE_STEM_PADDING)
-
-
-class _Builder:
-    """Makes convolutions and blocks with the operators and the normalisation of a trunk."""
-
-    def __init__(self, operators: Operators, norm: Callable[[int], nn.Cell]):
-        self.operators = operators
-        self.norm = norm
-
-    def conv(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int) -> nn.Conv2d:
-        """Return a convolution without bias, He-normal initialised by its fan-out."""
-        return nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            pad_mode="pad",
-            padding=padding,
-            has_bias=False,
-            weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
-        )
-
-    def layer(self, in_channels: int, out_channels: int, stride: int) -> nn.SequentialCell:
-        """Return the two blocks of a layer."""
-        first = BasicBlock(self, in_channels, out_channels, stride)
-        return nn.SequentialCell([first, BasicBlock(self, out_channels, out_channels, 1)])
+def convolution(in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int) -> nn.Conv2d:
+    """Return a convolution without bias, He-normal initialised by its fan-out."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        pad_mode="pad",
+        padding=padding,
+        has_bias=False,
+        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
+    )
 
 
 class BasicBlock(nn.Cell):
-    """Two 3x3 convolutions and a shortcut (He et al. 2015, figure 2)."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2015, figure 2).
 
-    def __init__(self, make: _Builder, in_channels: int, out_channels: int, stride: int):
+    Args:
+        norm, operators: as of ``ResNet18Trunk``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, norm: Norm, operators: Operators):
         super().__init__()
-        self.add_relu = make.operators.add_relu()
-        self.conv1 = make.conv(in_channels, out_channels, 3, stride=stride, padding=1)
-        self.bn1 = make.norm(out_channels)
-        self.conv2 = make.conv(out_channels, out_channels, 3, stride=1, padding=1)
-        self.bn2 = make.norm(out_channels)
+        self.add_relu = operators.add_relu()
+        self.conv1 = convolution(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.bn1 = norm(out_channels)
+        self.conv2 = convolution(out_channels, out_channels, 3, stride=1, padding=1)
+        self.bn2 = norm(out_channels)
         self.relu = nn.ReLU()
         self.has_projection = stride != 1 or in_channels != out_channels
         if self.has_projection:
-            projection = make.conv(in_channels, out_channels, 1, stride=stride, padding=0)
-            self.down_sample_layer = nn.SequentialCell([projection, make.norm(out_channels)])
+            projection = convolution(in_channels, out_channels, 1, stride=stride, padding=0)
+            self.down_sample_layer = nn.SequentialCell([projection, norm(out_channels)])
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -195,22 +137,22 @@ class ResNet18Trunk(nn.Cell):
     """ResNet-18 up to layer3.
 
     Args:
-        norm: makes the cell after each convolution from its channel count, such as ``batch_norm``.
+        norm: makes what follows each convolution, such as ``batch_norm``.
         operators: the form of pooling and addition.
 
     Inputs: float32 (N, 3, S, S), normalised as in ``src.data.images``; S a multiple of 16.
     Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
     """
 
-    def __init__(self, *, norm: Callable[[int], nn.Cell] = batch_norm, operators: Operators = MINDSPORE_OPERATORS):
+    def __init__(self, *, norm: Norm = batch_norm, operators: Operators = MINDSPORE_OPERATORS):
         super().__init__()
-        make = _Builder(operators, norm)
-        self.conv1 = make.conv(3, 64, 7, stride=2, padding=operators.stem_padding)
+        block = partial(BasicBlock, norm=norm, operators=operators)
+        self.conv1 = convolution(3, 64, 7, stride=2, padding=operators.stem_padding)
         self.bn1 = norm(64)
         self.pool_relu = operators.pool_relu()
-        self.layer1 = make.layer(64, 64, 1)
-        self.layer2 = make.layer(64, 128, 2)
-        self.layer3 = make.layer(128, 256, 2)
+        self.layer1 = nn.SequentialCell([block(64, 64, 1), block(64, 64, 1)])
+        self.layer2 = nn.SequentialCell([block(64, 128, 2), block(128, 128, 1)])
+        self.layer3 = nn.SequentialCell([block(128, 256, 2), block(256, 256, 1)])
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.bn1(self.conv1(x))  # (N, 64, 128, 128) for images of 256x256

@@ -1,24 +1,20 @@
 """STPM, Student-Teacher Feature Pyramid Matching (Wang et al. 2021, arXiv 2103.04257): the pair and its anomaly map."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .loss import normalise
+from .loss import channel_sum, normalise
 from .resnet import (
     BN_EPS,
     BN_MOMENTUM,
-    CHANNELS,
     MINDSPORE_OPERATORS,
     STRIDES,
-    ChannelBias,
+    Norm,
+    Operators,
     ResNet18Trunk,
     batch_norm,
-    channels_first,
-    channels_last,
-    portable_operators,
 )
 
 # Batch norm that uses its stored statistics even while the student beside it trains.
@@ -29,10 +25,7 @@ class STPM(nn.Cell):
     """A frozen teacher and a student of the same shape (paper, figure 2).
 
     Args:
-        folded: with one number per channel in place of each batch norm, for inference; ``src.backend.fold_batch_norm``
-            gives it its weights.
-        export_size: with ``folded``, the form for export, for images of this size.
-        student_norm: without ``folded``, what normalises the student, such as ``batch_norm``.
+        teacher_norm, student_norm, operators: as of ``ResNet18Trunk``.
 
     Inputs: images, float32 (N, 3, S, S).
     Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
@@ -41,37 +34,18 @@ class STPM(nn.Cell):
     def __init__(
         self,
         *,
-        folded: bool = False,
-        export_size: int | None = None,
-        student_norm: Callable[[int], nn.Cell] = batch_norm,
+        teacher_norm: Norm = frozen_batch_norm,
+        student_norm: Norm = batch_norm,
+        operators: Operators = MINDSPORE_OPERATORS,
     ):
         super().__init__()
-        operators = portable_operators(export_size) if export_size else MINDSPORE_OPERATORS
-        self.model_t = ResNet18Trunk(norm=ChannelBias if folded else frozen_batch_norm, operators=operators)
-        self.model_s = ResNet18Trunk(norm=ChannelBias if folded else student_norm, operators=operators)
+        self.model_t = ResNet18Trunk(norm=teacher_norm, operators=operators)
+        self.model_s = ResNet18Trunk(norm=student_norm, operators=operators)
         for parameter in self.model_t.get_parameters():
             parameter.requires_grad = False
 
     def construct(self, images: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         return self.model_t(images), self.model_s(images)
-
-
-class ChannelSum(nn.Cell):
-    """Sum over channels as a 1x1 convolution with ones: the form that every runtime of the exported graph knows.
-
-    Inputs: float32 (N, C, H, W), or (N, H, W, C) with ``last``. Outputs: the same with one channel.
-    """
-
-    def __init__(self, channels: int, *, last: bool = False):
-        super().__init__()
-        self.last = last
-        self.ones = Tensor(np.ones((1, channels, 1, 1), np.float32))
-        self.conv = ops.Conv2D(out_channel=1, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
-
-    def construct(self, x: Tensor) -> Tensor:
-        if self.last:
-            return channels_last(self.conv(channels_first(x), self.ones))  # (N, H, W, 1)
-        return self.conv(x, self.ones)  # (N, 1, H, W)
 
 
 def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
@@ -95,7 +69,7 @@ class BilinearUpsampling(nn.Cell):
 
     Resizing operators differ between runtimes; a convolution with the interpolation matrix does not.
 
-    Inputs: float32 (N, 1, h, h) or (N, h, h, 1). Outputs: float32 (N, 1, S, S).
+    Inputs: float32 (N, 1, h, h), or (N, h, h, 1) as in ``src.portable``. Outputs: float32 (N, 1, S, S).
     """
 
     def __init__(self, size_in: int, size_out: int):
@@ -115,28 +89,19 @@ class BilinearUpsampling(nn.Cell):
 class LayerMaps(nn.Cell):
     """Per scale 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4).
 
-    Args:
-        stpm: teacher and student, folded or not.
-        for_export: compare the features in (N, H, W, C), which saves MindSpore Lite transpositions.
-
-    Inputs: images, float32 (N, 3, S, S). Outputs: at strides 4, 8 and 16, (N, 1, h, w); (N, h, w, 1) for export.
+    Inputs: images, float32 (N, 3, S, S). Outputs: at strides 4, 8 and 16, (N, 1, h, w).
     """
 
-    def __init__(self, stpm: STPM, *, for_export: bool = False):
+    def __init__(self, stpm: STPM):
         super().__init__()
         self.stpm = stpm
-        self.for_export = for_export
-        self.sums = nn.CellList([ChannelSum(channels, last=for_export) for channels in CHANNELS])
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         teacher_features, student_features = self.stpm(images)
         layer_maps = ()
         for i in range(3):
-            teacher, student = teacher_features[i], student_features[i]  # (N, C, h, w)
-            if self.for_export:
-                teacher, student = channels_last(teacher), channels_last(student)  # (N, h, w, C)
-            difference = ops.sub(normalise(teacher, self.sums[i]), normalise(student, self.sums[i]))
-            layer_maps += (ops.mul(self.sums[i](ops.mul(difference, difference)), 0.5),)  # one channel, first or last
+            difference = normalise(teacher_features[i]) - normalise(student_features[i])  # (N, C, h, w)
+            layer_maps += (0.5 * channel_sum(difference * difference),)  # (N, 1, h, w)
         return layer_maps
 
 
@@ -146,7 +111,8 @@ class AnomalyMap(nn.Cell):
     Upsamples each layer map to the image size, and multiplies the three.
 
     Args:
-        layer_maps: ``LayerMaps``, or the faster form of it that ``src.backend`` makes on CPU.
+        layer_maps: ``LayerMaps``, or another form of it: ``src.backend`` has a faster one for CPU, ``src.portable`` one
+            for export.
         image_size: side of the square images, a multiple of 16.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).

@@ -13,7 +13,7 @@ ROWS = (
     ("utils",),
     ("cpu", "files", "resnet", "loss"),
     ("checkpoint", "data", "device"),
-    ("stpm", "evaluation", "config", "callbacks"),
+    ("stpm", "portable", "evaluation", "config", "callbacks"),
     ("dataset", "backend"),
     ("model", "report"),
     ("training", "exchange", "sweep"),
