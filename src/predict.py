@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .config import build_parser
 from .data.samples import list_images
-from .data.stream import Picture, decode
+from .data.stream import LoadedImage, decode
 from .evaluation.regions import Region, find_regions
 from .evaluation.results import verdict
 from .files import atomic_path, make_output_folder
@@ -42,9 +42,9 @@ _LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added t
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one picture; ``regions`` need a threshold."""
+    """What a model says of one image; ``regions`` need a threshold."""
 
-    picture: Picture
+    loaded: LoadedImage
     anomaly_map: np.ndarray | None = None  # float32 (S, S)
     score: float | None = None
     verdict: str | None = None
@@ -59,16 +59,16 @@ def predict(
     batch_size: int,
     threshold: float | None,
 ) -> Iterator[Prediction]:
-    """Yield a prediction for every picture, in batches, in memory that does not depend on their number.
+    """Yield a prediction for every image, in batches, in memory that does not depend on their number.
 
     Args:
         detector: takes ``batch_size`` images at a time.
     """
-    batch: list[Picture] = []
+    batch: list[LoadedImage] = []
     readable = 0
-    for picture in decode(paths, image_size=image_size, ahead=2 * batch_size):
-        batch.append(picture)
-        readable += picture.image is not None
+    for loaded in decode(paths, image_size=image_size, ahead=2 * batch_size):
+        batch.append(loaded)
+        readable += loaded.image is not None
         if readable == batch_size:
             yield from _predict_batch(detector, batch, batch_size, threshold)
             batch, readable = [], 0
@@ -76,21 +76,21 @@ def predict(
 
 
 def _predict_batch(
-    detector: Detector, batch: list[Picture], batch_size: int, threshold: float | None
+    detector: Detector, batch: list[LoadedImage], batch_size: int, threshold: float | None
 ) -> Iterator[Prediction]:
-    images = [picture.image for picture in batch if picture.image is not None]
+    images = [loaded.image for loaded in batch if loaded.image is not None]
     maps = iter(predict_maps(detector, np.stack(images), batch_size=batch_size) if images else ())
-    for picture in batch:
-        if picture.image is None:
-            yield Prediction(picture)
+    for loaded in batch:
+        if loaded.image is None:
+            yield Prediction(loaded)
             continue
         one = next(maps)
         score = float(one.max())
         if threshold is None:
-            yield Prediction(picture, one, score)
+            yield Prediction(loaded, one, score)
         else:
-            regions = tuple(find_regions(one, threshold, size=picture.size))
-            yield Prediction(picture, one, score, verdict(score, threshold), regions)
+            regions = tuple(find_regions(one, threshold, size=loaded.size))
+            yield Prediction(loaded, one, score, verdict(score, threshold), regions)
 
 
 class PredictionRecord(TypedDict):
@@ -145,10 +145,10 @@ class PredictionFiles:
         return self._stack.__exit__(*error)
 
     def write(self, prediction: Prediction) -> None:
-        """Write what is known of one picture."""
-        name = prediction.picture.path.name
+        """Write what is known of one image."""
+        name = prediction.loaded.path.name
         row = {"file": name, "score": prediction.score, "verdict": prediction.verdict}
-        error = prediction.picture.error
+        error = prediction.loaded.error
         self._scores.writerow(row | {"regions": len(prediction.regions), "error": error})
         regions = [asdict(region) for region in prediction.regions]
         self._regions.writerows({"file": name} | region for region in regions)
@@ -167,9 +167,9 @@ def picture_name(name: str) -> str:
 
 def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None:
     """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
-    image, one = prediction.picture.image, prediction.anomaly_map
+    image, one = prediction.loaded.image, prediction.anomaly_map
     panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
-    name = prediction.picture.path.name
+    name = prediction.loaded.path.name
     caption = f"{name}   {prediction.verdict}, score {prediction.score / threshold:.2f} of the threshold"
     save_panels(folder / picture_name(name), panels, caption=caption, legend=scale_legend("the threshold"))
 
@@ -247,9 +247,9 @@ def write_all(
         for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
             files.write(prediction)
             counts["images"] += 1
-            if prediction.picture.error:
+            if prediction.loaded.error:
                 counts["unreadable"] += 1
-                report_error(prediction.picture.error)
+                report_error(prediction.loaded.error)
             elif prediction.verdict:
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:

@@ -1,4 +1,4 @@
-"""Any number of pictures, decoded while the network works on earlier ones; only a few are in memory at a time."""
+"""Any number of images, decoded while the network works on earlier ones; only a few are in memory at a time."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ from .images import load_image_and_size
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture, or the reason why it could not be decoded."""
+class LoadedImage:
+    """A decoded image, or the reason why it could not be decoded."""
 
     path: Path
     image: np.ndarray | None = None  # uint8 (S, S, 3)
-    size: tuple[int, int] = (0, 0)  # width and height of the file's picture
+    size: tuple[int, int] = (0, 0)  # width and height as it stands in the file, upright
     error: str = ""
 
 
-def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[Picture]:
-    """Yield decoded pictures in order; all cores decode, at most ``ahead`` pictures before they are asked for."""
+def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[LoadedImage]:
+    """Yield decoded images in order; all cores decode, at most ``ahead`` images before they are asked for."""
 
-    def load(path: Path) -> Picture:
+    def load(path: Path) -> LoadedImage:
         try:
-            return Picture(path, *load_image_and_size(path, image_size))
+            return LoadedImage(path, *load_image_and_size(path, image_size))
         except InputError as error:
-            return Picture(path, error=str(error))
+            return LoadedImage(path, error=str(error))
 
     with ThreadPoolExecutor(core_count()) as pool:  # more would only get in the network's way
-        window: deque[Future[Picture]] = deque()
+        window: deque[Future[LoadedImage]] = deque()
         for path in paths:
             window.append(pool.submit(load, path))
             if len(window) > ahead:

@@ -18,15 +18,15 @@ def score_good(detector: Detector, samples: list[Sample], *, image_size: int, ba
     """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
 
     Raises:
-        InputError: a picture is unreadable; the message names it.
+        InputError: an image is unreadable; the message names it.
     """
-    pictures = decode((sample.path for sample in samples), image_size=image_size, ahead=2 * batch_size)
+    decoded = decode((sample.path for sample in samples), image_size=image_size, ahead=2 * batch_size)
     scores = []
-    while batch := list(itertools.islice(pictures, batch_size)):
-        for picture in batch:
-            if picture.error:
-                raise InputError(picture.error)
-        images = np.stack([picture.image for picture in batch])
+    while batch := list(itertools.islice(decoded, batch_size)):
+        for loaded in batch:
+            if loaded.error:
+                raise InputError(loaded.error)
+        images = np.stack([loaded.image for loaded in batch])
         scores.append(image_scores(predict_maps(detector, images, batch_size=batch_size)))
     return np.concatenate(scores)
 
