@@ -51,7 +51,10 @@ class Job:
     state: str = "waiting"
     failures: list[str] = field(default_factory=list)
     was_refused: bool = False
-    _handed_over: tuple[float, int] = (0.0, 0)  # when, in seconds since 1970, and how long its log was then
+    # when it was given to Ray (time.monotonic), and what its log and its record were then
+    _given_at: float = 0.0
+    _log_then: int = 0
+    _record_then: tuple[int, int] | None = None
 
     @property
     def folder(self) -> Path:
@@ -87,12 +90,20 @@ class Job:
     def hand_over(self) -> None:
         """Become a running job, whenever Ray begins with it."""
         self.state = "running"
-        self._handed_over = time.time(), self._log_size()
+        self._given_at, self._log_then, self._record_then = time.monotonic(), self._log_size(), self._record_mark()
 
     def is_late(self) -> bool:
         """Tell whether Ray was given the job some time ago and has not begun with it."""
-        when, size = self._handed_over
-        return self.state == "running" and time.time() - when > PATIENCE and self._log_size() == size
+        waited = time.monotonic() - self._given_at
+        return self.state == "running" and waited > PATIENCE and self._log_size() == self._log_then
+
+    def _record_mark(self) -> tuple[int, int] | None:
+        """Return what changes when the training's record is replaced; None where there is none."""
+        try:
+            found = self.training.record.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _log_size(self) -> int:
         log = self.folder / "train.log"
@@ -168,11 +179,10 @@ class Job:
 
     def progress(self) -> tuple[str, str, str]:
         """Return epoch ("3/100"), loss and remaining time, from the training's record; "" before its first epoch."""
-        path = self.training.record
+        if self._record_mark() == self._record_then:
+            return "", "", ""  # of an earlier attempt, or somebody else's
         try:
-            if path.stat().st_mtime < self._handed_over[0]:
-                return "", "", ""  # of an earlier attempt, or somebody else's
-            record = read_json(path)
+            record = read_json(self.training.record)
             last, trained, epochs = record["epochs"][-1], record["epochs_trained"], record["epochs_requested"]
             left = last["seconds"] * (epochs - trained)
             return f"{trained}/{epochs}", f"{last['loss']:.4f}", tqdm.format_interval(left)
