@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from src.config import build_parser
-from src.device import set_up_device, versions
+from src.device import pinned, set_up_device, versions
 from src.files import atomic_path, check_checkpoint_file, make_output_folder
 from src.model.maps import Detector
 from src.model.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
@@ -72,7 +72,7 @@ def verify(path: Path, reference: Detector, input_shape: tuple[int, ...]) -> flo
         LOGGER.warning("not verified: no runtime here reads %s", path.suffix[1:].upper())
         return None
     if path.suffix == ".onnx" and not onnxruntime_is_installed():
-        LOGGER.warning("not verified: ONNX Runtime is not installed (pip install onnxruntime==1.32.0)")
+        LOGGER.warning("not verified: ONNX Runtime is not installed (pip install %s)", pinned("onnxruntime"))
         return None
     difference = check_same_maps(load_exported(path), reference, input_shape=input_shape)
     LOGGER.info("verified: largest relative difference of the maps %.1e, allowed %.0e", difference, TOLERANCE)

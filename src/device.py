@@ -2,12 +2,15 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from . import __version__
 from .utils import LOGGER, InputError
 
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
+OPTIONAL_PACKAGES = Path(__file__).resolve().parent.parent / "requirements-optional.txt"
 _REPORTED_PACKAGES = ("mindspore", "numpy", "pillow", "opencv-python-headless", "scikit-learn")
 
 
@@ -80,3 +83,19 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def pinned(package: str) -> str:
+    """Return what to tell pip for an optional package: its name, and the version that this project asks for.
+
+    The version stands in the checkout's requirements, or in what pip recorded of the installed package ``stpm``.
+    """
+    try:
+        found = OPTIONAL_PACKAGES.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        try:
+            found = requires("stpm") or []
+        except PackageNotFoundError:
+            found = []
+    pins = (re.match(rf"{re.escape(package)}==[\w.]+", line) for line in found)
+    return next((pin[0] for pin in pins if pin), package)

@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file, as the pages show it
     __package__ = src.__name__
 
 from .config import build_parser
-from .device import prepare_environment
+from .device import pinned, prepare_environment
 from .files import atomic_path, check_file, file_sha256, make_output_folder
 from .utils import LOGGER, InputError, first_line, run_entry_point
 
@@ -45,7 +45,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise InputError("converting a .pth file needs PyTorch: pip install torch==2.13.0") from error
+        raise InputError(f"converting a .pth file needs PyTorch: pip install {pinned('torch')}") from error
     # torchvision's names end in the beginning of their SHA-256: has the download come through?
     named = re.search(r"-([0-9a-f]{8})$", path.stem)
     if named and not file_sha256(path).startswith(named[1]):

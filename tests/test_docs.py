@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ import preprocess
 import test as evaluation
 import train
 from docs.flags_page import PROGRAMS, explain, flags_of, flags_page, title_of
-from src import calibrate, predict
+from src import calibrate, device, predict
 from src.config import FLAGS, build_parser
 from src.report import table
 from src.sweep import __main__ as sweep
@@ -264,6 +265,26 @@ def test_measured_numbers():
     cells = " | ".join(f"{bottle[name]:.3f}" for name in ("pixel_auroc", "image_auroc", "pro"))
     for readme in READMES:
         assert f"| {cells} |" in read(readme)
+
+
+PINS = re.compile(r"([a-zA-Z][\w-]*)==(\d[\w.]*\w)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pinned_versions(page):
+    """Those that a page names are those of the requirements."""
+    required = dict(pin for path in ROOT.glob("requirements*.txt") for pin in PINS.findall(path.read_text()))
+    assert dict(PINS.findall(read(page))).items() <= required.items()
+
+
+def test_no_pins_in_code():
+    """Messages take versions from the requirements, and so does pip from whoever installs the package."""
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("scripts/*.sh")):
+        assert not PINS.findall(path.read_text()), path
+    settings = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["dynamic"]
+    assert settings["optional-dependencies"] == {"optional": {"file": [device.OPTIONAL_PACKAGES.name]}}
+    assert settings["dependencies"] == {"file": ["requirements.txt"]}
+    assert device.OPTIONAL_PACKAGES.parent == ROOT
 
 
 # --- the tree ---

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from src.device import prepare_environment, set_seed, set_up_device, versions
+from src import device as device_module
+from src.device import pinned, prepare_environment, set_seed, set_up_device, versions
 from src.files import (
     atomic_path,
     check_checkpoint_file,
@@ -336,6 +338,26 @@ def test_versions():
     assert found["scikit-learn"] == sklearn.__version__
     assert found["opencv-python-headless"].startswith(cv2.__version__)
     assert found["mindspore"][0].isdigit()
+
+
+def test_pinned(monkeypatch, tmp_path):
+    """From the checkout's requirements; installed, from what pip recorded; where neither is there, the bare name."""
+    path = tmp_path / "requirements.txt"
+    monkeypatch.setattr(device_module, "OPTIONAL_PACKAGES", path)
+    path.write_text("torchvision==0.1\n# torch==0.2\ntorch==2.13.0  # why\n")
+    assert [pinned(name) for name in ("torch", "vision", "onnxruntime")] == ["torch==2.13.0", "vision", "onnxruntime"]
+    path.unlink()
+    recorded = {"stpm": ["numpy==1.26.4", 'torch==2.14.0rc1; extra == "optional"']}
+    monkeypatch.setattr(device_module, "requires", recorded.get)
+    assert [pinned(name) for name in ("torch", "onnxruntime")] == ["torch==2.14.0rc1", "onnxruntime"]
+    recorded["stpm"] = None  # so importlib tells that nothing is required
+    assert pinned("torch") == "torch"
+
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(device_module, "requires", absent)
+    assert pinned("torch") == "torch"
 
 
 # --- locks -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -93,6 +94,13 @@ def refused_conversion(refused, tmp_path, content=None):
     assert "in.pth" in message
     assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["in.pth"])
     return message
+
+
+def test_pth2ckpt_without_torch(refused, tmp_path, state, monkeypatch):
+    torch.save(state, tmp_path / "in.pth")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    message = refused(pth2ckpt, "--pth_path", tmp_path / "in.pth", "--ckpt_path", tmp_path / "out.ckpt")
+    assert re.fullmatch(r"error: converting a .pth file needs PyTorch: pip install torch==\d[\d.]+", message)
 
 
 def test_pth2ckpt_missing(refused, tmp_path, state):

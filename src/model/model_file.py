@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
-from ..device import set_up_device
+from ..device import pinned, set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, first_line
 from .maps import Detector
@@ -177,7 +177,7 @@ def onnxruntime_is_installed() -> bool:
 
 def _onnx_function(path: Path) -> Detector:
     if not onnxruntime_is_installed():
-        raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime==1.32.0")
+        raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install {pinned('onnxruntime')}")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
