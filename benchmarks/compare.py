@@ -15,15 +15,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks import processes
+from benchmarks.processes import ROOT
 from src.report.table import replace_marked
+from src.utils import run_entry_point
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/compare.json"
 PUBLISHED_EPOCHS = 100
 OURS_TRAINING, OURS_EVALUATION = "train.py", "test.py"
@@ -33,20 +33,6 @@ PEER_TRAININGS = {
     "PyTorch channels_last, with our caches": ["--layout", "channels_last", "--cached"],
 }
 PEER_EVALUATION = "PyTorch, image by image"
-
-
-def run(command):
-    """Run a command; return its seconds, its peak memory in MB and its output."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"error: failed with status {process.returncode}: {' '.join(map(str, command))}")
-        seconds = time.perf_counter() - started
-        output.seek(0)
-        return seconds, usage.ru_maxrss / 1024, output.read()
 
 
 def training(seconds, memory, epochs):
@@ -62,18 +48,19 @@ def one_round(args, teacher, folder):
     size = ["--image_size", args.image_size]
     figures = {}
     ours = [sys.executable, "train.py", *data, *size, "--pre_ckpt_path", teacher, "--train_url", folder]
-    seconds, memory, _ = run([*ours, "--epoch", args.epochs, "--batch_size", args.batch_size])
+    seconds, memory, _ = processes.run([*ours, "--epoch", args.epochs, "--batch_size", args.batch_size])
     record = json.loads((folder / args.category / "train.json").read_text())
     figures[OURS_TRAINING] = training(seconds, memory, [epoch["seconds"] for epoch in record["epochs"]])
     peer = [sys.executable, "-m", "benchmarks.peer"]
     for name, flags in PEER_TRAININGS.items():
         command = [*peer, "train", *data, *size, "--epochs", args.epochs, "--batch_size", args.batch_size, *flags]
-        seconds, memory, output = run(command)
+        seconds, memory, output = processes.run(command)
         figures[name] = training(seconds, memory, json.loads(output))
     checkpoint = folder / args.category / f"{args.category}_last.ckpt"
-    seconds, memory, _ = run([sys.executable, "test.py", *data, "--ckpt_path", checkpoint, "--out_dir", folder])
+    command = [sys.executable, "test.py", *data, "--ckpt_path", checkpoint, "--out_dir", folder]
+    seconds, memory, _ = processes.run(command)
     figures[OURS_EVALUATION] = {"whole": seconds, "memory": memory}
-    seconds, memory, _ = run([*peer, "evaluate", *data, *size])
+    seconds, memory, _ = processes.run([*peer, "evaluate", *data, *size])
     figures[PEER_EVALUATION] = {"whole": seconds, "memory": memory}
     return figures
 
@@ -106,7 +93,7 @@ def markdown(result):
     return "\n".join(lines)
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data_url", type=Path, help="data set folder")
     parser.add_argument("--category")
@@ -116,15 +103,19 @@ def main():
     parser.add_argument("--epochs", type=int, default=3, help="of each training; the first is not counted")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--readme", type=Path, nargs="+", default=[])
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.epochs < 2:
         parser.error(f"--epochs {args.epochs}: the first is not counted, expected 2 or more")
+    return args
+
+
+def main(args):
     teacher = args.pre_ckpt_path.resolve() if args.pre_ckpt_path else "random"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.data_url is None:
             args.data_url, args.category = folder / "data", "washer"
-            run([sys.executable, "-m", "src.demo_data", "--out_dir", args.data_url])
+            processes.run([sys.executable, "-m", "src.demo_data", "--out_dir", args.data_url])
         args.data_url = args.data_url.resolve()
         rounds = []
         for i in range(args.rounds):
@@ -138,7 +129,8 @@ def main():
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for readme in args.readme:
         replace_marked(readme, "training and evaluation", lambda _: markdown(result))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_entry_point(main, parse_args()))

@@ -1,7 +1,7 @@
 """Time anomaly maps in the C++ program, MindSpore, ONNX Runtime, OpenVINO and PyTorch, interleaved.
 
     python -m benchmarks.inference --ckpt_file CKPT --category CATEGORY [--batch_size 1] [--rounds 7] [--calls 20]
-                                   [--threads 2] [--image_path PICTURE]
+                                   [--threads 2] [--image_size SIDE] [--image_path PICTURE]
                                    [--readme docs/performance.md docs/zh/performance.md]
 
 Every round runs each of them once, by turns, over the same inputs, after a few uncounted calls; reported are the median
@@ -16,17 +16,20 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import processes
+from benchmarks.processes import ROOT
+from src.model.model_file import inspect_model
 from src.report.table import replace_marked
+from src.utils import InputError, run_entry_point
 
-ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "ascend_310_infer/build/stpm_infer"
 CPP = "C++, MindSpore Lite"
 CKPT, MINDIR, TORCH = "MindSpore, .ckpt", "MindSpore, .mindir", "PyTorch, channels_last"
@@ -84,10 +87,10 @@ def make_torch(weights, threads):
     return infer
 
 
-def make_mindspore(path):
-    from src.model.model_file import inspect_model, load_detector
+def make_mindspore(path, image_size):
+    from src.model.model_file import load_detector
 
-    return load_detector(inspect_model(path), device_target="CPU")
+    return load_detector(inspect_model(path, image_size=image_size), device_target="CPU")
 
 
 def make(name, args):
@@ -97,17 +100,17 @@ def make(name, args):
     if name == TORCH:
         return make_torch(args.folder / "weights.npz", args.threads)
     if name in (CKPT, MINDIR):
-        return make_mindspore(args.ckpt_file if name == CKPT else exported.with_suffix(".mindir"))
+        return make_mindspore(args.ckpt_file if name == CKPT else exported.with_suffix(".mindir"), args.image_size)
     return make_openvino(exported, args.threads, {"INFERENCE_PRECISION_HINT": "f32"} if "float32" in name else {})
 
 
-def work(name, args):
-    """Be a worker: for each line on stdin, one round; its milliseconds per image to stdout. The last maps are kept."""
+def work(args, requests):
+    """What a worker answers: for each request, one round's milliseconds per image. The last maps are kept."""
     folder = args.folder
-    infer = make(name, args)
+    infer = make(args.worker, args)
     inputs = [np.load(path) for path in sorted((folder / "npy").iterdir())]
-    print("ready", flush=True)
-    for _ in sys.stdin:
+    yield "ready"
+    for _ in requests:
         for images in inputs[:WARMUP]:
             infer(images)
         milliseconds, maps = [], []
@@ -116,89 +119,62 @@ def work(name, args):
             one = infer(images)
             milliseconds.append((time.perf_counter() - started) * 1000 / len(images))
             maps.append(np.array(one))
-        np.save(folder / f"{name}.npy", np.concatenate(maps))
-        print(json.dumps(milliseconds), flush=True)
+        np.save(folder / f"{args.worker}.npy", np.concatenate(maps))
+        yield json.dumps(milliseconds)
+
+
+WEIGHTS = """
+import sys, numpy
+from pathlib import Path
+from src.checkpoint import read_checkpoint
+numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))
+"""
 
 
 def prepare(args):
-    """Export the checkpoint, write random inputs and the weights for PyTorch; return the image size."""
-    from src.model.model_file import inspect_model
-
-    folder = args.folder
+    """Export the checkpoint, write random inputs and the weights for PyTorch."""
+    folder, size = args.folder, args.image_size
     (folder / "npy").mkdir()
     (folder / "in").mkdir()
     for file_format in ("MINDIR", "ONNX"):
         command = [sys.executable, "export.py", "--ckpt_file", args.ckpt_file, "--category", args.category]
-        command += ["--file_format", file_format, "--out_dir", folder, "--batch_size", str(args.batch_size)]
-        subprocess.run(command, cwd=ROOT, check=True)
-    size = inspect_model(Path(args.ckpt_file), category=args.category).image_size
+        command += ["--file_format", file_format, "--out_dir", folder, "--batch_size", args.batch_size]
+        processes.run([*command, "--image_size", size])
     shape = (args.calls, args.batch_size, 3, size, size)
     for i, images in enumerate(np.random.default_rng(0).standard_normal(shape).astype(np.float32)):
         np.save(folder / f"npy/{i:05}.npy", images)
         for j, image in enumerate(images):
             image.tofile(folder / f"in/{i:05}_{j:02}.bin")
-    command = (
-        "import sys, numpy; from pathlib import Path; from src.checkpoint import read_checkpoint; "
-        "numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))"
-    )
-    subprocess.run([sys.executable, "-c", command, args.ckpt_file, folder / "weights.npz"], cwd=ROOT, check=True)
-    return size
+    processes.run([sys.executable, "-c", WEIGHTS, args.ckpt_file, folder / "weights.npz"])
 
 
 def run_program(args):
     """Run the C++ program once; return its milliseconds per image and its peak memory, MB."""
     folder = args.folder
-    command = [
-        PROGRAM,
-        "--mindir_path",
-        folder / f"{args.category}.mindir",
-        "--input_path",
-        folder / "in",
-        "--device_type",
-        "CPU",
-    ]
-    command += ["--result_path", folder / "out", "--time_path", folder, "--warmup", str(WARMUP)]
-    command += ["--threads", str(args.threads)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={"GLOG_v": "3"} | ENVIRONMENT)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"error: {PROGRAM} failed with status {process.returncode}")
+    command = [PROGRAM, "--mindir_path", folder / f"{args.category}.mindir", "--device_type", "CPU"]
+    command += ["--input_path", folder / "in", "--result_path", folder / "out", "--time_path", folder]
+    command += ["--warmup", WARMUP, "--threads", args.threads]
+    _, memory, _ = processes.run(command, {"GLOG_v": "3"} | ENVIRONMENT)
     rows = (folder / "out/scores.csv").read_text().splitlines()[1:]
-    return [float(row.split(",")[2]) / args.batch_size for row in rows], usage.ru_maxrss / 1024
-
-
-def start_workers(args):
-    workers = {}
-    for name in WORKERS:
-        command = [sys.executable, "-m", "benchmarks.inference", "--worker", name, "--folder", args.folder]
-        command += ["--ckpt_file", args.ckpt_file, "--category", args.category, "--threads", str(args.threads)]
-        workers[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
-        )
-        line = "-"
-        while line and line.strip() != "ready":
-            line = workers[name].stdout.readline()
-        if not line:
-            sys.exit(f"error: the worker {name!r} ended")
-    return workers
+    return [float(row.split(",")[2]) / args.batch_size for row in rows], memory
 
 
 def measure(args):
     """Run all by turns; return milliseconds per image by runtime and round, and peak memory by runtime."""
-    workers = start_workers(args)
+    flags = ["--folder", args.folder, "--ckpt_file", args.ckpt_file, "--category", args.category]
+    flags += ["--image_size", args.image_size, "--threads", args.threads]
+    workers = {
+        name: processes.Worker("benchmarks.inference", ["--worker", name, *flags], ENVIRONMENT) for name in WORKERS
+    }
     milliseconds = {name: [] for name in (CPP, *WORKERS)}
     memory = {}
     for _ in range(args.rounds):
         own, memory[CPP] = run_program(args)
         milliseconds[CPP].append(own)
         for name, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            milliseconds[name].append(json.loads(worker.stdout.readline()))
+            milliseconds[name].append(json.loads(worker.ask()))
     for name, worker in workers.items():
-        worker.stdin.close()
-        memory[name] = os.wait4(worker.pid, 0)[2].ru_maxrss / 1024
+        memory[name] = worker.close()
     return milliseconds, memory
 
 
@@ -212,15 +188,17 @@ def trunk_flops(size):
     return 2 * work
 
 
+PEAK_SIDE = 2048
 PEAK = """
 import sys, time, statistics, torch
 torch.set_num_threads(int(sys.argv[1]))
-matrix, seconds = torch.rand(2048, 2048), []
+side = int(sys.argv[2])
+matrix, seconds = torch.rand(side, side), []
 for _ in range(9):
     started = time.perf_counter()
     matrix @ matrix
     seconds.append(time.perf_counter() - started)
-print(2 * 2048**3 / statistics.median(seconds))
+print(2 * side**3 / statistics.median(seconds))
 """
 
 
@@ -229,8 +207,7 @@ def peak_flops(threads):
 
     In a process of its own: a child's peak memory is never below its parent's, which therefore stays small.
     """
-    command = [sys.executable, "-c", PEAK, str(threads)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT).stdout)
+    return float(processes.run([sys.executable, "-c", PEAK, threads, PEAK_SIDE], ENVIRONMENT)[2])
 
 
 def table(milliseconds, memory, maps, *, flops, peak):
@@ -265,10 +242,11 @@ def time_preprocessing(path, size):
     return statistics.median(milliseconds)
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--ckpt_file", type=Path, required=True, help="checkpoint that train.py wrote")
     parser.add_argument("--category", required=True, help="its category")
+    parser.add_argument("--image_size", type=int, help="default: the checkpoint's")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=20, help="of the network, a round")
@@ -277,16 +255,22 @@ def main():
     parser.add_argument("--readme", type=Path, nargs="+", default=[], help="whose tables are to be renewed")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(args):
     if args.worker:
-        work(args.worker, args)
-        return
+        processes.answer(work(args, sys.stdin))
+        return 0
+    if find_spec("openvino") is None:
+        raise InputError("OpenVINO is not installed: pip install -r benchmarks/requirements.txt")
     args.ckpt_file = args.ckpt_file.resolve()
-    environment = os.environ | {"STPM_PYTHON": sys.executable}
-    subprocess.run(["bash", ROOT / "ascend_310_infer/build.sh"], check=True, env=environment)
+    model = inspect_model(args.ckpt_file, category=args.category, image_size=args.image_size)
+    args.image_size = side = model.image_size
+    processes.run(["bash", ROOT / "ascend_310_infer/build.sh"], os.environ | {"STPM_PYTHON": sys.executable})
     with tempfile.TemporaryDirectory() as name:
         args.folder = Path(name)
-        side = prepare(args)
+        prepare(args)
         peak = peak_flops(args.threads)
         milliseconds, memory = measure(args)
         maps = {worker: np.load(args.folder / f"{worker}.npy") for worker in WORKERS}
@@ -299,7 +283,8 @@ def main():
         replace_marked(readme, f"inference, batch {args.batch_size}", lambda _: rows)
     if args.image_path:
         print(f"{args.image_path}: {time_preprocessing(args.image_path, side):.1f} ms from file to network input")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_entry_point(main, parse_args()))

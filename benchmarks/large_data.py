@@ -13,18 +13,19 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks import processes
+from benchmarks.processes import ROOT
+from src.utils import InputError, run_entry_point
+
 PICTURES = 40
 
 
 def make_data(folder, count):
     """Link ``count`` training images to the demo's."""
-    command = [sys.executable, "-m", "src.demo_data", "--out_dir", folder / "demo"]
-    subprocess.run([str(word) for word in command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    processes.run([sys.executable, "-m", "src.demo_data", "--out_dir", folder / "demo"])
     pictures = sorted((folder / "demo/washer/train/good").iterdir())[:PICTURES]
     good = folder / "data/many/train/good"
     good.mkdir(parents=True)
@@ -56,30 +57,29 @@ def train(args, data, out, budget, group):
     command += ["--train_url", out, "--image_size", args.image_size, "--batch_size", args.batch_size, "--epoch", 2]
     command += ["--cache_budget", budget]
     started, most = time.perf_counter(), 0.0
-    process = subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.DEVNULL)
     if group:
         (group / "cgroup.procs").write_text(str(process.pid))
-    output = []
-    reader = threading.Thread(target=lambda: output.extend(process.stdout))
-    reader.start()
     while process.poll() is None:
         most = max(most, own_memory(process.pid))
         time.sleep(0.2)
-    reader.join()
     if process.returncode:
-        sys.exit("".join(output))
+        raise InputError(f"train.py failed with status {process.returncode}")
     epochs = json.loads((out / "many/train.json").read_text())["epochs"]
     return {"epoch_s": epochs[1]["seconds"], "own_memory_mb": round(most), "all_s": time.perf_counter() - started}
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--work_folder", type=Path, help="on a disk; default: the system's, which may be memory")
     parser.add_argument("--memory_max", type=float, help="GB")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(args):
     with tempfile.TemporaryDirectory(dir=args.work_folder) as name:
         folder = Path(name)
         data = make_data(folder, args.images)
@@ -94,7 +94,8 @@ def main():
         figures = f"epoch {row['epoch_s']:7.1f} s  own memory {row['own_memory_mb']:6} MB  all {row['all_s']:7.1f} s"
         print(f"{title:<14} {figures}")
     print(f"memory-mapped / in memory: {mapped['epoch_s'] / in_memory['epoch_s']:.2f} of the time")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_entry_point(main, parse_args()))

@@ -138,7 +138,7 @@ def evaluate(args):
     return [time.perf_counter() - started]
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("work", choices=("train", "evaluate"))
     parser.add_argument("--data_url", required=True)
@@ -148,9 +148,13 @@ def main():
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--layout", choices=("channels_last", "default"), default="channels_last")
     parser.add_argument("--cached", action="store_true")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(args):
     print(json.dumps(train(args) if args.work == "train" else evaluate(args)))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parse_args()))

@@ -9,7 +9,6 @@ and bookkeeping: Ray, notes on disk, the results table.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks import processes
+from src.utils import run_entry_point
+
 STUB = """
 import json, pathlib, sys
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -76,37 +77,35 @@ def time_stub(folder):
     started = time.perf_counter()
     for _ in range(5):
         words = [sys.executable, folder / "stub.py", "--category", "x", "--train_url", folder / "out"]
-        subprocess.run(words, check=True)
+        processes.run(words)
     return (time.perf_counter() - started) / 5
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--categories", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--device_num", type=int, default=2, help="categories at a time")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(args):
     if args.worker:
         work(args.categories[0], args.device_num, args.worker)
-        return
+        return 0
     print("categories  start-up s  s per category  of it two stubs  driver MB")
     for count in args.categories:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make_data(folder / "data", count)
             (folder / "out").mkdir()
-            command = [sys.executable, "-m", "benchmarks.sweep", "--worker", folder, "--categories", str(count)]
-            done = subprocess.run(
-                [*command, "--device_num", str(args.device_num)],
-                cwd=ROOT,
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            start, seconds, memory = (float(value) for value in done.stdout.split()[-3:])
+            command = [sys.executable, "-m", "benchmarks.sweep", "--worker", folder, "--categories", count]
+            _, _, output = processes.run([*command, "--device_num", args.device_num])
+            start, seconds, memory = (float(value) for value in output.split()[-3:])
             stubs = 2 * time_stub(folder)
         print(f"{count:10} {start:11.1f} {seconds / count:15.3f} {stubs:16.3f} {memory:10.1f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_entry_point(main, parse_args()))

@@ -11,14 +11,14 @@ are medians and the median of the ratios step by step.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks import processes
+from src.utils import run_entry_point
+
 WORKERS = ("ours", "torch channels_last", "torch default", "torch channels_last AVX2")
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
@@ -55,63 +55,59 @@ def make_torch(images, layout):
     return lambda: training.step(batch)
 
 
-def work(name, batch_size, image_size):
-    """Be a worker: a step and its seconds for each line on stdin."""
-    images = np.random.default_rng(0).standard_normal((batch_size, 3, image_size, image_size)).astype(np.float32)
-    if name == "ours":
+def work(args, requests):
+    """What a worker answers: a step's seconds for each request."""
+    shape = (args.batch_size, 3, args.image_size, args.image_size)
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    if args.worker == "ours":
         step = make_ours(images)
     else:
-        step = make_torch(images, "channels_last" if "channels_last" in name else "default")
+        step = make_torch(images, "channels_last" if "channels_last" in args.worker else "default")
     step()
     step()
-    print("ready", flush=True)
-    for _ in sys.stdin:
+    yield "ready"
+    for _ in requests:
         started = time.perf_counter()
         step()
-        print(time.perf_counter() - started, flush=True)
+        yield time.perf_counter() - started
 
 
 def measure(args):
     workers = {}
     for name in WORKERS:
-        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name]
-        command += ["--batch_size", str(args.batch_size), "--image_size", str(args.image_size)]
+        words = ["--worker", name, "--batch_size", args.batch_size, "--image_size", args.image_size]
         environment = os.environ | (AVX2 if name.endswith("AVX2") else {})
-        workers[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-        )
-        while workers[name].stdout.readline().strip() != "ready":
-            if workers[name].poll() is not None:
-                sys.exit(f"error: the worker {name!r} ended")
+        workers[name] = processes.Worker("benchmarks.train_step", words, environment)
     seconds = {name: [] for name in WORKERS}
     for _ in range(args.steps):
         for name, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            seconds[name].append(float(worker.stdout.readline()))
+            seconds[name].append(float(worker.ask()))
     for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        worker.close()
     return seconds
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--steps", type=int, default=5, help="counted steps of each")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(args):
     if args.worker:
-        work(args.worker, args.batch_size, args.image_size)
-        return
+        processes.answer(work(args, sys.stdin))
+        return 0
     seconds = measure(args)
     print(f"batch {args.batch_size}, {args.image_size}x{args.image_size}, {args.steps} interleaved steps of each")
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["ours"], values, strict=True))
         print(f"{name:<26} median {statistics.median(values):6.2f} s  min {min(values):6.2f}  max {max(values):6.2f}"
               f"  ours/this {ratio:.2f}")  # fmt: skip
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_entry_point(main, parse_args()))

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 import test as evaluation
 import train
+from benchmarks import sweep as benchmark
 from src.files import lock_folder
 from src.report import table as results_table
 from src.sweep import __main__ as sweep
@@ -91,6 +94,29 @@ def run_sweep(ray_cores, tmp_path):
 
 def calls(job):
     return (job.folder / "calls").read_text().splitlines()
+
+
+def test_benchmark(ray_cores, monkeypatch, capsys):
+    """benchmarks/sweep.py, in this process, where Ray runs already."""
+    in_own_process = benchmark.processes.run
+
+    def start(command, environment=None):
+        if "--worker" not in command:
+            return in_own_process(command, environment)
+        with redirect_stdout(StringIO()) as output:
+            assert benchmark.main(benchmark.parse_args([str(word) for word in command[3:]])) == 0
+        return 1.0, 100.0, output.getvalue()
+
+    monkeypatch.setattr(benchmark.processes, "run", start)
+    monkeypatch.setattr(sweep, "start_ray", lambda device_num: None)
+    assert benchmark.main(benchmark.parse_args(["--categories", "1", "3", "--device_num", "2"])) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split("  ") == ["categories", "start-up s", "s per category", "of it two stubs", "driver MB"]
+    for count, line in zip((1, 3), lines, strict=True):
+        told, start_up, *numbers = (float(cell) for cell in line.split())
+        assert told == count
+        assert start_up == 0
+        assert all(0 < number < 10_000 for number in numbers)
 
 
 def test_second_attempt(run_sweep):

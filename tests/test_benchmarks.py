@@ -1,0 +1,362 @@
+"""The benchmarks at tiny size, by their command lines: that they run, and what they report.
+
+What they start in processes of their own runs in this one here, and PyTorch's loaders decode in it, too. That of the
+sweep stands in tests/test_sweep.py, where Ray runs.
+"""
+
+import importlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from contextlib import redirect_stdout
+from importlib.machinery import ModuleSpec
+from io import StringIO
+from itertools import repeat
+from types import ModuleType
+
+import pytest
+import torch
+
+import export
+import train
+from benchmarks import compare, inference, large_data, peer, processes, train_step
+from src import demo_data
+from src.model.sidecar import sidecar_path
+from src.utils import InputError
+from tests.conftest import ROOT
+
+TINY = ("--image_size", 32, "--batch_size", 2)
+
+
+def words(*arguments):
+    return [str(argument) for argument in arguments]
+
+
+def run(module, *arguments):
+    """Run a program in this process; return what it prints."""
+    with redirect_stdout(StringIO()) as output:
+        assert module.main(module.parse_args(words(*arguments))) == 0
+    return output.getvalue()
+
+
+def table(text):
+    """The numbers of a page's table, all of them finite, by the first cell of its lines."""
+    found = {}
+    for line in [line for line in text.splitlines() if line.startswith("| ")][2:]:
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        found[name] = [float(cell) for cell in cells if cell]
+        assert all(math.isfinite(number) for number in found[name]), line
+    return found
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Run what the benchmarks start in this process: Python files and modules, code, workers."""
+    in_own_process = processes.run
+
+    def start(command, environment=None):
+        program, *arguments = words(*command)
+        if program != sys.executable or "--worker" in arguments:
+            return in_own_process(command, environment)
+        if arguments[0] == "-c":
+            monkeypatch.setattr(sys, "argv", ["-c", *arguments[2:]])
+            with redirect_stdout(StringIO()) as output:
+                exec(arguments[1], {})
+            return 1.0, 100.0, output.getvalue()
+        name, *rest = arguments[1:] if arguments[0] == "-m" else arguments
+        return 1.0, 100.0, run(importlib.import_module(name.removesuffix(".py")), *rest)
+
+    class Worker:
+        def __init__(self, module, arguments, environment=None):
+            module = importlib.import_module(module)
+            self.lines = module.work(module.parse_args(words(*arguments)), repeat("\n"))
+            assert next(self.lines) == "ready"
+
+        def ask(self):
+            return str(next(self.lines))
+
+        def close(self):
+            return 100.0
+
+    monkeypatch.setattr(processes, "run", start)
+    monkeypatch.setattr(processes, "Worker", Worker)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(peer, "DECODING_PROCESSES", 0)
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_run():
+    """Seconds, megabytes and output of a program, which runs in the project's folder."""
+    code = "import os, time; block = bytes(50_000_000); time.sleep(0.05); print(os.environ.get('A'), os.getcwd())"
+    seconds, memory, output = processes.run([sys.executable, "-c", code], {"A": "1"})
+    assert 0.05 <= seconds < 60
+    assert 50 < memory < 5000
+    assert output == f"1 {ROOT}\n"
+
+
+def test_failure():
+    with pytest.raises(InputError, match=r"^failed with status 3: .* -c raise SystemExit\(3\)$"):
+        processes.run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_worker(tmp_path):
+    """It says when it is ready, whatever is printed before, and answers line by line until it is closed or ends."""
+    code = "print('hello\\nready', flush=True)\nfor _ in range(2): print('got', repr(input()), flush=True)\ninput()"
+    (tmp_path / "a_worker.py").write_text(code)
+    worker = processes.Worker("a_worker", [1, 2], os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert [worker.ask(), worker.ask()] == ["got ''", "got ''"]
+    with pytest.raises(InputError, match="the worker ended: a_worker 1 2"):
+        worker.ask()
+    assert 1 < worker.close() < 5000
+    with pytest.raises(InputError, match="the worker ended: no_such_module"):
+        processes.Worker("no_such_module", [])
+
+
+# --- training and evaluation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [("--layout", "default"), ("--cached",)])
+def test_peer_training(here, session_tree, flags):
+    data = ("--data_url", session_tree, "--category", "widget")
+    seconds = json.loads(run(peer, "train", *data, *TINY, "--epochs", 2, *flags))
+    assert len(seconds) == 2
+    assert all(0 < one < 60 for one in seconds)
+
+
+def test_compare(here, session_tree, tmp_path, monkeypatch):
+    """A row for each program on the page, and everything in the JSON."""
+    page, result = tmp_path / "page.md", tmp_path / "compare.json"
+    page.write_text("<!-- training and evaluation: begin -->\nold\n<!-- training and evaluation: end -->\n")
+    monkeypatch.setattr(compare, "RESULT", result)
+    data = ("--data_url", session_tree, "--category", "widget", "--epochs", 2, "--rounds", 1)
+    printed = run(compare, *data, *TINY, "--readme", page)
+    assert "(1 of 1 rounds)" in printed
+    assert "old" not in page.read_text()
+    found = table(page.read_text())
+    trainings = ["train.py", *compare.PEER_TRAININGS]
+    assert list(found) == [*trainings, "test.py", "PyTorch, image by image"]
+    for name, numbers in found.items():
+        assert len(numbers) == (6 if name in trainings else 3), name
+        assert numbers[-1] == 100  # the peak memory
+    assert found["train.py"][3:5] == [1, 1]
+    assert found["test.py"][1] == 1
+    about = json.loads(result.read_text())
+    assert about["settings"] == {"category": "widget", "image_size": 32, "batch_size": 2, "epochs": 2, "rounds": 1}
+    assert [row["name"] for row in about["rows"]] == list(found)
+    for name in trainings:
+        figures = about["all_rounds"][0][name]
+        assert figures["epoch"] > 0
+        assert figures["whole"] == pytest.approx(figures["start"] + 100 * figures["epoch"])
+
+
+def test_figures():
+    """By hand: of a training of 10 s with epochs of 3, 1 and 2 s; and of two rounds."""
+    assert compare.training(10, 7, [3, 1, 2]) == {"start": 5.5, "epoch": 1.5, "whole": 155.5, "memory": 7}
+    rounds = [
+        {"train.py": compare.training(10, 7, [3, own, own]), "peer": compare.training(10, 8, [3, theirs, theirs])}
+        for own, theirs in ((1, 2), (2, 8))
+    ]
+    own, theirs = compare.summarise(rounds)
+    assert (own["epoch_s"], own["epoch_ratio"]) == (1.5, 1)
+    assert (theirs["epoch_s"], theirs["epoch_ratio"], theirs["memory_mb"]) == (5, round((1 / 2 + 2 / 8) / 2, 2), 8)
+
+
+def test_too_few_epochs(refused):
+    assert "--epochs 1: the first is not counted, expected 2 or more" in refused(compare, "--epochs", 1)
+
+
+def test_train_step(here):
+    printed = run(train_step, "--steps", 2, *TINY).splitlines()
+    assert printed[0] == "batch 2, 32x32, 2 interleaved steps of each"
+    pattern = r"(.+?) +median +(\S+) s  min +(\S+)  max +(\S+)  ours/this (\S+)"
+    found = {name: [float(one) for one in cells] for name, *cells in re.findall(pattern, "\n".join(printed[1:]))}
+    assert list(found) == list(train_step.WORKERS)
+    assert all(0 <= least <= median <= most < 60 for median, least, most, _ in found.values())
+    assert found["ours"][3] == 1
+    assert all(math.isfinite(ratio) and ratio > 0 for *_, ratio in found.values())
+
+
+def test_large_data(here, tmp_path, monkeypatch):
+    """Two trainings of the same images, the second with its caches memory-mapped."""
+    for name in ("TRAIN_GOOD", "TEST_GOOD", "TEST_PER_DEFECT"):
+        monkeypatch.setattr(demo_data, name, 1)
+    trainings = []
+
+    class Training:
+        """As if in a process of its own, over at the second look; the second training gets the first one's files."""
+
+        pid, returncode = os.getpid(), 0
+
+        def __init__(self, command, **options):
+            args = train.parse_args(command[2:])
+            if trainings:
+                shutil.copytree(trainings[0].train_url, args.train_url)
+            else:
+                run(train, *command[2:])
+            trainings.append(args)
+            self.states = iter([None, 0])
+
+        def poll(self):
+            return next(self.states)
+
+    monkeypatch.setattr(large_data.subprocess, "Popen", Training)
+    lines = run(large_data, "--images", 4, *TINY, "--work_folder", tmp_path).splitlines()
+    pattern = r"(in memory|memory-mapped) +epoch +(\S+) s  own memory +(\d+) MB  all +(\S+) s"
+    first, second = (re.fullmatch(pattern, line).groups() for line in lines[:2])
+    assert (first[0], second[0]) == ("in memory", "memory-mapped")
+    assert all(float(cell) > 0 for cell in (*first[2:], *second[2:]))
+    assert float(re.fullmatch(r"memory-mapped / in memory: (\S+) of the time", lines[2])[1]) > 0
+    about = [(args.image_size, args.batch_size, args.epoch, args.cache_budget) for args in trainings]
+    assert about == [(32, 2, 2, 1000), (32, 2, 2, 0)]
+    assert not list(tmp_path.iterdir())
+
+
+# --- inference -------------------------------------------------------------------------------------------------------
+
+PROGRAM = """#!{python}
+import sys
+from pathlib import Path
+
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+out = Path(flags["--result_path"])
+out.mkdir(exist_ok=True)
+rows = ["input,score,milliseconds"]
+for path in sorted(Path(flags["--input_path"]).iterdir()):
+    image = path.read_bytes()
+    (out / f"{{path.stem}}_0.bin").write_bytes(image[: len(image) // 3])
+    rows.append(f"{{path.name}},1.5,{{2 * 4.5}}")
+(out / "scores.csv").write_text("\\n".join(rows) + "\\n")
+print(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def checkpoint(device, tmp_path, random_backbone):
+    """One without a sidecar."""
+    import mindspore as ms
+
+    from src.checkpoint import checkpoint_entries, load_teacher, named_parameters
+    from src.stpm import STPM
+
+    stpm = STPM()
+    load_teacher(stpm.model_t, random_backbone)
+    ms.save_checkpoint(checkpoint_entries(named_parameters(stpm)), str(tmp_path / "any.ckpt"))
+    return tmp_path / "any.ckpt"
+
+
+@pytest.fixture
+def openvino(monkeypatch):
+    """A stand-in that computes with ONNX Runtime, and keeps what it is told."""
+    told = []
+
+    class Request:
+        def __init__(self, model, device, options):
+            told.append((device, options))
+            self.compute = inference.make_onnxruntime(model, options["INFERENCE_NUM_THREADS"])
+
+        def create_infer_request(self):
+            return self
+
+        def infer(self, inputs):
+            return {"map": self.compute(inputs[0])}
+
+    class Core:
+        compile_model = Request
+
+    module = ModuleType("openvino")
+    module.Core, module.__spec__ = Core, ModuleSpec("openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", module)
+    return told
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A stand-in for the C++ program, whose maps are the images' first planes, and for its build."""
+    path, built, start = tmp_path / "stpm_infer", [], processes.run
+    path.write_text(PROGRAM.format(python=sys.executable))
+    path.chmod(0o755)
+
+    def run_or_build(command, environment=None):
+        if command[0] != "bash":
+            return start(command, environment)
+        built.append(command[1])
+        return 1.0, 100.0, ""
+
+    monkeypatch.setattr(inference, "PROGRAM", path)
+    monkeypatch.setattr(processes, "run", run_or_build)
+    return built
+
+
+def test_inference(here, program, openvino, checkpoint, session_tree, tmp_path, monkeypatch):
+    """Of a checkpoint without a sidecar: a row for each runtime, whose maps are MindSpore's, on the page, too."""
+    monkeypatch.setattr(inference, "PEAK_SIDE", 32)
+    monkeypatch.setattr(export, "verify", lambda *facts: None)  # the table compares the maps, too
+    page = tmp_path / "page.md"
+    page.write_text("<!-- inference, batch 2: begin -->\nold\n<!-- inference, batch 2: end -->\n")
+    size = ("--image_size", 32, "--batch_size", 2, "--rounds", 1, "--calls", 2, "--threads", 1)
+    picture = session_tree / "widget/train/good/000.png"
+    flags = (*size, "--image_path", picture, "--readme", page)
+    printed = run(inference, "--ckpt_file", checkpoint, "--category", "widget", *flags)
+    assert re.search(r"^32x32, batch 2, 1 threads, 1 interleaved rounds of 2 calls; peak \d+ GFLOP/s$", printed, re.M)
+    assert re.search(rf"^{picture}: \d+\.\d ms from file to network input$", printed, re.M)
+    found = table(page.read_text())
+    assert found == table(printed)
+    assert list(found) == [inference.CPP, *inference.WORKERS]
+    for name, (median, least, ratio, *_, memory, difference) in found.items():
+        assert 0 < least <= median, name
+        assert ratio >= 0
+        assert memory > 0
+        assert difference < 1e-4 or name == inference.CPP, name
+    assert found[inference.CPP][:3] == [4.5, 4.5, 1]  # per image
+    assert found[inference.CPP][-1] > 1e-2  # not a map of this network, and the table tells
+    assert found[inference.CKPT][-1] == 0
+    common = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    assert openvino == [("CPU", common | {"INFERENCE_PRECISION_HINT": "f32"}), ("CPU", common)]
+    assert program == [ROOT / "ascend_310_infer/build.sh"]
+
+
+def test_flags_of_the_program(program, tmp_path):
+    """It knows them, and writes the columns that are read."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0.bin").write_bytes(bytes(12))
+    args = inference.parse_args(["--ckpt_file", "x", "--category", "y", "--batch_size", "2", "--folder", str(tmp_path)])
+    told = []
+    start = processes.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "run", lambda *words: told.append(start(*words)) or told[-1])
+        milliseconds, memory = inference.run_program(args)
+    assert milliseconds == [4.5]
+    assert memory > 0
+    flags = re.findall(r"'--(\w+)'", told[0][2])
+    source = (ROOT / "ascend_310_infer/src/options.cc").read_text()
+    assert len(flags) == 7
+    assert all(f'"{name}"' in source or f'"--{name}"' in source for name in flags)
+    assert '"input,score,milliseconds' in (ROOT / "ascend_310_infer/src/pipeline.cc").read_text()
+
+
+def test_flops():
+    """By hand: a convolution takes two operations per weight and output."""
+    layers = [(3, 64, 7, 16), *[(64, 64, 3, 8)] * 4, (64, 128, 3, 4), (64, 128, 1, 4), *[(128, 128, 3, 4)] * 3]
+    layers += [(128, 256, 3, 2), (128, 256, 1, 2), *[(256, 256, 3, 2)] * 3]
+    expected = sum(2 * into * out * kernel**2 * side**2 for into, out, kernel, side in layers)
+    assert inference.trunk_flops(32) == expected
+
+
+def test_refused_inference(refused, program, openvino, checkpoint, tmp_path, monkeypatch):
+    """Before anything is built: no checkpoint, one that its sidecar is not of, no OpenVINO."""
+
+    def error(path):
+        return refused(inference, "--ckpt_file", path, "--category", "widget")
+
+    assert f"error: {tmp_path / 'no.ckpt'}: " in error(tmp_path / "no.ckpt")
+    sidecar_path(checkpoint).write_text("{}")
+    assert f"error: {sidecar_path(checkpoint)}: " in error(checkpoint)
+    monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.setattr(inference, "find_spec", lambda name: None)
+    assert error(checkpoint) == "error: OpenVINO is not installed: pip install -r benchmarks/requirements.txt"
+    assert not program
