@@ -48,8 +48,9 @@ def make_ours(images):
 def make_torch(images, layout):
     import torch
 
-    from benchmarks.peer import Training
+    from benchmarks.peer import Training, use_all_cores
 
+    use_all_cores()
     training = Training(layout)
     batch = torch.from_numpy(images).contiguous(memory_format=training.layout)
     return lambda: training.step(batch)

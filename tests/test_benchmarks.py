@@ -17,6 +17,7 @@ from io import StringIO
 from itertools import repeat
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ import train
 from benchmarks import compare, inference, large_data, peer, processes, train_step
 from src import demo_data
 from src.model.sidecar import sidecar_path
-from src.utils import InputError
+from src.utils import InputError, core_count
 from tests.conftest import ROOT
 
 TINY = ("--image_size", 32, "--batch_size", 2)
@@ -126,6 +127,16 @@ def test_peer_training(here, session_tree, flags):
     seconds = json.loads(run(peer, "train", *data, *TINY, "--epochs", 2, *flags))
     assert len(seconds) == 2
     assert all(0 < one < 60 for one in seconds)
+
+
+def test_peer_threads(here, session_tree, monkeypatch):
+    """As many as there are cores, although the reference that it shares with the tests keeps to one."""
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    run(peer, "train", "--data_url", session_tree, "--category", "widget", *TINY, "--epochs", 0)
+    assert asked == [core_count()]
+    train_step.make_torch(np.zeros((2, 3, 32, 32), np.float32), "default")
+    assert asked == [core_count()] * 2
 
 
 def test_compare(here, session_tree, tmp_path, monkeypatch):
