@@ -74,6 +74,8 @@ def main(args: Namespace) -> int:
     if args.distributed:
         distributed.check_launcher()
     samples, held_out = hold_out(list_train(Path(args.data_url), args.category), args.val_split, seed=args.seed)
+    if held_out:
+        check_held_out(len(held_out), val_split=args.val_split, target_fpr=args.target_fpr)
     test_samples = list_test(Path(args.eval_url), args.category) if args.eval_interval else []
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
@@ -170,6 +172,23 @@ def main(args: Namespace) -> int:
         set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
     # a non-zero exit status of another rank makes msrun kill the first one, which may still be writing
     return report_end(run, epochs, received if ranks.is_first else None)
+
+
+def check_held_out(count: int, *, val_split: float, target_fpr: float) -> None:
+    """Check that the images held out suffice to set a threshold.
+
+    Raises:
+        InputError: they do not.
+    """
+    from src.evaluation.threshold import check_image_count
+
+    try:
+        check_image_count(count, target_fpr=target_fpr)
+    except ValueError as error:
+        raise InputError(
+            f"--val_split {val_split:g}: cannot set a threshold by what it holds out: {error}; hold out more, or 0 to "
+            "train without a threshold"
+        ) from error
 
 
 def warn_of_few_steps(steps: int) -> None:

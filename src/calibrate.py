@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .config import build_parser
 from .data.samples import GOOD, Sample, list_images
-from .evaluation.threshold import MIN_IMAGES
+from .evaluation.threshold import check_image_count
 from .files import make_output_folder
 from .model.calibration import score_good, store_threshold
 from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_detector
@@ -44,8 +44,10 @@ def main(args: argparse.Namespace) -> int:
         )
     make_output_folder(model.path.parent)  # for the threshold
     samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
-    if len(samples) < MIN_IMAGES:
-        raise InputError(f"{args.image_path}: holds {len(samples)} image, expected at least {MIN_IMAGES}")
+    try:
+        check_image_count(len(samples), target_fpr=args.target_fpr)
+    except ValueError as error:
+        raise InputError(f"{args.image_path}: cannot set a threshold: {error}") from error
     detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
     scores = score_good(detector, samples, image_size=model.image_size, batch_size=model.batch_size)
     stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)

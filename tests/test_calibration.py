@@ -364,6 +364,14 @@ def test_checkpoints_threshold(calibrated, tmp_path, caplog):
         (("--val_split", "-0.1"), "argument --val_split: expected a number of at least 0"),
         (("--target_fpr", "0"), "argument --target_fpr: expected a number above 0 and below 1, got '0'"),
         (("--val_split", "0.95"), "--val_split 0.95: leaves none of 6 images to train on"),
+        (
+            ("--val_split", "0.1"),
+            "--val_split 0.1: cannot set a threshold by what it holds out: 1 image, expected at least 2; hold out more",
+        ),
+        (
+            ("--val_split", "0.3", "--target_fpr", "1e-300"),
+            "--val_split 0.3: cannot set a threshold by what it holds out: no score is so high that 2 images tell of",
+        ),
     ],
 )
 def test_refused_training(refused, tree, random_backbone, tmp_path, flags, message):
@@ -377,7 +385,9 @@ def test_refused_calibration(refused, trained, tmp_path):
     (tmp_path / "one").mkdir()
     assert "one: holds no image" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")
     save_picture(tmp_path / "one/0.png", np.random.default_rng(0))
-    assert "holds 1 image, expected at least 2" in refused(calibrate_entry, *flags, "--image_path", tmp_path / "one")
+    assert "one: cannot set a threshold: 1 image, expected at least 2" in refused(
+        calibrate_entry, *flags, "--image_path", tmp_path / "one"
+    )
     error = refused(calibrate_entry, *flags, "--image_path", tmp_path / "one", "--image_size", 32)
     assert "--image_size 32: " in error
     assert "has its threshold at 64 pixels; leave the flag out, or export it at that size" in error

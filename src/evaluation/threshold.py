@@ -53,6 +53,18 @@ class Calibration:
         return asdict(self) | {"fpr_interval": list(self.fpr_interval), "confidence": CONFIDENCE}
 
 
+def check_image_count(count: int, *, target_fpr: float) -> None:
+    """Check that so many good images can set a threshold, whatever their scores are.
+
+    Raises:
+        ValueError: fewer than ``MIN_IMAGES``, or too low a rate for them.
+    """
+    if count < MIN_IMAGES:
+        raise ValueError(f"{count} {'image' if count == 1 else 'images'}, expected at least {MIN_IMAGES}")
+    if not np.isfinite(stats.t.ppf(1 - target_fpr, count - 1)):
+        raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
+
+
 def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     """Set the threshold from scores of good images that were not trained on.
 
@@ -66,12 +78,11 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
         scores: (N,), positive.
 
     Raises:
-        ValueError: fewer than ``MIN_IMAGES`` scores, one that is not positive and finite, too low a rate for them, or
-            some so far apart that the threshold would be infinite.
+        ValueError: as by ``check_image_count``; a score is not positive and finite; or some are so far apart that the
+            threshold would be infinite.
     """
     count = len(scores)
-    if count < MIN_IMAGES:
-        raise ValueError(f"{count} images, expected at least {MIN_IMAGES}")
+    check_image_count(count, target_fpr=target_fpr)
     if not (np.isfinite(scores).all() and (scores > 0).all()):
         raise ValueError("scores must be positive and finite")
     tail = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -85,8 +96,6 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     logarithms = np.log(scores.astype(np.float64))
     factor = float(stats.t.ppf(1 - target_fpr, count - 1)) * np.sqrt(1 + 1 / count)
     logarithm = logarithms.mean() + factor * logarithms.std(ddof=1)
-    if not np.isfinite(logarithm):
-        raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
     if logarithm > np.log(LARGEST):
         raise ValueError(f"scores from {scores.min():g} to {scores.max():g} are too far apart for {count} images")
     threshold = as_float32(np.exp(logarithm))
