@@ -17,10 +17,9 @@ import numpy as np
 
 from src import modelarts
 from src.config import (
-    DEFAULT_BATCH_SIZE,
-    DEFAULT_EPOCHS,
     DEFAULT_EVAL_BATCH_SIZE,
     DEFAULT_IMAGE_SIZE,
+    RECIPES,
     build_parser,
     resolve_aliases,
 )
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from src.training.run import TrainingRun
 
 FLAG_NAMES = (
-    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "epoch", "steps", "batch_size", "lr",
+    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "recipe", "epoch", "steps", "batch_size", "lr",
     "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher",
     "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume",
     "device_target", "device_id", "distributed", "modelarts",
@@ -61,7 +60,9 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         parser.error("--distributed True works on local paths: not with --modelarts True")
     args.eval_url = args.eval_url or args.data_url
     args.image_size = args.image_size or DEFAULT_IMAGE_SIZE
-    args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
+    for name, value in RECIPES[args.recipe].items():
+        if getattr(args, name) is None and not (name == "epoch" and args.steps):
+            setattr(args, name, value)
     args.eval_batch_size = args.eval_batch_size or DEFAULT_EVAL_BATCH_SIZE
     return args
 
@@ -84,7 +85,7 @@ def main(args: Namespace) -> int:
         check_resume_state(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     # whole epochs only
-    epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch or DEFAULT_EPOCHS
+    epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
     warn_of_few_steps(epochs * steps_per_epoch)
 
     # 2. Device and images

@@ -76,6 +76,7 @@ def test_choices(capsys):
     """Exactly those that are listed here, letter for letter."""
     choices = {
         "device_target": ("auto", "Ascend", "GPU", "CPU"),
+        "recipe": ("published", "recommended"),
         "lr_schedule": ("constant", "cosine"),
         "amp_level": ("O0", "O1", "O2", "O3"),
         "cache_teacher": ("auto", "on", "off"),

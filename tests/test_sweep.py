@@ -468,7 +468,7 @@ def test_kills(random_backbone, tmp_path):
     training, driver = f"train.py --category widget .*{tmp_path}", f"src.sweep .*{tmp_path}"
 
     def start():
-        flags = ("data", random_backbone, 1, *TINY, "--epoch", epochs)
+        flags = ("data", random_backbone, 1, *TINY, "--recipe", "recommended", "--epoch", epochs)
         # a worker's children would wait behind whatever else is running
         assert run_script("run_all_mvtec.sh", *flags, cwd=tmp_path, RAY_worker_niceness="0").returncode == 0
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_target")
 # What may be said to all trainings at once; handed on to train.py.
 TRAINING_FLAGS = (
-    "epoch", "steps", "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size",
+    "recipe", "epoch", "steps", "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size",
     "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split", "target_fpr", "eval_interval",
     "eval_batch_size", "mask_rule",
 )  # fmt: skip

@@ -1,0 +1,63 @@
+"""--recipe: which flags it sets, and that what it sets is trained, resumed, distributed and swept like any other."""
+
+import signal
+
+import pytest
+
+import train as train_entry
+from src.sweep import __main__ as sweep
+from tests.test_distributed import nine_images, train_ranks  # noqa: F401 - a fixture
+from tests.test_training import arguments, assert_same_training, read, signal_at, train
+
+EPOCHS = 20
+RECOMMENDED = ("--recipe", "recommended", "--epoch", EPOCHS, "--lr", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), (100, 32, "constant")),
+        (("--recipe", "published"), (100, 32, "constant")),
+        (("--recipe", "recommended"), (80, 8, "cosine")),
+        (("--recipe", "recommended", "--epoch", 3), (3, 8, "cosine")),
+        (("--recipe", "recommended", "--steps", 7), (None, 8, "cosine")),
+        (("--recipe", "recommended", "--batch_size", 16, "--lr_schedule", "constant"), (80, 16, "constant")),
+    ],
+)
+def test_flags(flags, expected):
+    """A flag that is given is worth more than the recipe."""
+    args = train_entry.parse_args(arguments("data", "random", "out", *flags))
+    assert (args.epoch, args.batch_size, args.lr_schedule) == expected
+
+
+def test_sweep():
+    """It goes on to the trainings as a word, and so does what is worth more."""
+    words = ["--data_url", "data", "--pre_ckpt_path", "random", "--device_num", "1"]
+    flags = ["--recipe", "recommended", "--lr_schedule", "constant"]
+    assert sweep.parse_args([*words, *flags]).training_flags == flags
+    assert sweep.parse_args(words).training_flags == []
+
+
+def test_resume(nine_images, tmp_path):  # noqa: F811
+    """Bit by bit the training without a break; the record says what was set, not by which word."""
+    with signal_at("epoch 7/20"):
+        parts = train(nine_images, "random", tmp_path / "parts", *RECOMMENDED, size=32, status=128 + signal.SIGTERM)
+    assert read(parts / "train.json")["epochs_trained"] == 7
+    train(nine_images, "random", tmp_path / "parts", *RECOMMENDED, "--resume", size=32)
+    whole = train(nine_images, "random", tmp_path / "whole", *RECOMMENDED, size=32)
+    assert_same_training(parts, whole)
+    config = read(whole / "widget_last.json")["config"]
+    assert (config["batch_size"], config["lr_schedule"], config["epochs"]) == (8, "cosine", EPOCHS)
+    assert "recipe" not in config
+
+
+def test_ranks(nine_images, random_backbone, tmp_path):  # noqa: F811
+    """Two ranks share the batches of 8, follow the same schedule, and learn."""
+    flags = (*RECOMMENDED, "--batch_size", 8)
+    done = train_ranks(nine_images, random_backbone, tmp_path, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = read(tmp_path / "widget/train.json")
+    assert (record["config"]["ranks"], record["config"]["lr_schedule"], record["config"]["epochs"]) == (2, "cosine", 20)
+    losses = [epoch["loss"] for epoch in record["epochs"]]
+    assert len(losses) == EPOCHS
+    assert losses[-1] < 0.7 * losses[0]
