@@ -23,11 +23,13 @@ import torch
 
 import export
 import train
-from benchmarks import compare, inference, large_data, peer, processes, train_step
+from benchmarks import compare, inference, large_data, peer, processes, recipes, train_step
 from src import demo_data
+from src.data.arrays import decode_images
+from src.data.samples import hold_out, list_train
 from src.model.sidecar import sidecar_path
 from src.utils import InputError, core_count
-from tests.conftest import ROOT
+from tests.conftest import ROOT, save_picture, train_arguments
 
 TINY = ("--image_size", 32, "--batch_size", 2)
 
@@ -371,3 +373,51 @@ def test_refused_inference(refused, program, openvino, checkpoint, tmp_path, mon
     monkeypatch.setattr(inference, "find_spec", lambda name: None)
     assert error(checkpoint) == "error: OpenVINO is not installed: pip install -r benchmarks/requirements.txt"
     assert not program
+
+
+def test_recipes(refused, tmp_path):
+    """By hand: means and ranges of two runs, and of the last evaluations only."""
+    for name, aurocs in (("a", (0.5, 0.7)), ("b", (0.6, 0.9))):
+        evaluations = [{"epoch": 2 * i, "pixel_auroc": 0.5, "image_auroc": value, "pro": 0.25}
+                       for i, value in enumerate(aurocs, start=1)]  # fmt: skip
+        record = {"evaluations": evaluations, "epochs": [{"seconds": 30}] * 4}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.json").write_text(json.dumps(record))
+    runs = ("--runs", "ours", tmp_path / "a", tmp_path / "b", "--runs", "other", tmp_path / "a")
+    lines = run(recipes, *runs, "--last", 1, "--figure", tmp_path / "figure.png").splitlines()
+    assert lines[2:] == [
+        "| ours | 4 | 2.0 | 0.5000 (0.5000 to 0.5000) | 0.8000 (0.7000 to 0.9000) | 0.2500 (0.2500 to 0.2500) |",
+        "| other | 4 | 2.0 | 0.5000 | 0.7000 | 0.2500 |",
+    ]
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "b/train.json").write_text(json.dumps({"evaluations": [], "epochs": []}))
+    assert f"{tmp_path / 'b'}: evaluated after epochs []" in refused(recipes, *runs)
+    assert "--runs ours: expected a name and the output folders" in refused(recipes, "--runs", "ours")
+
+
+def test_recipes_held_out(refused, random_backbone, tmp_path):
+    """The loss of the images that were held out, by the cells of the paper's files."""
+    from mindspore import Tensor
+
+    from src.checkpoint import load_stpm
+    from src.data.images import to_network_input
+    from src.loss import StudentLoss
+    from src.stpm import STPM
+    from src.training.teacher import NormalisedTeacher
+
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    for i in range(4):
+        save_picture(data / f"widget/train/good/{i}.png", rng, size=(32, 32))
+    flags = ("--val_split", 0.5, "--image_size", 32, "--batch_size", 1)
+    run(train, *train_arguments(data, random_backbone, tmp_path, epoch=1), *flags)
+    out = run(recipes, "--held_out", data, "--runs", "ours", tmp_path / "widget")
+    _, samples = hold_out(list_train(data, "widget"), 0.5, seed=1)
+    images = Tensor(to_network_input(decode_images(samples, image_size=32)))
+    stpm = load_stpm(STPM(), tmp_path / "widget/widget_last.ckpt")
+    stpm.set_train(False)
+    loss = StudentLoss(stpm.model_s)(images, *NormalisedTeacher(stpm.model_t)(images)).asnumpy() / 2
+    assert out.splitlines()[2].startswith(f"| ours | {loss:.4f} | ")
+    sidecar = tmp_path / "widget/widget_last.json"
+    sidecar.write_text(sidecar.read_text().replace('"val_split"', '"other"'))
+    error = refused(recipes, "--held_out", data, "--runs", "ours", tmp_path / "widget")
+    assert "its training held out no images (--val_split)" in error
