@@ -23,7 +23,7 @@ import torch
 
 import export
 import train
-from benchmarks import compare, inference, large_data, peer, processes, recipes, train_step
+from benchmarks import compare, inference, large_data, paper_code, peer, processes, recipes, train_step
 from src import demo_data
 from src.data.arrays import decode_images
 from src.data.samples import hold_out, list_train
@@ -421,3 +421,14 @@ def test_recipes_held_out(refused, random_backbone, tmp_path):
     sidecar.write_text(sidecar.read_text().replace('"val_split"', '"other"'))
     error = refused(recipes, "--held_out", data, "--runs", "ours", tmp_path / "widget")
     assert "its training held out no images (--val_split)" in error
+
+
+def test_paper_code(session_tree, tmp_path):
+    """Rows of finite numbers for the last epoch, and for the one that the held-out images chose; the loss falls."""
+    torch.save(paper_code.new_student(3).state_dict(), tmp_path / "teacher.pth")
+    flags = ("--data_url", session_tree, "--category", "widget", "--pth_path", tmp_path / "teacher.pth")
+    found = table(run(paper_code, *flags, *TINY, "--epochs", 3, "--hold_out", 0.4))
+    assert len(found["3"]) == 5
+    (kept,) = (name for name in found if "kept" in name)
+    assert found[kept][0] <= found["3"][1]  # the mean map of the images that were held out
+    assert all(0 <= number <= 1 for number in (*found["3"][2:], *found[kept][1:]))
