@@ -151,6 +151,23 @@ def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
+def load_labels(path: Path) -> np.ndarray:
+    """Read a mask each of whose values but 0 is a label: whole numbers (H, W), of a palette its indices.
+
+    Raises:
+        InputError: the file is not a readable image, or of colours with transparency.
+    """
+    with _opened(path) as mask:
+        if mask.format == "PNG":
+            _check_png(path.read_bytes())
+        labels = np.asarray(ImageOps.exif_transpose(mask))
+        if mask.mode == "RGB":
+            return labels.astype(np.uint32) @ np.array((1 << 16, 1 << 8, 1), np.uint32)
+        if labels.ndim != 2:
+            raise ValueError(f"a mask of labels cannot have pixels of kind {mask.mode}")
+    return labels
+
+
 def _check_size(path: Path, size: tuple[int, int], picture: Path) -> None:
     """Check that a mask is as large as its picture, turned upright."""
     with _opened(picture) as image:
