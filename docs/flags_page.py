@@ -53,6 +53,8 @@ alone: `--resume` is `--resume True`.
 | program | flags |
 | --- | --- |
 | `python -m src.dataset` | `--check DATASET_PATH`: [check a data set](data.md#checking-a-data-set) |
+| `python -m src.data.convert` | `--layout`, `--copy`, `--category`, `--good`, `--test_good`, `--defect`: \
+[convert another layout](data.md#other-layouts) |
 | `python src/pth2ckpt.py` | `--pth_path`, `--ckpt_path`: convert [PyTorch weights](training.md#pretrained-teachers) |
 | `python -m src.demo_data` | `--out_dir`, `--seed`: write [the demo's category](data.md#the-demos-category) |
 | `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
