@@ -1,8 +1,8 @@
 """Train the student of STPM on the good images of one category.
 
-It minimises the loss of ``src/loss.py`` (``fit`` of ``src/training/trainer.py``). An image's anomaly score is the
-maximum of its anomaly map; the threshold is set so that a share of ``--target_fpr`` of good images reaches it
-(``src/evaluation/threshold.py``).
+Training minimises the loss of ``src/loss.py`` (``fit`` of ``src/training/trainer.py``). An image's anomaly score is the
+maximum of its anomaly map; with ``--val_split``, the threshold is set so that a share of ``--target_fpr`` of the good
+images reaches it, by those that were held out (``src/evaluation/threshold.py``).
 """
 
 import math
@@ -84,7 +84,7 @@ def main(args: Namespace) -> int:
     if args.resume:
         check_resume_state(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
-    # whole epochs only
+    # --steps is rounded up to whole epochs
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
     warn_of_few_steps(epochs * steps_per_epoch)
 
@@ -98,8 +98,8 @@ def main(args: Namespace) -> int:
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
         lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
-    cache = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}
-    images = decode_images(samples, image_size=args.image_size, **cache)
+    memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}  # of images and features, each
+    images = decode_images(samples, image_size=args.image_size, **memory)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
 
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
@@ -111,7 +111,8 @@ def main(args: Namespace) -> int:
     optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
-    # 4. The run, new or resumed
+    # 4. The run, new or resumed: a resumed one must agree in config, circumstances are only recorded. So training at a
+    #    constant rate may go on for more epochs, that along a schedule may not
     config: Configuration = {
         "category": args.category,
         "image_size": args.image_size,
@@ -143,7 +144,7 @@ def main(args: Namespace) -> int:
     run.begin(resume=args.resume)
 
     # 5. Training
-    features = trainer.cached_features(stpm, images, **cache) if use_cache and run.epoch < epochs else ()
+    features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
     evaluate = None
     if test_samples:

@@ -18,7 +18,7 @@ from .cpu.parallel import Buffers, Shape
 from .cpu.trunk import SCALES, FrozenTrunk, TrainingPass, fold, frozen_features, frozen_layer_maps, student_step
 from .loss import NORM_EPS, StudentLoss
 from .portable import PortableLayerMaps, portable_operators
-from .resnet import BN_EPS, BN_MOMENTUM, MINDSPORE_OPERATORS, ChannelBias, Operators, ResNet18Trunk
+from .resnet import BN_EPS, BN_MOMENTUM, DEFAULT_OPERATORS, ChannelBias, Operators, ResNet18Trunk
 from .stpm import STPM, AnomalyMap, LayerMaps
 
 
@@ -208,7 +208,7 @@ def network_for_export(stpm: STPM, *, image_size: int) -> AnomalyMap:
     return AnomalyMap(PortableLayerMaps(folded), image_size=image_size)
 
 
-def fold_batch_norm(stpm: STPM, *, operators: Operators = MINDSPORE_OPERATORS) -> STPM:
+def fold_batch_norm(stpm: STPM, *, operators: Operators = DEFAULT_OPERATORS) -> STPM:
     """Return a copy of an STPM in evaluation form: every batch norm folded into the convolution before it."""
     folded = STPM(teacher_norm=ChannelBias, student_norm=ChannelBias, operators=operators)
     _load_folded(folded, stpm)

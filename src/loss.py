@@ -16,22 +16,26 @@ def channel_sum(x: Tensor) -> Tensor:
 
 
 def normalise(features: Tensor, sum_channels: Callable[[Tensor], Tensor] = channel_sum) -> Tensor:
-    """Divide each position's feature vector by its L2 norm: float32 (N, C, H, W), or as ``sum_channels`` expects it.
+    """Divide each position's feature vector by its L2 norm: (N, C, H, W) in, float32 (N, C, H, W) out.
 
-    Written out because the gradient of ``ops.L2Normalize`` hangs on CPU. Computed in float32 also under mixed
+    Written out because the gradient of ``ops.L2Normalize`` hangs on CPU. Computed in float32 even under mixed
     precision, because squared norms overflow float16.
 
     Args:
-        sum_channels: sums over channels and keeps their dimension; the exported form passes a convolution.
+        sum_channels: sums over channels and keeps their dimension; ``src.portable`` passes one for (N, H, W, C).
     """
     features = ops.cast(features, ms.float32)
     return ops.div(features, ops.sqrt(sum_channels(ops.mul(features, features)) + NORM_EPS))
 
 
 class LayerLoss(nn.Cell):
-    """0.5 / (w*h) * sum over batch, channels and positions of (t_hat - s_hat)^2.
+    """0.5 / (w*h) * sum over batch, channels and positions of (t_hat - s_hat)^2, with hats for normalised features.
 
-    Inputs: normalised teacher and raw student features of one scale, (N, C, h, w). Outputs: float32 scalar.
+    Like MindSpore's model zoo, this sums over the batch instead of averaging; the default learning rate of 0.4 depends
+    on that.
+
+    Inputs: teacher features, normalised already since they may have been cached, and raw student features of one scale,
+    (N, C, h, w). Outputs: float32 scalar.
     """
 
     def construct(self, teacher: Tensor, student: Tensor) -> Tensor:
@@ -42,8 +46,6 @@ class LayerLoss(nn.Cell):
 
 class FeaturePyramidLoss(nn.Cell):
     """Sum of ``LayerLoss`` over scales.
-
-    Summed over the batch, not averaged, as in MindSpore's model zoo; the default learning rate of 0.4 assumes it.
 
     Inputs: three normalised teacher and three raw student features, (N, C, H, W) each.
     Outputs: float32 scalar.
@@ -63,7 +65,7 @@ class FeaturePyramidLoss(nn.Cell):
 class StudentLoss(nn.Cell):
     """Loss of a student against teacher features that were computed beforehand.
 
-    Inputs: images (N, 3, S, S) and normalised teacher features at strides 4, 8 and 16.
+    Inputs: images (N, 3, S, S) and normalised teacher features at strides 4, 8 and 16, each a column of the data set.
     """
 
     def __init__(self, student: nn.Cell):

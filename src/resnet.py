@@ -1,4 +1,4 @@
-"""The ResNet-18 trunk shared by teacher and student: an image in, features at strides 4, 8 and 16 out.
+"""The ResNet-18 trunk, of which teacher and student are one each: an image in, features at strides 4, 8 and 16 out.
 
 Layout and constants are those of torchvision's ResNet-18 (``torchvision.models.resnet18``), cut after layer3;
 parameters are named as in MindSpore's model zoo. Strides are counted from the image on:
@@ -32,13 +32,18 @@ def batch_norm(channels: int) -> nn.Cell:
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
+def frozen_batch_norm(channels: int) -> nn.Cell:
+    """Return the teacher's: batch norm that uses its stored statistics even while the student beside it trains."""
+    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM, use_batch_statistics=False)
+
+
 def sync_batch_norm(channels: int) -> nn.Cell:
     """Return the same with statistics over the batches of all ranks; Ascend only."""
     return nn.SyncBatchNorm(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
 class ChannelBias(nn.Cell):
-    """Adds one number per channel: what is left of a batch norm that was folded into its convolution."""
+    """Adds one number per channel: all that is left of a batch norm that ``src.backend`` folded into a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -74,7 +79,7 @@ class AddReLU(nn.Cell):
 
 @dataclass(frozen=True)
 class Operators:
-    """The operators of a trunk that have several forms, equal in value.
+    """The parts of a trunk that the exported network computes in another way, with equal results (``src.portable``).
 
     Attributes:
         pool_relu: makes the stem's pooling and ReLU.
@@ -87,7 +92,7 @@ class Operators:
     stem_padding: int = 3
 
 
-MINDSPORE_OPERATORS = Operators()
+DEFAULT_OPERATORS = Operators()
 
 
 def convolution(in_channels: int, out_channels: int, kernel_size: int, *, stride: int, padding: int) -> nn.Conv2d:
@@ -144,7 +149,7 @@ class ResNet18Trunk(nn.Cell):
     Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
     """
 
-    def __init__(self, *, norm: Norm = batch_norm, operators: Operators = MINDSPORE_OPERATORS):
+    def __init__(self, *, norm: Norm = batch_norm, operators: Operators = DEFAULT_OPERATORS):
         super().__init__()
         block = partial(BasicBlock, norm=norm, operators=operators)
         self.conv1 = convolution(3, 64, 7, stride=2, padding=operators.stem_padding)

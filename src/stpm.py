@@ -1,28 +1,24 @@
 """STPM, Student-Teacher Feature Pyramid Matching (Wang et al. 2021, arXiv 2103.04257): the pair and its anomaly map."""
 
-from functools import partial
-
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .loss import channel_sum, normalise
 from .resnet import (
-    BN_EPS,
-    BN_MOMENTUM,
-    MINDSPORE_OPERATORS,
+    DEFAULT_OPERATORS,
     STRIDES,
     Norm,
     Operators,
     ResNet18Trunk,
     batch_norm,
+    frozen_batch_norm,
 )
-
-# Batch norm that uses its stored statistics even while the student beside it trains.
-frozen_batch_norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=BN_MOMENTUM, use_batch_statistics=False)
 
 
 class STPM(nn.Cell):
-    """A frozen teacher and a student of the same shape (paper, figure 2).
+    """A frozen teacher, pretrained on ImageNet, and a student of the same architecture (paper, figure 2).
+
+    The student learns the teacher's features on good images only; where the two differ, an image is anomalous.
 
     Args:
         teacher_norm, student_norm, operators: as of ``ResNet18Trunk``.
@@ -36,7 +32,7 @@ class STPM(nn.Cell):
         *,
         teacher_norm: Norm = frozen_batch_norm,
         student_norm: Norm = batch_norm,
-        operators: Operators = MINDSPORE_OPERATORS,
+        operators: Operators = DEFAULT_OPERATORS,
     ):
         super().__init__()
         self.model_t = ResNet18Trunk(norm=teacher_norm, operators=operators)
@@ -51,7 +47,8 @@ class STPM(nn.Cell):
 def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
     """Return the float32 (size_out, size_in) matrix of bilinear resizing along one axis.
 
-    Half-pixel centres and clamped edges: what ``cv2.resize(..., interpolation=cv2.INTER_LINEAR)`` computes.
+    Half-pixel centres and clamped edges: what ``cv2.resize(..., interpolation=cv2.INTER_LINEAR)`` computes, and, to a
+    larger size, PyTorch's ``interpolate(mode="bilinear", align_corners=False)``.
     """
     position = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5
     position = np.clip(position, 0, size_in - 1)
@@ -59,8 +56,8 @@ def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
     high = np.minimum(low + 1, size_in - 1)
     matrix = np.zeros((size_out, size_in))
     rows = np.arange(size_out)
-    np.add.at(matrix, (rows, low), 1 - (position - low))
-    np.add.at(matrix, (rows, high), position - low)
+    matrix[rows, low] += 1 - (position - low)
+    matrix[rows, high] += position - low
     return matrix.astype(np.float32)
 
 
@@ -82,7 +79,7 @@ class BilinearUpsampling(nn.Cell):
         x = ops.reshape(x, (-1, self.size_in, self.size_in, 1))  # (N, h, w, 1): rows as channels
         x = self.conv(x, self.matrix)  # (N, S, w, 1)
         x = ops.transpose(x, (0, 2, 1, 3))  # (N, w, S, 1): columns as channels
-        x = self.conv(x, self.matrix)  # (N, S, S, 1), columns first
+        x = self.conv(x, self.matrix)  # (N, S, S, 1): columns, then rows
         return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
 
 

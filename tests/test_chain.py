@@ -175,7 +175,7 @@ def test_evaluation_during_training(session_tree, tmp_path, caplog):
     arguments = train_arguments(session_tree, "random", tmp_path, epoch=1)[:-4]  # without --epoch, --device_target
     report = train(caplog, *arguments, "--steps", 5, "--eval_interval", 2, "--cache_budget", 0)
     assert "device: CPU (found automatically)" in report
-    assert "random weights, batch norm calibrated on the 6 training images" in report
+    assert "random weights, batch-norm statistics estimated on the 6 training images" in report
     assert "memory-mapped" in report
     record = read(tmp_path / "widget/train.json")
     assert record["epochs_trained"] == 3  # 5 steps of 2 an epoch, rounded up

@@ -62,7 +62,7 @@ def prepare_teacher(trunk: ResNet18Trunk, source: str, images: np.ndarray, *, nu
     if source == RANDOM_TEACHER:
         estimate_batch_statistics(trunk, images)
         LOGGER.info(
-            "teacher: random weights, batch norm calibrated on the %d training images; "
+            "teacher: random weights, batch-norm statistics estimated on the %d training images; "
             "a pretrained one finds defects better",
             len(images),
         )

@@ -20,7 +20,7 @@ from .teacher import NormalisedTeacher, compute_teacher_features, prepare_teache
 
 
 class WeightedLoss(nn.Cell):
-    """A loss times a weight: that of a rank's shard, 0 where nothing of a batch is left for the rank.
+    """The loss of a rank's part of a batch, times the weight that ``ShardedBatches`` gives it: 0 if the rank has none.
 
     Inputs: the weight, float32 (), and the loss's own inputs.
     """
@@ -44,8 +44,8 @@ def build_stpm(
     """Build teacher and student: the teacher's weights from ``teacher_source``, the student's He-normal.
 
     Args:
-        teacher_source: path of a ResNet-18 checkpoint, or "random".
-        images: training images, uint8 (N, S, S, 3), by which a random teacher is calibrated.
+        teacher_source: path of a ResNet-18 checkpoint, or "random": an untrained teacher, for trials without one.
+        images: training images, uint8 (N, S, S, 3), on which a random teacher's batch-norm statistics are estimated.
         ranks: all of them get the first one's weights.
 
     Raises:
@@ -58,11 +58,11 @@ def build_stpm(
 
 
 def learning_rates(schedule: str, *, lr: float, steps: int) -> float | list[float]:
-    """Return the learning rate, or that of every step.
+    """Return the constant learning rate, or a list with one for each step.
 
     Args:
-        schedule: "constant", or "cosine": up to ``lr`` in a twentieth of the steps, then down to 0 along half a cosine
-            (Loshchilov & Hutter 2017, equation 5, without restarts).
+        schedule: "constant", or "cosine": up to ``lr`` in a twentieth of the steps, then down along half a cosine that
+            would reach 0 one step after the last (Loshchilov & Hutter 2017, equation 5, without restarts).
     """
     if schedule == "constant":
         return lr
@@ -106,13 +106,13 @@ def fit(
     """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
 
     Args:
-        lr: the optimiser's, for a message.
-        batches: images, and the teacher's features where they are cached; whole batches, also with several ranks.
+        batches: images, and the teacher's features where they are cached; not yet split among ranks.
+        lr: the learning rate, or that of every step, quoted in an error message.
         ranks: the processes that train together; the first one writes.
         evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
 
     Raises:
-        InputError: the loss is not finite any more, or a file cannot be written.
+        InputError: the loss is no longer finite, or a file cannot be written.
     """
     if run.epoch >= epochs:
         LOGGER.info("nothing to do: %d of %d epochs are trained", run.epoch, epochs)
@@ -124,14 +124,16 @@ def fit(
     network = student_loss(stpm.model_s)
     if not batches.features:
         network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), network)
-    # a sink wants batches of one shape, which the smaller last batch of most categories is not
-    even = len(batches.images) % batches.batch_size == 0 and batches.batch_size % ranks.count == 0
-    use_sink = device_target != "CPU" and even
+    # a data sink needs batches of equal shape; in most categories the last batch is smaller
+    are_equal = len(batches.images) % batches.batch_size == 0 and batches.batch_size % ranks.count == 0
+    use_sink = device_target != "CPU" and are_equal
     source = batches
     if ranks.count > 1:
         network, source = WeightedLoss(network), ShardedBatches(batches, ranks)
     model = Model(network, optimizer=run.optimiser, amp_level=amp_level)
 
+    # in this order: statistics are averaged over ranks before they are evaluated, and an epoch is saved only if its
+    # evaluation succeeded
     on_signal = StopOnSignal(ranks)
     recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks)
     callbacks = [on_signal, StopOnBadLoss(lr), recorder, AverageStatistics(stpm.model_s, ranks)]
