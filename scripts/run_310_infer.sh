@@ -23,6 +23,15 @@ stage() {
   fi
 }
 
+# with_maps COMMAND...: run it while no inference program, such as one that was started by hand, writes into the maps.
+with_maps() {
+  [[ -d $OUT/maps ]] || return 0
+  (
+    lock "$OUT/maps/.infer.lock" "$OUT/maps"
+    "$@"
+  )
+}
+
 main() {
   local usage="run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]"
   if (($# < 5 || $# > 6)); then
@@ -50,6 +59,7 @@ main() {
   OUT=$PWD/$category/310_infer
   mkdir -p -- "$OUT"
   lock "$OUT/.lock" "$OUT"
+  with_maps true
   rm -f -- "$acc"
   cd -- "$STPM_ROOT"
   local threshold limit=()
@@ -67,7 +77,7 @@ main() {
   stage build bash ascend_310_infer/build.sh
   echo "inferring on $target ..."
   # whatever is not written by this run would be refused afterwards
-  rm -rf -- "$OUT/maps"
+  with_maps rm -rf -- "$OUT/maps"
   stage infer ascend_310_infer/build/stpm_infer --mindir_path "$mindir" --input_path "$OUT/inputs" \
     --result_path "$OUT/maps" --time_path "$OUT" --device_type "$target" --device_id "$device" "${limit[@]}"
   cat -- "$OUT/timing.txt"

@@ -1,18 +1,25 @@
 """The C++ program and its build with a stand-in for the inference library, which tells what any device was told."""
 
 import csv
+import hashlib
+import json
 import os
+import platform
 import re
 import resource
 import shutil
+import signal
 import stat
 import subprocess
+import time
 
 import numpy as np
 import pytest
 
+from src.files import read_json
+from src.utils import InputError, core_count
 from tests.conftest import ROOT
-from tests.test_infer import build, need_compiler
+from tests.test_infer import build, check_threshold_text, need_compiler
 
 MODEL = "in float32 2 3 4 4\nout float32 2 1 4 4\n"
 USUAL = {"--mindir_path": "model", "--input_path": "in", "--result_path": "out", "--time_path": "time"}
@@ -56,11 +63,16 @@ def infer(program, tmp_path):
     for i, image in enumerate(images):
         image.tofile(tmp_path / f"in/{i}.bin")
 
-    def run(flags=(), *, model=MODEL, largest_file=None):
+    def run(flags=(), *, model=MODEL, largest_file=None, closed=()):
         (tmp_path / "model").write_text(model)
+        facts = {"sha256": hashlib.sha256(model.encode()).hexdigest()}
+        if not (tmp_path / "model.json").exists():
+            (tmp_path / "model.json").write_text(json.dumps({"format": 1, "exports": {"model": facts}}))
         words = [word for flag, value in (USUAL | dict(flags)).items() for word in (flag, value)]
 
         def limit():
+            for number in closed:
+                os.close(number)
             if largest_file is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -96,7 +108,7 @@ def test_threads(infer):
     """Operators run side by side where there is more than one thread."""
     assert infer({"--threads": "1"})[1][:2] == ["threads 1", "device Ascend 0 preferred_fp32"]
     assert infer({"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
-    assert infer()[1][0] == f"threads {len(os.sched_getaffinity(0))}"
+    assert infer()[1][0] == f"threads {min(1024, core_count())}"
 
 
 def test_maps(infer, tmp_path):
@@ -132,6 +144,8 @@ def test_maps(infer, tmp_path):
         (MODEL.replace("2 1", "1 1"), r"images \(2, 3, 4, 4\) and maps \(1, 1, 4, 4\) differ in size"),
         (MODEL + "fails\n", "inference failed; the library says: out of order"),
         (MODEL + "short\n", "inference gave another output than the model promised"),
+        (MODEL + "throws\n", "the inference library failed with an exception of type char const[*]"),
+        (MODEL + "breaks\n", "the inference library failed with an exception of type int"),
     ],
 )
 def test_odd_models(infer, tmp_path, model, message):
@@ -145,10 +159,10 @@ def test_odd_models(infer, tmp_path, model, message):
 
 
 def test_full_disk(infer, tmp_path):
-    done, _ = infer(largest_file=32)
+    done, _ = infer(largest_file=63)
     assert done.returncode == 1
     assert "out/0_0.bin: cannot be written: File too large" in done.stderr
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".infer.lock"]
 
 
 def test_exit_status(infer, program):
@@ -162,6 +176,198 @@ def test_exit_status(infer, program):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: {program} --mindir_path FILE" in done.stdout
     assert "{}" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flags", [["--help"], ["--mindir_path=model", "--input_path=in", "--result_path=out", "--time_path=t"]]
+)
+def test_stdout(infer, program, tmp_path, flags):
+    """Full, closed, or a pipe whose reader has gone: an error, and no other file gets what should be printed."""
+    infer()
+
+    def run(stdout, before=None):
+        done = subprocess.run(
+            [program, *flags], cwd=tmp_path, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+            preexec_fn=before,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    with open("/dev/full", "w") as full:
+        assert "error: stdout: cannot be written: No space left on device" in run(full)
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert "error: stdout: cannot be written: Broken pipe" in run(writer)
+    os.close(writer)
+    if len(flags) > 1:
+        assert (tmp_path / "t/timing.txt").read_text().startswith("images: 5\n")  # what is done stays
+        (tmp_path / "t/timing.txt").write_text("earlier")
+    assert "error: stdout: is closed, expected something that can be written to" in run(None, lambda: os.close(1))
+    with open("/dev/null") as read_only:
+        assert "error: stdout: is closed" in run(read_only)
+    if len(flags) > 1:
+        assert (tmp_path / "t/timing.txt").read_text() == "earlier"
+
+
+def test_closed_streams(infer, tmp_path):
+    """Without stdin and stderr: the files that are written get other numbers than theirs."""
+    assert infer({"--mindir_path": "none"}, closed=(0, 2))[0].returncode == 1
+    done, _ = infer(closed=(0, 2))
+    assert done.returncode == 0
+    assert len(list(csv.DictReader((tmp_path / "out/scores.csv").open()))) == 5
+
+
+def test_damaged_model(infer, tmp_path):
+    """Found before the library sees it, which a bit in the graph can kill."""
+    infer()
+    done, log = infer(model=MODEL + "\n")
+    assert done.returncode == 1
+    assert done.stderr == "error: model: is damaged, or is not the file that model.json describes; export it again\n"
+    assert log == []
+    assert len(list((tmp_path / "out").glob("*.bin"))) == 5  # nothing of the earlier run goes
+    (tmp_path / "model.json").write_text(json.dumps({"format": 1, "exports": {"model.onnx": {}}}))
+    assert infer()[0].stderr == "error: model.json: does not describe model; export it again\n"
+    (tmp_path / "model").rename(tmp_path / "alone")
+    done, log = infer({"--mindir_path": "alone"})
+    assert done.returncode == 0
+    assert done.stderr.startswith(
+        "warning: alone.json: is missing, so that alone is used unchecked; export.py writes it"
+    )
+    assert "predict" in log
+
+
+JSONS = (
+    *("{", "[]", "null", "{}", '{"a":1,"a":2}', '{"a":NaN}', '{"a":-Infinity}', '{"a":01}', '{"a":1.}', '{"a":.5}'),
+    *('{"a":1e5}', '{"a":-0}', '{"a":1E+}', "{'a':1}", '{"a":1,}', '{"a":[1,]}', '{"a":"\t"}', '{"a":"\\t\\u00e9"}'),
+    *('{"a":"\\x"}', '{"a":"\\ud83d"}', '{"a":"\\ud83d\\ude00"}', '{"a":"\\u12"}', '{"a":"\xe9"}', '{"a":"\udcff"}'),
+    *(
+        "\ufeff{}",
+        '{"a":true}',
+        '{"a":True}',
+        '{"a":nul}',
+        "{} {}",
+        "{}\x0b",
+        "\r\n{ }\t",
+        '{"a":"\0"}',
+        '{"a":"\x7f"}',
+    ),
+    *(
+        '{"a":' + "[" * 400 + "]" * 400 + "}",
+        "[" * 100_000,
+        '{"a":"\\/\\b"}',
+        '{"\\u0061":1,"a":1}',
+        '{"\udced\udca0\udc80":1}',
+    ),
+)
+
+
+@pytest.mark.parametrize("text", JSONS)
+def test_json_texts(infer, tmp_path, text):
+    """The program takes those that the Python programs take."""
+    path = tmp_path / "model.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    try:
+        read_json(path)
+        is_taken = True
+    except InputError as error:
+        is_taken = "expected a JSON object" in str(error)
+    stderr = infer()[0].stderr
+    assert ("not of format 1" in stderr) if is_taken else ("model.json: not valid JSON: " in stderr), stderr
+
+
+def test_outputs_beside_the_inputs(infer):
+    """What it writes into the folder of its inputs is in the way neither of this run nor of the next."""
+    for _ in range(2):
+        done, _ = infer({"--result_path": "in/maps", "--time_path": "in"})
+        assert (done.returncode, done.stderr) == (0, "")
+        done, _ = infer({"--result_path": "in/deep/er/maps.bin", "--time_path": "in/times"})
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_long_name(infer, tmp_path):
+    """Of the map: told before the library is, and before the earlier results go."""
+    infer()
+    (tmp_path / "in/0.bin").rename(tmp_path / f"in/{'n' * 250}.bin")
+    done, log = infer()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: out/nnn")
+    assert "n_0.bin: its name has 256 bytes, the file system takes 255; shorten the input's name" in done.stderr
+    assert log == []
+    assert (tmp_path / "out/scores.csv").exists()
+    (tmp_path / f"in/{'n' * 250}.bin").rename(tmp_path / f"in/{'n' * 249}.bin")
+    assert infer()[0].returncode == 0
+    assert (tmp_path / f"out/{'n' * 249}_0.bin").exists()
+
+
+def test_second_run(infer, program, tmp_path):
+    """Is kept from the folder of the first one's results as long as that lives; what it left when killed goes."""
+    infer()
+    os.mkfifo(tmp_path / "pipe")
+    words = [word for flag, value in USUAL.items() for word in (flag, value)]
+    environment = os.environ | {"FAKE_LITE_LOG": str(tmp_path / "pipe")}  # which nobody reads: there it waits
+    first = subprocess.Popen([program, *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    holder = f"process {first.pid} on {platform.node()}"
+    deadline = time.monotonic() + 60
+    while (tmp_path / "out/.infer.lock").read_text() != f"{holder}\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    left = tmp_path / f"out/.stpm_infer.{platform.node()}-{first.pid}-3.tmp"
+    left.touch()
+    for name in ("mine.tmp", ".stpm_infer.tmp"):
+        (tmp_path / "out" / name).touch()
+    done, log = infer()
+    assert done.returncode == 1
+    assert done.stderr == f"error: out: is in use by {holder}; wait for it, or stop it (its lock is out/.infer.lock)\n"
+    assert log == []
+    assert left.exists()
+    assert (tmp_path / "out/scores.csv").exists()
+    assert infer({"--result_path": "elsewhere"})[0].returncode == 0
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert infer()[0].returncode == 0
+    assert not left.exists()
+    assert (tmp_path / "out/mine.tmp").exists()
+    assert (tmp_path / "out/.stpm_infer.tmp").exists()
+
+
+THRESHOLDS = (
+    *("1", "1e-3", ".5", "5.", "+1", "1E2", "1e-37", "3.4e38", "0", "-1", "nan", "inf", "0x1p3", "1.5e3.5", "1" * 400),
+    *(
+        " 1",
+        "1 ",
+        "1_0",
+        "1e",
+        "",
+        "1e-46",
+        "3.401e38",
+        "1e39",
+        "1.2.3",
+        "1,5",
+        "\uff11",
+        "1e-400",
+        "1e400",
+        "0e0",
+        "-0",
+    ),
+    *(
+        "3.40000001e38",
+        "1.18e-38",
+        "1.17549435e-38",
+        "1.17549436e-38",
+        "1e-40",
+        "1e-45",
+        "." + "0" * 50 + "1",
+        "infinity",
+    ),
+    *("1e+5", "1e-", "e5", ".", "+", "-", "--1", "+-1", "1f", "1d0", "1L", "1\t", "\t1", "1\n", "0b1"),
+)
+
+
+@pytest.mark.parametrize("text", THRESHOLDS)
+def test_threshold_texts(program, text):
+    """The program takes those that the Python programs take."""
+    check_threshold_text(program, text)
 
 
 # --- the build, with stand-ins for its tools

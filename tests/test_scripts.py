@@ -106,6 +106,21 @@ def test_infer_lock(session_tree, tmp_path):
     assert f"{tmp_path}/widget/310_infer: is in use by another call" in done.stderr
 
 
+def test_maps_in_use(infer):
+    """By a program that was started by hand: nothing that it reads or writes is touched."""
+    (infer.out / "maps").mkdir(parents=True)
+    (infer.out / "maps/a_0.bin").touch()
+    infer.acc.write_text("of an earlier run")
+    with (infer.out / "maps/.infer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done, calls = infer()
+    assert done.returncode == 1
+    assert f"{infer.out}/maps: is in use by another call" in done.stderr
+    assert calls == {}
+    assert infer.acc.exists()
+    assert (infer.out / "maps/a_0.bin").exists()
+
+
 def test_interruption(session_tree, tmp_path, stand_in):
     """A terminal interrupts all programs of a pipe at once."""
     command = ["bash", ROOT / "scripts/run_standalone_train.sh", session_tree, "random", "widget"]

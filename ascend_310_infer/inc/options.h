@@ -24,7 +24,7 @@ struct Options {
   std::string time_path;    // folder for timing.txt
   DeviceType device_type = DeviceType::kAscend;
   uint32_t device_id = 0;
-  int threads = 0;  // of the CPU; ParseOptions replaces 0 by the number of cores
+  int threads = 0;  // of the CPU; ParseOptions replaces 0 by CoreCount()
   int warmup = 3;   // calls before the counted ones
   bool has_threshold = false;
   float threshold = 0.0F;

@@ -45,6 +45,11 @@ struct RunSummary {
   double inference_per_second = 0.0;  // images per second of inference alone
 };
 
+// Lists the inputs, makes the folder of results and checks that their names are not too long; returns the inputs'
+// names. Throws Error: something is wrong with the inputs' folder, the result folder is the same one or cannot be made,
+// or a name is too long.
+std::vector<std::string> PrepareResults(const Options &options);
+
 // Computes the map of every input in options.input_path and writes it to options.result_path, then origin.json, by
 // which postprocess.py knows model and inputs (size and CRC-32 of options.mindir_path and of the inputs' manifest.json,
 // if there is one), and scores.csv:

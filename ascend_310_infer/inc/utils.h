@@ -16,9 +16,12 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Returns the names of the .bin files in a folder, sorted. A manifest.json and hidden files may stand beside them.
-// Throws Error if the folder is missing, holds no .bin file or holds anything else.
-std::vector<std::string> ListInputs(const std::string &folder);
+constexpr char kTimingName[] = "timing.txt";
+
+// Returns the names of the .bin files in a folder, sorted. A manifest.json and hidden files may stand beside them, and
+// what the program itself puts there: a timing.txt, and folders that hold outputs of a run, or through which outputs of
+// this one are reached. Throws Error if the folder is missing, holds no .bin file or holds anything else.
+std::vector<std::string> ListInputs(const std::string &folder, const std::vector<std::string> &outputs = {});
 
 // Throws Error unless the file has exactly this many bytes.
 void CheckSize(const std::string &path, size_t expected_bytes);
@@ -38,8 +41,38 @@ struct FileMark {
 // Reads a file for its mark. Throws Error if that fails.
 FileMark MarkFile(const std::string &path);
 
-// Writes a file under a temporary name beside it, then renames: it is there as a whole or not at all. Throws Error.
+// Returns the SHA-256 of a file, in hexadecimal. Throws Error if it cannot be read.
+std::string FileSha256(const std::string &path);
+
+// Returns the content of a file. Throws Error if it cannot be read.
+std::string ReadText(const std::string &path);
+
+// Writes a file under a temporary name in its folder, then renames: it is there as a whole or not at all. Throws Error.
 void WriteFile(const std::string &path, const void *data, size_t bytes);
+
+// Throws Error if a file of this name could not be written into an existing folder because name or path is too long.
+void CheckName(const std::string &folder, const std::string &name);
+
+// Keeps other runs from a folder of results, as long as this or the process lives. The lock's file stays.
+class FolderLock {
+ public:
+  // Throws Error, which names the process that has the lock, if another one has it.
+  explicit FolderLock(const std::string &folder);
+  ~FolderLock();
+  FolderLock(const FolderLock &) = delete;
+  FolderLock &operator=(const FolderLock &) = delete;
+
+  // False on a file system without locks: others may be at work in the folder.
+  bool is_held() const { return is_held_; }
+
+ private:
+  int fd_;
+  bool is_held_ = true;
+};
+
+// Removes what killed runs have left half-written in a folder: all of it if no other run can be at work there, else
+// that of processes of this machine that have ended.
+void RemoveLeftovers(const std::string &folder, bool is_locked);
 
 // Returns whether there is a file or folder of this name.
 bool Exists(const std::string &path);

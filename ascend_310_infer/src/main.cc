@@ -1,38 +1,91 @@
 // Computes anomaly maps of preprocessed images with MindSpore Lite; see --help.
+#include <cxxabi.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <new>
 #include <string>
+#include <typeinfo>
 
 #include "inc/lite_engine.h"
 #include "inc/options.h"
 #include "inc/pipeline.h"
+#include "inc/sidecar.h"
 
 namespace {
 
 constexpr int kFailure = 1;
 constexpr int kBadUsage = 2;
 
+// Opens what is closed of stdin, stdout and stderr: the next file to be opened would get its number, and its text.
+// What is written there fails all the same.
+void ReserveStandardStreams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) == -1 && ::open("/dev/null", O_RDONLY) != fd) std::exit(kFailure);
+  }
+}
+
+// Throws Error if nothing can be printed because stdout is closed.
+void CheckStdout() {
+  const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
+  if (flags == -1 || (flags & O_ACCMODE) == O_RDONLY) {
+    throw stpm::Error("stdout: is closed, expected something that can be written to, such as /dev/null");
+  }
+}
+
+void Print(const std::string &text, const std::string &way_out) {
+  if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+    throw stpm::Error("stdout: cannot be written: " + std::string(std::strerror(errno)) + way_out);
+  }
+}
+
 void Main(const stpm::Options &options) {
-  const std::string timing_path = stpm::Join(options.time_path, "timing.txt");
-  stpm::ListInputs(options.input_path);  // says what is wrong there before the model is loaded
+  const std::string timing_path = stpm::Join(options.time_path, stpm::kTimingName);
+  // what is wrong with the inputs is said before the model is looked at
+  stpm::ListInputs(options.input_path, {options.result_path, options.time_path});
   stpm::CheckModelFile(options.mindir_path);
+  const std::string warning = stpm::CheckAgainstSidecar(options.mindir_path);
+  if (!warning.empty()) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   stpm::MakeFolder(options.time_path);
+  stpm::PrepareResults(options);
+  const stpm::FolderLock lock(options.result_path);
+  stpm::RemoveLeftovers(options.result_path, lock.is_held());
+  stpm::RemoveLeftovers(options.time_path, false);
   stpm::RemoveFile(timing_path);
   stpm::LiteEngine engine(options);
   const std::string report = stpm::Report(stpm::RunPipeline(&engine, options));
   stpm::WriteFile(timing_path, report.data(), report.size());
-  std::fputs(report.c_str(), stdout);
+  Print(report, "; what it should show is in " + timing_path);
+}
+
+// Returns the name of the type of the exception that is being handled.
+std::string ExceptionType() {
+  const std::type_info *const type = abi::__cxa_current_exception_type();
+  if (type == nullptr) return "an unknown type";
+  int status = 0;
+  char *const name = abi::__cxa_demangle(type->name(), nullptr, nullptr, &status);
+  const std::string text = name == nullptr ? type->name() : name;
+  std::free(name);
+  return text;
 }
 
 }  // namespace
 
 int main(int argc, char *argv[]) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is reported as an error of the write, as a full disk is
+  std::signal(SIGPIPE, SIG_IGN);  // so is a reader of stdout that has ended
+  ReserveStandardStreams();
   try {
+    CheckStdout();
     const stpm::Options options = stpm::ParseOptions(argc, argv);
     if (options.help) {
-      std::fputs(stpm::Usage(argv[0]).c_str(), stdout);
+      Print(stpm::Usage(argv[0]), "");
     } else {
       Main(options);
     }
@@ -40,8 +93,12 @@ int main(int argc, char *argv[]) {
   } catch (const stpm::UsageError &error) {
     std::fprintf(stderr, "error: %s (--help lists all flags)\n", error.what());
     return kBadUsage;
+  } catch (const std::bad_alloc &) {
+    std::fputs("error: not enough memory\n", stderr);
   } catch (const std::exception &error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return kFailure;
+  } catch (...) {
+    std::fprintf(stderr, "error: the inference library failed with an exception of type %s\n", ExceptionType().c_str());
   }
+  return kFailure;
 }

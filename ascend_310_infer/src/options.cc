@@ -1,17 +1,21 @@
 #include "inc/options.h"
 
-#include <getopt.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <functional>
 #include <limits>
-#include <thread>
+#include <map>
+
+#include "inc/cores.h"
 
 namespace stpm {
 namespace {
 
-constexpr float kLargest = 3.4e38F;  // as LARGEST in src/utils.py
+constexpr double kLargest = 3.4e38;  // as LARGEST in src/utils.py
+// The library has the processor take smaller ones for 0, and every image would be defective.
+constexpr double kSmallest = std::numeric_limits<float>::min();
+constexpr int kMostThreads = 1024;
 
 int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t minimum, int64_t maximum) {
   char *end = nullptr;
@@ -27,13 +31,14 @@ int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t m
 
 float ParseThreshold(const std::string &text) {
   char *end = nullptr;
-  const float value = std::strtof(text.c_str(), &end);
+  // by way of double, as in Python: straight to float, some texts would give another number or pass the limit
+  const double number = std::strtod(text.c_str(), &end);
   // the texts that the Python programs take: no spaces, hexadecimal or infinite numbers
   const bool is_decimal = !text.empty() && text.find_first_not_of("0123456789.eE+-") == std::string::npos;
-  if (!is_decimal || *end != '\0' || !(value > 0.0F && value <= kLargest)) {
-    throw UsageError("--threshold: expected a number above 0 and up to 3.4e38, got '" + text + "'");
+  if (!is_decimal || *end != '\0' || !(number >= kSmallest && number <= kLargest)) {
+    throw UsageError("--threshold: expected a number from 1.17549436e-38 to 3.4e38, got '" + text + "'");
   }
-  return value;
+  return static_cast<float>(number);
 }
 
 DeviceType ParseDeviceType(const std::string &text) {
@@ -60,78 +65,57 @@ Computes the anomaly map of every network input in a folder.
   --time_path DIR      receives timing.txt
   --device_type TYPE   Ascend, GPU or CPU (default Ascend)
   --device_id N        number of the card (default 0; not used on CPU)
-  --threads N          threads of the inference on CPU (default: the number of cores)
+  --threads N          threads of the inference on CPU (default: the cores that affinity and CPU quota allow)
   --warmup N           calls before the counted ones (default 3)
   --threshold X        anomaly score from which an image is defective: adds a verdict to scores.csv
 )";
 }
 
 Options ParseOptions(int argc, char *const argv[]) {
-  enum Flag { kMindir = 256, kInput, kResult, kTime, kType, kId, kThreads, kWarmup, kThreshold, kHelp };
-  const option flags[] = {
-      {"mindir_path", required_argument, nullptr, kMindir},
-      {"input_path", required_argument, nullptr, kInput},
-      {"result_path", required_argument, nullptr, kResult},
-      {"time_path", required_argument, nullptr, kTime},
-      {"device_type", required_argument, nullptr, kType},
-      {"device_id", required_argument, nullptr, kId},
-      {"threads", required_argument, nullptr, kThreads},
-      {"warmup", required_argument, nullptr, kWarmup},
-      {"threshold", required_argument, nullptr, kThreshold},
-      {"help", no_argument, nullptr, kHelp},
-      {nullptr, 0, nullptr, 0},
-  };
   Options options;
-  optind = 0;  // getopt keeps its place between calls; 0 makes it start anew
-  opterr = 0;
-  for (int flag = 0; (flag = getopt_long(argc, argv, ":", flags, nullptr)) != -1;) {
-    const std::string value = optarg == nullptr ? "" : optarg;
-    switch (flag) {
-      case kMindir:
-        options.mindir_path = value;
-        break;
-      case kInput:
-        options.input_path = value;
-        break;
-      case kResult:
-        options.result_path = value;
-        break;
-      case kTime:
-        options.time_path = value;
-        break;
-      case kType:
-        options.device_type = ParseDeviceType(value);
-        break;
-      case kId:
-        options.device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
-        break;
-      case kThreads:
-        options.threads = static_cast<int>(ParseInteger("--threads", value, 1, 1024));
-        break;
-      case kWarmup:
-        options.warmup = static_cast<int>(ParseInteger("--warmup", value, 0, 1000000));
-        break;
-      case kThreshold:
-        options.has_threshold = true;
-        options.threshold = ParseThreshold(value);
-        break;
-      case kHelp:
-        options.help = true;
-        return options;
-      case ':':
-        throw UsageError(std::string(argv[optind - 1]) + ": a value is missing");
-      default:  // of letters, as in -xy, getopt tells the letter, and is not yet past the word
-        const bool is_letter = optopt != 0 && optopt < kMindir;
-        throw UsageError((is_letter ? std::string("-") + static_cast<char>(optopt) : argv[optind - 1]) +
-                         ": no such flag, or not a unique one");
+  const std::map<std::string, std::function<void(const std::string &)>> flags = {
+      {"--mindir_path", [&](const std::string &value) { options.mindir_path = value; }},
+      {"--input_path", [&](const std::string &value) { options.input_path = value; }},
+      {"--result_path", [&](const std::string &value) { options.result_path = value; }},
+      {"--time_path", [&](const std::string &value) { options.time_path = value; }},
+      {"--device_type", [&](const std::string &value) { options.device_type = ParseDeviceType(value); }},
+      {"--device_id",
+       [&](const std::string &value) {
+         options.device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
+       }},
+      {"--threads",
+       [&](const std::string &value) {
+         options.threads = static_cast<int>(ParseInteger("--threads", value, 1, kMostThreads));
+       }},
+      {"--warmup",
+       [&](const std::string &value) {
+         options.warmup = static_cast<int>(ParseInteger("--warmup", value, 0, 1000000));
+       }},
+      {"--threshold",
+       [&](const std::string &value) {
+         options.has_threshold = true;
+         options.threshold = ParseThreshold(value);
+       }},
+  };
+  // not getopt_long, which takes abbreviations
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--help") {
+      options.help = true;
+      return options;
     }
+    if (word.size() < 2 || word[0] != '-' || word == "--") throw UsageError(word + ": unexpected argument");
+    const size_t equals = word.find('=');
+    const auto flag = flags.find(word.substr(0, equals));
+    if (flag == flags.end()) throw UsageError(word + ": no such flag");
+    if (equals == std::string::npos && i + 1 == argc) throw UsageError(word + ": a value is missing");
+    flag->second(equals == std::string::npos ? argv[++i] : word.substr(equals + 1));
   }
-  if (optind < argc) throw UsageError(std::string(argv[optind]) + ": unexpected argument");
   RequirePath("--mindir_path", options.mindir_path);
   RequirePath("--input_path", options.input_path);
   RequirePath("--result_path", options.result_path);
   RequirePath("--time_path", options.time_path);
-  if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (options.threads == 0) options.threads = std::min(CoreCount(), kMostThreads);
   return options;
 }
 

@@ -48,8 +48,7 @@ struct Batch {
 // What a run knows throughout.
 class Run {
  public:
-  Run(Engine *engine, const Options &options)
-      : engine_(engine), options_(options), names_(ListInputs(options.input_path)) {}
+  Run(Engine *engine, const Options &options) : engine_(engine), options_(options), names_(PrepareResults(options)) {}
 
   RunSummary Execute() {
     Prepare();
@@ -83,10 +82,6 @@ class Run {
   void Prepare() {
     for (const std::string &name : names_) {
       CheckSize(Join(options_.input_path, name), engine_->input_floats() * sizeof(float));
-    }
-    MakeFolder(options_.result_path);
-    if (IsSame(options_.result_path, options_.input_path)) {  // an input a_0.bin has the name of the map of a.bin
-      throw Error(options_.result_path + ": holds the inputs, expected another folder for the maps");
     }
     RemoveFile(Join(options_.result_path, kScoresName));
     RemoveFile(Join(options_.result_path, kOriginName));
@@ -169,6 +164,16 @@ Latency Summarise(std::vector<double> milliseconds) {
   latency.median = (milliseconds[(count - 1) / 2] + milliseconds[count / 2]) / 2.0;
   latency.p99 = milliseconds[(count * 99 + 99) / 100 - 1];
   return latency;
+}
+
+std::vector<std::string> PrepareResults(const Options &options) {
+  const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
+  MakeFolder(options.result_path);
+  if (IsSame(options.result_path, options.input_path)) {  // an input a_0.bin has the name of the map of a.bin
+    throw Error(options.result_path + ": holds the inputs, expected another folder for the maps");
+  }
+  for (const std::string &name : names) CheckName(options.result_path, ResultName(name));
+  return names;
 }
 
 RunSummary RunPipeline(Engine *engine, const Options &options) { return Run(engine, options).Execute(); }

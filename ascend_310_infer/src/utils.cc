@@ -2,22 +2,32 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+
+#include "inc/sha256.h"
 
 namespace stpm {
 namespace {
 
 constexpr char kSuffix[] = ".bin";
 constexpr size_t kSuffixLength = sizeof(kSuffix) - 1;
+constexpr char kLockName[] = ".infer.lock";
+constexpr char kTemporaryStart[] = ".stpm_infer.";
+constexpr char kTemporaryEnd[] = ".tmp";
 
 // Throws an Error that ends in the text of errno.
 [[noreturn]] void ThrowErrno(const std::string &path, const std::string &what) {
@@ -66,6 +76,26 @@ size_t ReadSome(const File &file, const std::string &path, void *data, size_t si
   return static_cast<size_t>(got);
 }
 
+// Calls a function with the parts of a regular file, in their order. Throws Error.
+template <typename Function>
+void ReadParts(const std::string &path, Function function) {
+  const File file(path, O_RDONLY | O_NONBLOCK);
+  if (!S_ISREG(StatusOf(file, path).st_mode)) throw Error(path + ": is not a file");
+  std::vector<unsigned char> part(1U << 20);
+  while (const size_t got = ReadSome(file, path, part.data(), part.size())) function(part.data(), got);
+}
+
+// Writes all of it; returns whether that succeeded.
+bool WriteAll(int fd, const void *data, size_t bytes) {
+  const char *const start = static_cast<const char *>(data);
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t put = ::write(fd, start + done, bytes - done);
+    if (put < 0 && errno != EINTR) return false;
+    if (put > 0) done += static_cast<size_t>(put);
+  }
+  return true;
+}
+
 // Throws Error unless the status is that of a file of exactly this many bytes.
 void CheckStatus(const std::string &path, const struct stat &status, size_t expected_bytes) {
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
@@ -90,19 +120,82 @@ uint32_t UpdateCrc32(uint32_t crc, const unsigned char *data, size_t size) {
   return ~crc;
 }
 
+bool StartsWith(const std::string &text, const std::string &start) { return text.compare(0, start.size(), start) == 0; }
+
+std::string HostName() {
+  char name[HOST_NAME_MAX + 1] = "";
+  return ::gethostname(name, sizeof(name) - 1) == 0 ? name : "";
+}
+
+// Returns a name for a file that is being written. Its length does not depend on the file's name, which may be as long
+// as names can be.
+std::string TemporaryName() {
+  static std::atomic<unsigned> count = 0;
+  return kTemporaryStart + HostName() + "-" + std::to_string(::getpid()) + "-" + std::to_string(count++) +
+         kTemporaryEnd;
+}
+
+// Takes the number at the end of a text, and the dash before it, off the text; returns -1 if there is none.
+int64_t CutNumber(std::string *text) {
+  const size_t dash = text->find_last_of('-');
+  if (dash == std::string::npos) return -1;
+  const std::string digits = text->substr(dash + 1);
+  const bool is_number =
+      !digits.empty() && digits.size() < 11 && digits.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_number) return -1;
+  text->erase(dash);
+  return std::strtoll(digits.c_str(), nullptr, 10);
+}
+
+bool IsRunning(int64_t process) { return ::kill(static_cast<pid_t>(process), 0) == 0 || errno != ESRCH; }
+
+// Returns whether a folder, or what is in it, is on the way to one of these paths.
+bool LeadsTo(const std::string &folder, const std::vector<std::string> &paths) {
+  for (const std::string &path : paths) {
+    for (size_t end = 0; end != std::string::npos;) {
+      end = path.find('/', end + 1);
+      if (IsSame(path.substr(0, end), folder)) return true;
+    }
+  }
+  return false;
+}
+
+bool IsFolder(const std::string &path) {
+  struct stat status = {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+using Directory = std::unique_ptr<DIR, int (*)(DIR *)>;
+
+Directory OpenDirectory(const std::string &path) { return Directory(::opendir(path.c_str()), ::closedir); }
+
+// Returns whether a folder holds what runs write, itself or further down.
+bool HoldsOutputs(const std::string &folder) {
+  if (Exists(Join(folder, kLockName)) || Exists(Join(folder, kTimingName))) return true;
+  const Directory directory = OpenDirectory(folder);
+  while (const dirent *entry = directory == nullptr ? nullptr : ::readdir(directory.get())) {
+    const std::string name = entry->d_name;
+    if (entry->d_type == DT_DIR && name != "." && name != ".." && HoldsOutputs(Join(folder, name))) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
-std::vector<std::string> ListInputs(const std::string &folder) {
-  const std::unique_ptr<DIR, int (*)(DIR *)> directory(::opendir(folder.c_str()), ::closedir);
+std::vector<std::string> ListInputs(const std::string &folder, const std::vector<std::string> &outputs) {
+  const Directory directory = OpenDirectory(folder);
   if (directory == nullptr) ThrowErrno(folder, "cannot be listed, expected a folder of .bin files");
   std::vector<std::string> names;
   errno = 0;
   for (const dirent *entry = nullptr; (entry = ::readdir(directory.get())) != nullptr; errno = 0) {
-    const std::string name = entry->d_name;
-    if (name[0] == '.' || name == "manifest.json") continue;
+    const std::string name = entry->d_name, path = Join(folder, name);
+    if (name[0] == '.' || name == "manifest.json" || name == kTimingName) continue;
+    if (entry->d_type != DT_REG && IsFolder(path)) {  // tens of thousands of files need no second look
+      if (LeadsTo(path, outputs) || HoldsOutputs(path)) continue;
+    }
     const bool is_input =
         name.size() > kSuffixLength && name.compare(name.size() - kSuffixLength, kSuffixLength, kSuffix) == 0;
-    if (!is_input) throw Error(Join(folder, name) + ": expected only .bin files beside manifest.json");
+    if (!is_input) throw Error(path + ": expected only .bin files beside manifest.json");
     names.push_back(name);
   }
   if (errno != 0) ThrowErrno(folder, "cannot be listed");
@@ -141,36 +234,99 @@ void ReadFloats(const std::string &path, float *values, size_t count) {
 }
 
 FileMark MarkFile(const std::string &path) {
-  const File file(path, O_RDONLY | O_NONBLOCK);
-  if (!S_ISREG(StatusOf(file, path).st_mode)) throw Error(path + ": is not a file");
   FileMark mark;
-  std::vector<unsigned char> part(1U << 20);
-  while (const size_t got = ReadSome(file, path, part.data(), part.size())) {
-    mark.bytes += got;
-    mark.crc32 = UpdateCrc32(mark.crc32, part.data(), got);
-  }
+  ReadParts(path, [&](const unsigned char *data, size_t size) {
+    mark.bytes += size;
+    mark.crc32 = UpdateCrc32(mark.crc32, data, size);
+  });
   return mark;
 }
 
+std::string FileSha256(const std::string &path) {
+  Sha256 hash;
+  ReadParts(path, [&](const unsigned char *data, size_t size) { hash.Update(data, size); });
+  return hash.HexDigest();
+}
+
+std::string ReadText(const std::string &path) {
+  std::string text;
+  ReadParts(path, [&](const unsigned char *data, size_t size) { text.append(data, data + size); });
+  return text;
+}
+
 void WriteFile(const std::string &path, const void *data, size_t bytes) {
-  const std::string temporary = path + "." + std::to_string(::getpid()) + ".tmp";
-  const char *const start = static_cast<const char *>(data);
+  const std::string temporary = path.substr(0, path.find_last_of('/') + 1) + TemporaryName();
   // Not synchronised to the disk: what is lost with the machine is computed again.
   File file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
   if (!file.ok()) ThrowErrno(path, "cannot be written");
-  bool ok = true;
-  for (size_t done = 0; ok && done < bytes;) {
-    const ssize_t put = ::write(file.fd(), start + done, bytes - done);
-    if (put < 0 && errno == EINTR) continue;
-    ok = put >= 0;
-    if (ok) done += static_cast<size_t>(put);
-  }
-  ok = ok && file.Close() && ::rename(temporary.c_str(), path.c_str()) == 0;
+  const bool ok = WriteAll(file.fd(), data, bytes) && file.Close() && ::rename(temporary.c_str(), path.c_str()) == 0;
   if (!ok) {
     const int number = errno;
     ::unlink(temporary.c_str());
     errno = number;
     ThrowErrno(path, "cannot be written");
+  }
+}
+
+void CheckName(const std::string &folder, const std::string &name) {
+  const long limit = ::pathconf(folder.c_str(), _PC_NAME_MAX);
+  if (limit > 0 && name.size() > static_cast<size_t>(limit)) {
+    throw Error(Join(folder, name) + ": its name has " + std::to_string(name.size()) +
+                " bytes, the file system takes " + std::to_string(limit) + "; shorten the input's name");
+  }
+  const size_t longest =
+      Join(folder, std::max(name, TemporaryName(),
+                            [](const auto &one, const auto &other) { return one.size() < other.size(); }))
+          .size();
+  if (longest >= PATH_MAX) {
+    throw Error(Join(folder, name) + ": its path has too many bytes, the system takes " + std::to_string(PATH_MAX - 1) +
+                "; choose a folder with a shorter path");
+  }
+}
+
+FolderLock::FolderLock(const std::string &folder) {
+  const std::string path = Join(folder, kLockName);
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+  if (fd_ < 0) ThrowErrno(path, "cannot be written");
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    const int number = errno;
+    char text[200] = "";
+    const ssize_t got = number == EWOULDBLOCK ? ::pread(fd_, text, sizeof(text) - 1, 0) : 0;
+    if (number == EWOULDBLOCK) {
+      ::close(fd_);
+      const std::string holder(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+      throw Error(folder + ": is in use by " +
+                  (holder.empty() ? "an unknown process" : holder.substr(0, holder.find('\n'))) +
+                  "; wait for it, or stop it (its lock is " + path + ")");
+    }
+    is_held_ = false;
+    std::fprintf(stderr, "warning: %s: cannot be locked (%s): nothing else may write there\n", path.c_str(),
+                 std::strerror(number));
+  }
+  // as the Python programs write it; whoever is refused reads it
+  const std::string holder = "process " + std::to_string(::getpid()) + " on " + HostName() + "\n";
+  if (::ftruncate(fd_, 0) != 0 || !WriteAll(fd_, holder.data(), holder.size())) {
+    const int number = errno;
+    ::close(fd_);
+    errno = number;
+    ThrowErrno(path, "cannot be written");
+  }
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
+
+void RemoveLeftovers(const std::string &folder, bool is_locked) {
+  const Directory directory = OpenDirectory(folder);
+  if (directory == nullptr) return;
+  while (const dirent *entry = ::readdir(directory.get())) {
+    std::string rest = entry->d_name;
+    const size_t end = rest.size() - std::min(rest.size(), sizeof(kTemporaryEnd) - 1);
+    if (!StartsWith(rest, kTemporaryStart) || rest.substr(end) != kTemporaryEnd) continue;
+    rest.erase(end);
+    const int64_t count = CutNumber(&rest), process = CutNumber(&rest);
+    if (count < 0 || process < 0) continue;
+    const bool has_ended = rest == kTemporaryStart + HostName() && !IsRunning(process);
+    if (is_locked || has_ended) ::unlink(Join(folder, entry->d_name).c_str());
   }
 }
 

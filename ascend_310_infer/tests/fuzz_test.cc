@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "inc/json.h"
 #include "inc/options.h"
 #include "inc/pipeline.h"
 #include "inc/utils.h"
@@ -280,6 +281,91 @@ void FuzzNames(Random *random, const std::string &) {
   CHECK(Join(folder, stem) == folder + "/" + stem && Join(folder + "/", stem) == folder + "/" + stem);
 }
 
+// --- JSON
+
+Json RandomJson(Random *random, int depth) {
+  Json json;
+  json.kind = static_cast<Json::Kind>(random->Below(depth > 0 ? 6 : 4));
+  const bool is_object = json.kind == Json::Kind::kObject;
+  if (json.kind == Json::Kind::kBool) json.boolean = random->OneIn(2);
+  if (json.kind == Json::Kind::kNumber) json.number = static_cast<double>(random->Below(4000000)) * 0.25 - 500000.0;
+  if (json.kind == Json::Kind::kString) json.text = random->Text(8);
+  if (is_object || json.kind == Json::Kind::kArray) {
+    for (size_t left = random->Below(4); left > 0; --left) {
+      if (is_object) json.keys.push_back(std::to_string(left) + random->Text(4));
+      json.values.push_back(RandomJson(random, depth - 1));
+    }
+  }
+  return json;
+}
+
+// Text as Python's programs write it: what is not ASCII as the escape of a byte that is no character.
+std::string Quoted(const std::string &text) {
+  std::string quoted = "\"";
+  char escape[8];
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    std::snprintf(escape, sizeof(escape), "\\u%04x", byte < 0x80 ? byte : 0xDC00U + byte);
+    quoted += byte < 0x20 || byte >= 0x80 || c == '"' || c == '\\' ? escape : std::string(1, c);
+  }
+  return quoted + '"';
+}
+
+std::string Write(const Json &json, Random *random) {
+  static const Strings space = {"", "", " ", "\n  ", "\t"};
+  std::string text = random->Of(space);
+  char number[64];
+  switch (json.kind) {
+    case Json::Kind::kNull:
+      text += "null";
+      break;
+    case Json::Kind::kBool:
+      text += json.boolean ? "true" : "false";
+      break;
+    case Json::Kind::kNumber:
+      std::snprintf(number, sizeof(number), random->OneIn(2) ? "%.2f" : "%.9E", json.number);
+      text += number;
+      break;
+    case Json::Kind::kString:
+      text += Quoted(json.text);
+      break;
+    case Json::Kind::kArray:
+    case Json::Kind::kObject:
+      text += json.kind == Json::Kind::kArray ? '[' : '{';
+      for (size_t i = 0; i < json.values.size(); ++i) {
+        if (i > 0) text += ',' + random->Of(space);
+        if (!json.keys.empty()) text += Quoted(json.keys[i]) + random->Of(space) + ':';
+        text += Write(json.values[i], random);
+      }
+      text += json.kind == Json::Kind::kArray ? ']' : '}';
+  }
+  return text + random->Of(space);
+}
+
+bool IsEqual(const Json &one, const Json &other) {
+  return one.kind == other.kind && one.boolean == other.boolean && one.number == other.number &&
+         one.text == other.text && one.keys == other.keys &&
+         std::equal(one.values.begin(), one.values.end(), other.values.begin(), other.values.end(), IsEqual);
+}
+
+void FuzzJson(Random *random, const std::string &) {
+  const Json json = RandomJson(random, 3);
+  std::string text = Write(json, random);
+  CHECK(IsEqual(ParseJson(text), json));
+  for (size_t changes = 1 + random->Below(3); changes > 0; --changes) {
+    const size_t place = random->Below(text.size() + 1);
+    if (random->OneIn(3)) {
+      text = text.substr(0, place);
+    } else if (random->OneIn(2)) {
+      text.insert(place, random->Text(3));
+    } else if (place < text.size()) {
+      text[place] = static_cast<char>(random->Below(256));
+    }
+  }
+  const std::string error = Thrown<Error>([&] { ParseJson(text); });
+  CHECK(error.empty() || Contains(error, " at byte "));
+}
+
 void FuzzSummarise(Random *random, const std::string &) {
   std::vector<double> values(1 + random->Below(300));
   const size_t distinct = 1 + random->Below(1000);
@@ -454,7 +540,7 @@ void FuzzWriteFile(Random *random, const std::string &folder) {
     RemoveFile(path);
     CHECK(Entries(folder).empty());
   } else {
-    CHECK(is_folder || name.size() > 230);
+    CHECK(is_folder || name.size() > 255);
     CHECK(StartsWith(error, path + ": cannot be written: "));
     CHECK(Entries(folder).size() == (is_folder ? 1U : 0U));
   }
@@ -609,6 +695,7 @@ Target targets[] = {
     {"CsvField", FuzzCsvField, 180, false, 0},
     {"ResultName, Join", FuzzNames, 70, false, 0},
     {"Summarise", FuzzSummarise, 50, false, 0},
+    {"ParseJson", FuzzJson, 100, false, 0},
     {"ReadFloats, CheckSize, CheckModelFile", FuzzReaders, 120, true, 0},
     {"ReadFloats of a changing file", FuzzChangingFile, 1, true, 0},
     {"ListInputs", FuzzListInputs, 30, true, 0},

@@ -289,6 +289,33 @@ void TestResultsBesideTheInputs() {
   CHECK(Get(second) == before && engine.calls == 0);
 }
 
+// Told before the model is loaded, and before anything of an earlier run goes.
+void TestLongName() {
+  const Fixture fixture(2);
+  FakeEngine engine(1);
+  RunPipeline(&engine, fixture.options);
+  const std::string name = std::string(250, 'n') + ".bin";  // its map's would have two bytes more
+  PutFloats(fixture.folder / ("in/" + name), Fixture::Image(2));
+  CHECK(Contains(Thrown<Error>([&] { PrepareResults(fixture.options); }), "n_0.bin: its name has 256 bytes"));
+  CHECK(fixture.HasItsMap(0) && fixture.HasItsMap(1) && Exists(fixture.folder / "out/scores.csv"));
+  const std::string longest = std::string(249, 'n');
+  CHECK(::rename((fixture.folder / ("in/" + name)).c_str(), (fixture.folder / ("in/" + longest + ".bin")).c_str()) ==
+        0);
+  CHECK(RunPipeline(&engine, fixture.options).images == 3 && Exists(fixture.folder / ("out/" + longest + "_0.bin")));
+}
+
+void TestResultsBelowTheInputs() {
+  Fixture fixture(2);
+  fixture.options.result_path = fixture.folder / "in/new/maps.bin";
+  fixture.options.time_path = fixture.folder / "in/times";
+  FakeEngine engine(1);
+  for (int i = 0; i < 2; ++i) {
+    MakeFolder(fixture.options.time_path);
+    CHECK(RunPipeline(&engine, fixture.options).images == 2);
+    CHECK(Exists(fixture.options.result_path + "/scores.csv"));
+  }
+}
+
 void TestReport() {
   RunSummary summary;
   summary.images = 10;
@@ -322,6 +349,8 @@ int main() {
   stpm::TestMapThatIsNotFinite();
   stpm::TestResultThatCannotBeWritten();
   stpm::TestResultsBesideTheInputs();
+  stpm::TestLongName();
+  stpm::TestResultsBelowTheInputs();
   stpm::TestReport();
   return stpm::failures == 0 ? 0 : 1;
 }

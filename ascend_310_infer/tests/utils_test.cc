@@ -1,11 +1,17 @@
 #include "inc/utils.h"
 
+#include <sched.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <csignal>
 
+#include "inc/cores.h"
 #include "inc/options.h"
 #include "inc/pipeline.h"
 #include "tests/check.h"
@@ -59,16 +65,26 @@ void TestBadOptions() {
   CHECK(Contains(thrown({"--threads", "0"}), "from 1 to 1024, got '0'"));
   CHECK(Contains(thrown({"--threads", "1025"}), "from 1 to 1024, got '1025'"));
   CHECK(Contains(thrown({"--device_id", "65536"}), "from 0 to 65535, got '65536'"));
-  for (const char *value : {"", "x", "1x", "-1", "nan", "inf", "1e99"}) {
-    CHECK(Contains(thrown({"--threshold", value}), "--threshold: expected a number above 0"));
+  for (const char *value : {"", "x", "1x", "-1", "nan", "inf", "1e99", "3.40000001e38", "1.17e-38", "1e-46", "0"}) {
+    CHECK(Contains(thrown({"--threshold", value}), "--threshold: expected a number from 1.17549436e-38 to 3.4e38"));
   }
   CHECK(Contains(thrown({"--device_type", "cpu"}), "expected Ascend, GPU or CPU, got 'cpu'"));
   CHECK(Contains(thrown({"--speed", "1"}), "no such flag"));
-  CHECK(Contains(thrown({"-xy"}), "-x: no such flag"));
+  CHECK(Contains(thrown({"-xy"}), "-xy: no such flag"));
+  for (const char *word : {"--thre", "--thre=1", "--device_t", "--help=1", "--he", "-h", "---threads"}) {
+    CHECK(Contains(thrown({word, "1"}), std::string(word) + ": no such flag"));
+  }
+  for (const char *word : {"-", "--", ""}) CHECK(Contains(thrown({word}), std::string(word) + ": unexpected argument"));
   CHECK(Contains(thrown({"--threads"}), "--threads: a value is missing"));
   CHECK(Contains(thrown({"stray"}), "stray: unexpected argument"));
   CHECK(Contains(Thrown<UsageError>([] { Parse({}); }), "--mindir_path is required"));
   CHECK(Contains(thrown({"--input_path="}), "--input_path is required"));
+}
+
+// To the double and from there to the float, as Python goes: straight to the float, this one would be the next above.
+void TestThresholdRounding() {
+  const Options options = Parse(With({"--threshold", "1.00000005960464477540000000000000000000000000001"}));
+  CHECK(options.threshold == 1.0F);
 }
 
 void TestListInputs() {
@@ -92,6 +108,29 @@ void TestListInputs() {
     CHECK(Contains(thrown(folder.path()), std::string(name) + ": expected only .bin files"));
     RemoveFile(folder / name);
   }
+}
+
+// What the program puts into the folder of its inputs does not stand in its way, in this run and in the next.
+void TestOutputsBesideTheInputs() {
+  const TemporaryFolder folder;
+  const std::vector<std::string> expected = {"a.bin"};
+  const auto list = [&](const std::vector<std::string> &outputs) { return ListInputs(folder.path(), outputs); };
+  Put(folder / "a.bin", "");
+  Put(folder / "timing.txt", "");
+  MakeFolder(folder / "deep/er/maps");
+  CHECK(Contains(Thrown<Error>([&] { list({}); }), "deep: expected only .bin files"));
+  CHECK(list({"/nowhere", folder / "deep/er/maps"}) == expected);
+  CHECK(list({folder / "deep/../deep//er/"}) == expected && list({folder / "deep"}) == expected);
+  CHECK(Contains(Thrown<Error>([&] { list({folder / "dee"}); }), "deep: expected only .bin files"));
+  MakeFolder(folder / "maps.bin");
+  CHECK((list({folder / "deep"}) == std::vector<std::string>{"a.bin", "maps.bin"}));
+  {
+    const FolderLock lock(folder / "maps.bin");
+  }
+  CHECK(list({folder / "deep"}) == expected);
+  MakeFolder(folder / "times/of/a run");
+  Put(folder / "times/of/a run/timing.txt", "");
+  CHECK(list({folder / "deep"}) == expected);
 }
 
 void TestReadFloats() {
@@ -149,6 +188,178 @@ void TestWriteFile() {
   CHECK(::remove(folder.path().c_str()) == 0 && ::mkdir(folder.path().c_str(), 0777) == 0);
 }
 
+void TestLongNames() {
+  const TemporaryFolder folder;
+  const std::string longest(NAME_MAX, 'n');
+  CheckName(folder.path(), longest);
+  WriteFile(folder / longest, "1", 1);
+  CHECK(Get(folder / longest) == "1");
+  const std::string text = Thrown<Error>([&] { CheckName(folder.path(), longest + "n"); });
+  CHECK(Contains(text, "nn: its name has 256 bytes, the file system takes 255; shorten the input's name"));
+  std::string deep = folder.path();
+  while (deep.size() + 200 < PATH_MAX) deep += "/" + std::string(150, 'd');
+  MakeFolder(deep);
+  CheckName(deep, "a");
+  WriteFile(deep + "/a", "1", 1);
+  CHECK(Contains(Thrown<Error>([&] { CheckName(deep, longest); }), "its path has too many bytes"));
+  // a short name would do, but not the one that it has at first
+  const std::string deeper = deep + "/" + std::string(PATH_MAX - 5 - deep.size(), 'd');
+  CHECK(Contains(Thrown<Error>([&] { CheckName(deeper, "a"); }), "its path has too many bytes"));
+}
+
+// Runs a function in a child; returns its exit status.
+template <typename Function>
+int InChild(Function function) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(function());
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WEXITSTATUS(status);
+}
+
+void TestLock() {
+  const TemporaryFolder folder;
+  const auto is_refused = [&] {
+    const std::string text = Thrown<Error>([&] { const FolderLock second(folder.path()); });
+    const std::string start = folder.path() + ": is in use by process " + std::to_string(::getppid()) + " on ";
+    return text.empty() ? 0 : Contains(text, start) && Contains(text, "; wait for it, or stop it") ? 1 : 2;
+  };
+  {
+    const FolderLock lock(folder.path());
+    CHECK(lock.is_held() && InChild(is_refused) == 1);
+    CHECK(Contains(Get(folder / ".infer.lock"), "process " + std::to_string(::getpid()) + " on "));
+  }
+  CHECK(InChild(is_refused) == 0);  // the file is there, and nobody has it
+  CHECK(InChild([&] {
+          new FolderLock(folder.path());  // and ends without letting go
+          return 0;
+        }) == 0);
+  CHECK(InChild(is_refused) == 0);
+  RemoveFile(folder / ".infer.lock");
+  Put(folder / "precious", "1");
+  CHECK(::symlink("precious", (folder / ".infer.lock").c_str()) == 0);
+  CHECK(Contains(Thrown<Error>([&] { const FolderLock lock(folder.path()); }), ".infer.lock: cannot be written"));
+  CHECK(Get(folder / "precious") == "1");
+}
+
+void TestLeftovers() {
+  const TemporaryFolder folder;
+  char host[HOST_NAME_MAX + 1] = "";
+  ::gethostname(host, sizeof(host) - 1);
+  const pid_t ended = ::fork();
+  if (ended == 0) ::_exit(0);
+  ::waitpid(ended, nullptr, 0);
+  const std::string start = std::string(".stpm_infer.") + host + "-";
+  const std::string dead = start + std::to_string(ended) + "-0.tmp",
+                    alive = start + std::to_string(::getppid()) + "-7.tmp";
+  const std::string elsewhere = ".stpm_infer.other-1-1.tmp";
+  const std::vector<std::string> others = {"a.tmp",         ".stpm_infer.tmp", ".stpm_infer.x.tmp", start + "1-x.tmp",
+                                           start + "1.tmp", "x" + dead,        dead + "x",          ".infer.lock"};
+  for (const std::string &name : others) Put(folder / name, "");
+  for (const std::string &name : {dead, alive, elsewhere}) Put(folder / name, "");
+  RemoveLeftovers(folder.path(), false);
+  CHECK(!Exists(folder / dead) && Exists(folder / alive) && Exists(folder / elsewhere));
+  RemoveLeftovers(folder.path(), true);
+  CHECK(!Exists(folder / alive) && !Exists(folder / elsewhere));
+  for (const std::string &name : others) CHECK(Exists(folder / name));
+  RemoveLeftovers(folder / "none", true);
+}
+
+// A tree that stands in for /proc and /sys/fs/cgroup.
+class Groups {
+ public:
+  explicit Groups(const std::string &own) {
+    MakeFolder(folder / "proc/self");
+    Put(folder / "proc/self/cgroup", own);
+  }
+  void Set(const std::string &file, const std::string &content) const {
+    const std::string path = folder / ("sys/fs/cgroup/" + file);
+    MakeFolder(path.substr(0, path.find_last_of('/')));
+    Put(path, content + "\n");
+  }
+  int Cores() const { return QuotaCores(folder.path()); }
+
+  TemporaryFolder folder;
+};
+
+void TestQuotaOfVersion2() {
+  const Groups groups("0::/a/b c\n");
+  CHECK(groups.Cores() == 0);
+  groups.Set("a/b c/cpu.max", "max 100000");
+  CHECK(groups.Cores() == 0);
+  groups.Set("a/b c/cpu.max", "250000 100000");
+  CHECK(groups.Cores() == 3);
+  groups.Set("a/b c/cpu.max", "300000 100000");
+  CHECK(groups.Cores() == 3);
+  groups.Set("a/cpu.max", "30000 20000");  // the tightest, wherever it stands
+  CHECK(groups.Cores() == 2);
+  groups.Set("cpu.max", "1000 100000");
+  CHECK(groups.Cores() == 1);
+  groups.Set("cpu.max", "max");
+  groups.Set("a/cpu.max", "400000");  // of the usual period
+  CHECK(groups.Cores() == 3);
+  groups.Set("other/cpu.max", "1000 100000");
+  groups.Set("a/b c/below/cpu.max", "1000 100000");
+  CHECK(groups.Cores() == 3);
+}
+
+// Groups of version 1, each kind with its own path, and version 2 beside them.
+void TestQuotaOfVersion1() {
+  const Groups groups("12:cpuset:/x\n4:cpu,cpuacct:/docker/1\n0::/y\n");
+  groups.Set("cpuset/x/cpu.cfs_quota_us", "1000");
+  CHECK(groups.Cores() == 0);
+  for (const std::string mount : {"cpu", "cpu,cpuacct"}) {
+    groups.Set(mount + "/docker/1/cpu.cfs_period_us", "50000");
+    groups.Set(mount + "/docker/1/cpu.cfs_quota_us", "-1");
+    CHECK(groups.Cores() == 0);
+    groups.Set(mount + "/docker/1/cpu.cfs_quota_us", "170000");
+    CHECK(groups.Cores() == 4);
+    groups.Set(mount + "/docker/cpu.cfs_quota_us", "200000");
+    groups.Set(mount + "/docker/cpu.cfs_period_us", "100000");
+    CHECK(groups.Cores() == 2);
+    groups.Set(mount + "/docker/cpu.cfs_quota_us", "-1");
+    groups.Set(mount + "/docker/1/cpu.cfs_quota_us", "-1");
+  }
+  groups.Set("unified/y/cpu.max", "100000 100000");
+  CHECK(groups.Cores() == 1);
+}
+
+void TestOddQuotas() {
+  CHECK(QuotaCores("/nowhere") == 0);
+  for (const char *own : {"", "\n", "0::", "0:cpu", "x", "1:cpu:", "0::relative"}) CHECK(Groups(own).Cores() == 0);
+  const Groups groups("0::/host/only\n1:cpu:/host/only");
+  for (const char *text : {"", "x", "x y", "-5 100000", "100000 0", "100000 -1", "0 100000", "1.5 1", "max max"}) {
+    groups.Set("cpu.max", text);
+    CHECK(groups.Cores() == 0);
+  }
+  groups.Set("cpu.max", "99999999999999999999 1");
+  CHECK(groups.Cores() == INT_MAX);
+  MakeFolder(groups.folder / "sys/fs/cgroup/cpu/cpu.cfs_quota_us");  // no file
+  CHECK(groups.Cores() == INT_MAX);
+  groups.Set("cpu.max", "100001 100000");  // of the mount's root, in a container with the path of its host
+  CHECK(groups.Cores() == 2);
+}
+
+void TestCoreCount() {
+  const Groups groups("0::/\n");
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof(before), &before);
+  CHECK(CoreCount(groups.folder.path()) == CPU_COUNT(&before));
+  groups.Set("cpu.max", "100000 100000");
+  CHECK(CoreCount(groups.folder.path()) == 1);
+  groups.Set("cpu.max", "9900000 100000");
+  CHECK(CoreCount(groups.folder.path()) == std::min(99, CPU_COUNT(&before)));
+  CHECK(InChild([&] {
+          cpu_set_t one;
+          CPU_ZERO(&one);
+          for (size_t i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i) {
+            if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+          }
+          ::sched_setaffinity(0, sizeof(one), &one);
+          return CoreCount(groups.folder.path());
+        }) == 1);
+}
+
 void TestMakeFolder() {
   const TemporaryFolder folder;
   MakeFolder(folder / "a/b/c");
@@ -184,10 +395,19 @@ void TestSummarise() {
 int main() {
   stpm::TestOptions();
   stpm::TestBadOptions();
+  stpm::TestThresholdRounding();
   stpm::TestListInputs();
+  stpm::TestOutputsBesideTheInputs();
   stpm::TestReadFloats();
   stpm::TestCheckModelFile();
   stpm::TestWriteFile();
+  stpm::TestLongNames();
+  stpm::TestLock();
+  stpm::TestLeftovers();
+  stpm::TestQuotaOfVersion2();
+  stpm::TestQuotaOfVersion1();
+  stpm::TestOddQuotas();
+  stpm::TestCoreCount();
   stpm::TestMakeFolder();
   stpm::TestText();
   stpm::TestSummarise();

@@ -1,7 +1,7 @@
 // A model file has a line for each tensor, "in" or "out" with type and sizes, and a word for what goes wrong:
 //   in float32 2 3 4 4
 //   out float32 2 1 4 4
-//   fails | short
+//   fails | short | throws | breaks
 // Its map is the image's first channel plus one.
 #ifndef STPM_TESTS_FAKE_LITE_MODEL_H_
 #define STPM_TESTS_FAKE_LITE_MODEL_H_
@@ -68,8 +68,10 @@ class Model {
         inputs_.push_back(tensor);
       } else if (kind == "out") {
         outputs_.push_back(tensor);
-      } else if (kind == "fails" || kind == "short") {
+      } else if (kind == "fails" || kind == "short" || kind == "throws") {
         wrong_ = kind;
+      } else if (kind == "breaks") {
+        throw 42;  // as no library should
       } else {
         return {kFailure, "no model"};
       }
@@ -80,6 +82,7 @@ class Model {
   std::vector<MSTensor> GetOutputs() { return outputs_; }
   Status Predict(const std::vector<MSTensor> &inputs, std::vector<MSTensor> *outputs) {
     Note("predict");
+    if (wrong_ == "throws") throw "no exception";
     if (wrong_ == "fails") return {kFailure, "out of order"};
     *outputs = outputs_;
     std::vector<float> &maps = outputs->front().values(), images = MSTensor(inputs.front()).values();
