@@ -172,8 +172,8 @@ def append_byte(path):
         ({"bias": float("nan")}, None, (), "widget.onnx: computes maps that hold NaN or infinity"),
         ({"bias": float("inf")}, None, (), "widget.onnx: computes maps that hold NaN or infinity"),
         ({"channels": 2}, None, (), "widget.onnx: computes maps (4, 2, 32, 32) of images (4, 3, 32, 32)"),
-        ({}, None, ("--threshold", "1e-60"), "--threshold 1e-60: is no float32 number above 0"),
-        ({"threshold": 1e-60}, None, (), "widget.json: threshold 1e-60: is no float32 number above 0"),
+        ({}, None, ("--threshold", "1e-60"), "--threshold 1e-60: is below 1.1754944e-38"),
+        ({"threshold": 1e-60}, None, (), "widget.json: threshold 1e-60: is below 1.1754944e-38"),
     ],
 )
 def test_refused_models(refused, scene, tmp_path, changes, damage, flags, message):

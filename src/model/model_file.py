@@ -102,10 +102,11 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
 
 
 def _nearest_float32(threshold: float, name: str) -> float:
-    rounded = float(np.float32(threshold))
-    if rounded == 0:
-        raise InputError(f"{name} {threshold!r}: is no float32 number above 0, and scores are float32")
-    return rounded
+    # inference libraries have the processor take what lies below for 0, and would call every image defective
+    smallest = float(np.finfo(np.float32).smallest_normal)
+    if threshold < smallest:
+        raise InputError(f"{name} {threshold!r}: is below {smallest:.8g}, the smallest normal float32 number")
+    return float(np.float32(threshold))
 
 
 def load_detector(
