@@ -141,7 +141,7 @@ int64_t CutNumber(std::string *text) {
   if (dash == std::string::npos) return -1;
   const std::string digits = text->substr(dash + 1);
   const bool is_number =
-      !digits.empty() && digits.size() < 11 && digits.find_first_not_of("0123456789") == std::string::npos;
+      !digits.empty() && digits.size() < 10 && digits.find_first_not_of("0123456789") == std::string::npos;
   if (!is_number) return -1;
   text->erase(dash);
   return std::strtoll(digits.c_str(), nullptr, 10);
