@@ -213,8 +213,11 @@ def test_stdout(infer, program, tmp_path, flags):
 def test_closed_streams(infer, tmp_path):
     """Without stdin and stderr: the files that are written get other numbers than theirs."""
     assert infer({"--mindir_path": "none"}, closed=(0, 2))[0].returncode == 1
-    done, _ = infer(closed=(0, 2))
-    assert done.returncode == 0
+    (tmp_path / "model.json").unlink()
+    for closed in ((2,), (0,), (0, 2)):
+        assert infer(model=MODEL + "noisy\n", closed=closed)[0].returncode == 0
+        assert re.fullmatch(r"process \d+ on .*\n", (tmp_path / "out/.infer.lock").read_text())
+        (tmp_path / "model.json").unlink()
     assert len(list(csv.DictReader((tmp_path / "out/scores.csv").open()))) == 5
 
 

@@ -1,11 +1,12 @@
 // A model file has a line for each tensor, "in" or "out" with type and sizes, and a word for what goes wrong:
 //   in float32 2 3 4 4
 //   out float32 2 1 4 4
-//   fails | short | throws | breaks
+//   fails | short | throws | breaks | noisy
 // Its map is the image's first channel plus one.
 #ifndef STPM_TESTS_FAKE_LITE_MODEL_H_
 #define STPM_TESTS_FAKE_LITE_MODEL_H_
 
+#include <cstdio>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -68,7 +69,7 @@ class Model {
         inputs_.push_back(tensor);
       } else if (kind == "out") {
         outputs_.push_back(tensor);
-      } else if (kind == "fails" || kind == "short" || kind == "throws") {
+      } else if (kind == "fails" || kind == "short" || kind == "throws" || kind == "noisy") {
         wrong_ = kind;
       } else if (kind == "breaks") {
         throw 42;  // as no library should
@@ -82,6 +83,7 @@ class Model {
   std::vector<MSTensor> GetOutputs() { return outputs_; }
   Status Predict(const std::vector<MSTensor> &inputs, std::vector<MSTensor> *outputs) {
     Note("predict");
+    if (wrong_ == "noisy") std::fputs("noise\n", stderr);
     if (wrong_ == "throws") throw "no exception";
     if (wrong_ == "fails") return {kFailure, "out of order"};
     *outputs = outputs_;
