@@ -21,6 +21,8 @@ from typing import TextIO
 
 from .utils import LOGGER, InputError
 
+LONGEST_NAME = 255  # bytes, on nearly all file systems
+MARK_BYTES = 17  # of what ``short_name`` adds
 _HALF_WRITTEN: set[Path] = set()  # temporaries of this process
 _LOCKS: dict[Path, TextIO] = {}  # open for as long as the process lives
 
@@ -75,12 +77,25 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+def short_name(name: str, longest: int) -> str:
+    """Return a file's name or, if it has more than ``longest`` bytes, so many and the beginning of its SHA-256.
+
+    That is up to ``MARK_BYTES`` more.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) <= longest:
+        return name
+    return f"{encoded[:longest].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure or SIGTERM."""
     _remove_leftovers(path.parent.absolute())
     # with the machine's name, since a number that is free here may be a process on another that shares the folder
-    temporary = path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}.tmp{path.suffix}")
+    end = f".{platform.node()}-{os.getpid()}.tmp{path.suffix}"
+    stem = short_name(f".{path.stem}", LONGEST_NAME - MARK_BYTES - len(os.fsencode(end)))
+    temporary = path.with_name(stem + end)
     left = (temporary, temporary.with_suffix(".tmp"))  # MindSpore writes a .ckpt under the second name first
     with removed_on_sigterm(*left):
         try:

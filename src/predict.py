@@ -8,9 +8,7 @@ Writes to --out_dir: scores.csv (a line per image), regions.csv (a line per regi
 import argparse
 import contextlib
 import csv
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,7 +23,7 @@ from .data.samples import list_images
 from .data.stream import LoadedImage, decode
 from .evaluation.regions import Region, find_regions
 from .evaluation.results import verdict
-from .files import atomic_path, make_output_folder
+from .files import atomic_path, make_output_folder, short_name
 from .model.maps import Detector, predict_maps
 from .model.model_file import ModelFile, choose_threshold, inspect_model, load_detector
 from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
@@ -159,10 +157,7 @@ class PredictionFiles:
 
 def picture_name(name: str) -> str:
     """Return what the picture of a file of this name is called; a long name ends in its SHA-256's beginning."""
-    encoded = os.fsencode(name)
-    if len(encoded) > _LONGEST_NAME:
-        name = f"{encoded[:_LONGEST_NAME].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
-    return f"{name}.png"
+    return f"{short_name(name, _LONGEST_NAME)}.png"
 
 
 def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None:

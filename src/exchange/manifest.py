@@ -2,7 +2,8 @@
 
 A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per test image, float32 (1, 3, S, S), and
 ``manifest.json``, which says so once all of them are there. The inference program writes
-``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, S, S), for each. Nothing is paired by list order. No mindspore here.
+``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, S, S), for each. Long names are shortened. Nothing is paired by list
+order. No mindspore here.
 """
 
 import csv
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..data.images import load_image, to_network_input
 from ..data.samples import UNLABELLED, Sample, samples_sha256
-from ..files import check_regular_file, file_sha256, read_json, write_json
+from ..files import check_regular_file, file_sha256, read_json, short_name, write_json
 from ..model.sidecar import PREPROCESSING, check_made_for_this_program
 from ..utils import InputError
 
@@ -27,6 +28,9 @@ FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 _FLOAT_BYTES = 4
 _UNFINISHED = "unfinished"
+# Bytes of a name: with what is added to it here, of a map, and while that is written ("_0.bin.4194304.tmp"), there are
+# 248 of the 255 that file systems take.
+_LONGEST_NAME = 213
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Manifest:
         sources: the pictures, below the category's folder or, without labels, the folder of pictures.
         is_labelled: whether it is known which images are defective.
         sha256: of the ``.bin`` files, once they are written.
+        earlier: stems of those of the call before, as long as they are being replaced.
     """
 
     category: str
@@ -48,6 +53,7 @@ class Manifest:
     sources: list[str]
     is_labelled: bool
     sha256: list[str] = field(default_factory=list, compare=False)
+    earlier: list[str] = field(default_factory=list, compare=False)
 
     @property
     def input_bytes(self) -> int:
@@ -62,7 +68,9 @@ class Manifest:
 
 def describe(samples: list[Sample], *, category: str, image_size: int) -> Manifest:
     """Return the manifest that belongs to these images, of which there is at least one."""
-    names = [f"{i:05}_{sample.defect}_{sample.path.stem}" for i, sample in enumerate(samples)]
+    names = [
+        short_name(f"{i:05}_{sample.defect}_{sample.path.stem}", _LONGEST_NAME) for i, sample in enumerate(samples)
+    ]
     is_labelled = samples[0].defect != UNLABELLED
     root = samples[0].path.parents[2 if is_labelled else 0]  # <root>/test/<defect>/<image>, or <root>/<image>
     sources = [sample.path.relative_to(root).as_posix() for sample in samples]
@@ -93,10 +101,11 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
         with ThreadPoolExecutor() as pool:
             for image, sha256 in zip(content["images"], pool.map(write, samples, manifest.names), strict=True):
                 image["sha256"] = sha256
+        # names what is there and what this call writes, so that the next one may remove both if this one is interrupted
+        stems = [name.removesuffix(".bin") for name in sorted(earlier)]
+        write_json(folder / MANIFEST_NAME, content | {"complete": False, "earlier": stems})
         for name in earlier:
             (folder / name).unlink()
-        # names what this call writes, so that the next one may remove it even if this one is interrupted
-        write_json(folder / MANIFEST_NAME, content | {"complete": False})
         for name in manifest.names:
             Path(unfinished, name).replace(folder / f"{name}.bin")
     write_json(folder / MANIFEST_NAME, content | {"complete": True})
@@ -105,7 +114,10 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
 def _find_earlier(folder: Path) -> set[str]:
     """Return the names of an earlier call's inputs."""
     path = folder / MANIFEST_NAME
-    known = {f"{name}.bin" for name in _parse(path)[0].names} if os.path.lexists(path) else set()
+    known = set()
+    if os.path.lexists(path):
+        manifest = _parse(path)[0]
+        known = {f"{name}.bin" for name in manifest.names + manifest.earlier}
     found = {entry.name for entry in folder.glob("*.bin")}
     if found - known:
         raise InputError(f"{folder / min(found - known)}: was not written by preprocess.py; choose an empty folder")
@@ -171,6 +183,7 @@ def _parse(path: Path) -> tuple[Manifest, bool]:
             sources=[str(image["source"]) for image in images],
             is_labelled=all(image["label"] is not None for image in images),
             sha256=[str(image["sha256"]) for image in images],
+            earlier=[str(name) for name in content.get("earlier", ())],
         )
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
