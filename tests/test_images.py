@@ -157,9 +157,9 @@ def test_line_scan_camera(tmp_path, recwarn, monkeypatch):
 
 
 def test_empty_mask(tmp_path):
-    """A mask whose brightest pixel is not even half white marks nothing."""
+    """A mask of several grey levels whose brightest pixel is not even half white marks nothing."""
     for level in (0, 127, 128):
-        Image.fromarray(np.array([[0, level]] * 8, np.uint8)).save(tmp_path / f"{level}.png")
+        Image.fromarray(np.array([[0, level // 2, level]] * 8, np.uint8)).save(tmp_path / f"{level}.png")
     for level in (0, 127):
         with pytest.raises(InputError, match=rf"{level}\.png: marks nothing: its brightest pixel is {level}, expected"):
             load_mask(tmp_path / f"{level}.png", 32)

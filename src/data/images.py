@@ -1,20 +1,22 @@
 """A picture file -> RGB array -> network input; a mask file -> grey array -> binary mask. No mindspore here."""
 
 import contextlib
+import functools
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps, TiffImagePlugin
 
 from ..files import check_regular_file
 from ..utils import LOGGER, InputError
+from .masks import find_doubts, on_black, two_valued
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # whatever a file is called: PIL would hand PostScript to another program
 _LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _DARK = 16  # what the 12 bits of many a camera reach of 255, where 16 are expected
@@ -54,8 +56,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise InputError(f"{path}: not a readable image: {error}") from error
 
 
-def _decode(path: Path, mode: str) -> Image.Image:
-    """Decode a picture, turned upright, as "RGB" or "L"."""
+def _decode(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Decode a picture, turned upright, and convert it."""
     with _opened(path) as image:
         if image.format == "PNG":
             _check_png(path.read_bytes())
@@ -66,7 +68,7 @@ def _decode(path: Path, mode: str) -> Image.Image:
         if pages > 1:
             raise ValueError(f"holds {pages} pages or frames; expected one, or each in a file of its own")
         is_deep = ";16" in str(image.tile)
-        decoded = _to_8_bit(ImageOps.exif_transpose(image)).convert(mode)
+        decoded = convert(ImageOps.exif_transpose(image))
     if is_deep:
         _warn_of_darkness(decoded, path)
     return decoded
@@ -116,6 +118,16 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image
 
 
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return _to_8_bit(image).convert("RGB")
+
+
+def _to_mask(image: Image.Image) -> Image.Image:
+    image = on_black(image)
+    marked = two_valued(image)
+    return _to_8_bit(image).convert("L") if marked is None else marked
+
+
 def load_image(path: Path, image_size: int) -> np.ndarray:
     """Read a picture as RGB and resize it with PIL's LANCZOS: uint8 (S, S, 3).
 
@@ -127,28 +139,56 @@ def load_image(path: Path, image_size: int) -> np.ndarray:
 
 def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Do as ``load_image`` does; also return the picture's own width and height, turned upright."""
-    image = _decode(path, "RGB")
+    image = _decode(path, _to_rgb)
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS)), image.size
 
 
 def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np.ndarray:
     """Read a defect's mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
 
+    The other arguments and errors are those of ``load_mask_and_doubts``.
+    """
+    return load_mask_and_doubts([path], image_size, picture=picture)[0]
+
+
+def load_mask_and_doubts(
+    paths: Sequence[Path], image_size: int, *, picture: Path | None = None, is_good: bool = False
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Do as ``load_mask`` does with files that each mark a part; also return what is doubtful, by kind of doubt.
+
+    A mask of exactly two values, one of them 0, marks the other one, whatever that is; of others the grey level counts.
+    What is transparent marks nothing.
+
     Args:
         picture: what it is the mask of, and must be as large as, turned upright. Who draws masks sees pictures
             upright: a mask without an orientation of its own is taken to be so, which its size cannot tell where
             the picture is square or upside down.
+        is_good: the picture is good, so that its mask must be black.
 
     Raises:
-        InputError: the file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
+        InputError: a file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
     """
-    mask = _decode(path, "L")
-    if picture is not None:
-        _check_size(path, mask.size, picture)
-    brightest = _brightest(mask)
-    if brightest < MASK_RULES["half"]:
-        raise InputError(f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect")
-    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR))
+    parts: list[Image.Image] = []
+    for path in paths:
+        part = _decode(path, _to_mask)
+        if picture is not None:
+            _check_size(path, part.size, picture)
+        brightest = _brightest(part)
+        if is_good and brightest > 0:
+            raise InputError(
+                f"{path}: marks pixels of a good image; expected a black mask or none, "
+                "or the image in the folder of its defect type"
+            )
+        if not is_good and brightest < MASK_RULES["half"]:
+            raise InputError(
+                f"{path}: marks nothing: its brightest pixel is {brightest}, expected 255 on the defect, 0 elsewhere"
+            )
+        if parts and part.size != parts[0].size:
+            raise InputError(f"{path}: has {part.size} pixels, and {paths[0]} has {parts[0].size}")
+        parts.append(part)
+    mask = functools.reduce(ImageChops.lighter, parts)
+    doubts = find_doubts(np.asarray(mask))
+    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.BILINEAR)), doubts
 
 
 def load_labels(path: Path) -> np.ndarray:
