@@ -17,6 +17,7 @@ SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
 from src import files
+from src.data.folders import warn_once
 from src.device import prepare_environment, set_up_device
 from src.utils import InputError, run_entry_point
 
@@ -65,6 +66,7 @@ def forget_process():
         lock.close()
     files._LOCKS.clear()
     files._remove_leftovers.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -224,8 +224,8 @@ FILES = [
     ("mask", "pipe", "postprocess", pipe(MASK), "hole/000_mask.png: not a readable image: [Errno 22] Is a pipe"),
     ("mask", "folder of no defect type", "test", copy(f"{TRUTH}/hole", f"{TRUTH}/crack"),
      "ground_truth/crack: extra masks"),
-    ("mask", "of good images", "test", copy(f"{TRUTH}/hole", f"{TRUTH}/good"),
-     "ground_truth/good: good images have no masks"),
+    ("mask", "of good images", "postprocess", copy(f"{TRUTH}/hole", f"{TRUTH}/good"),
+     "ground_truth/good/000_mask.png: marks pixels of a good image"),
     # folder
     ("data set", "missing", "train", remove(DATA), "data: no such data set folder"),
     ("data set", "a file", "train", put(DATA, "x"), "data: no such data set folder"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..utils import LOGGER, InputError
-from .images import load_image, load_mask
+from .images import load_image, load_mask_and_doubts
 from .samples import Sample
 
 
@@ -44,13 +44,24 @@ def decode_images(
 
 
 def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
-    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none."""
+    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none.
+
+    Of each kind of doubt there is one warning, which names the first mask.
+    """
     masks = np.zeros((len(samples), image_size, image_size), np.uint8)
+    doubtful: dict[str, list[str]] = {}
+
+    def load(sample: Sample) -> tuple[np.ndarray, dict[str, str]]:
+        return load_mask_and_doubts(sample.mask_files, image_size, picture=sample.path, is_good=not sample.is_defective)
+
     with ThreadPoolExecutor() as pool:
-        with_mask = {i: (sample.mask_path, sample.path) for i, sample in enumerate(samples) if sample.mask_path}
-        loaded = pool.map(lambda paths: load_mask(paths[0], image_size, picture=paths[1]), with_mask.values())
-        for i, mask in zip(with_mask, loaded, strict=True):
+        with_mask = {i: sample for i, sample in enumerate(samples) if sample.mask_path}
+        for i, (mask, doubts) in zip(with_mask, pool.map(load, with_mask.values()), strict=True):
             masks[i] = mask
+            for kind, sentence in doubts.items():
+                doubtful.setdefault(kind, []).append(f"{with_mask[i].mask_path} {sentence}")
+    for found in doubtful.values():
+        LOGGER.warning("warning: mask %s (%d of %d masks)", found[0], len(found), len(with_mask))
     return masks
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..files import file_sha256
 from ..utils import InputError
-from .images import load_image, load_mask
-from .samples import GOOD, Sample, list_categories, list_test, list_train
+from .images import load_image, load_mask_and_doubts
+from .samples import Sample, check_root, layout_problems, list_test, list_train, report_beside_categories
 
 # (train, test) images of each category of MVTec AD (Bergmann et al. 2021, table 1).
 OFFICIAL_COUNTS = {
@@ -32,61 +32,72 @@ OFFICIAL_COUNTS = {
 def check_dataset(root: Path) -> list[str]:
     """Check every category below ``root``, print a line each and the defects found; return the defects.
 
+    What is left out or doubtful, but need not be wrong, is printed as a warning.
+
     Raises:
         InputError: ``root`` is no folder or holds no category.
     """
-    categories = list_categories(root)
-    if not categories:
-        hint = "; it is a category itself: give its parent folder" if (root / "train" / GOOD).is_dir() else ""
-        raise InputError(f"{root}: holds no category (a folder with train/good){hint}")
-    defects = []
+    categories, nearly = check_root(root)
+    defects = dict.fromkeys(nearly)  # in order, each once
+    warnings: dict[str, None] = {}
+    report_beside_categories(root, categories, warnings.setdefault)
     print(f"{'category':<16}{'train':>7}{'test':>7}  {'MVTec AD':<13}defects")
     for category in categories:
-        train, test, found = _check_category(root, category)
+        train, test, found, doubts = _check_category(root, category)
         official = OFFICIAL_COUNTS.get(category)
         if official and official != (train, test):
             found.append(f"{category}: {train} + {test} images, MVTec AD has {official[0]} + {official[1]}")
         expected = f"{official[0]} + {official[1]}" if official else "-"
         print(f"{category:<16}{train:>7}{test:>7}  {expected:<13}{len(found)}")
-        defects += found
-    for defect in defects:
-        print(f"defect: {defect}")
-    print(f"categories: {len(categories)}, defects: {len(defects)}")
-    return defects
+        defects |= dict.fromkeys(found)
+        warnings |= dict.fromkeys(doubts)
+    for kind, lines in (("warning", warnings), ("defect", defects)):
+        for line in lines:
+            print(f"{kind}: {line}")
+    said = f", warnings: {len(warnings)}" if warnings else ""
+    print(f"categories: {len(categories)}, defects: {len(defects)}{said}")
+    return list(defects)
 
 
-def _check_category(root: Path, category: str) -> tuple[int, int, list[str]]:
-    """Return the numbers of train and test images and the defects of a category."""
+def _check_category(root: Path, category: str) -> tuple[int, int, list[str], list[str]]:
+    """Return the numbers of train and test images, the defects of a category, and what is left out or doubtful."""
     defects: list[str] = []
+    warnings: list[str] = []
     train: list[Sample] = []
     test: list[Sample] = []
     try:
-        train = list_train(root, category)
+        defects += layout_problems(root / category)
+        train = list_train(root, category, report=warnings.append)
     except InputError as error:
         defects.append(str(error))
     try:
-        test = list_test(root, category)
+        test = list_test(root, category, report=warnings.append)
     except InputError as error:
         defects.append(str(error))
-    defects += _unreadable(train + test)
+    unreadable, doubts = _look_at(train + test)
+    defects += unreadable
     defects += [f"{path}: byte-identical to {other}" for path, other in _duplicates(train, test)]
-    return len(train), len(test), defects
+    return len(train), len(test), list(dict.fromkeys(defects)), warnings + doubts
 
 
-def _unreadable(samples: list[Sample]) -> list[str]:
-    """Return what is wrong with the files that cannot be decoded."""
+def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the files that cannot be decoded, and what is doubtful in the masks of others."""
+    doubts: list[str] = []
 
     def problem(sample: Sample) -> str | None:
         try:
             load_image(sample.path, 32)
             if sample.mask_path is not None:
-                load_mask(sample.mask_path, 32, picture=sample.path)
+                found = load_mask_and_doubts(
+                    sample.mask_files, 32, picture=sample.path, is_good=not sample.is_defective
+                )[1]
+                doubts.extend(f"{sample.mask_path}: {doubt}" for doubt in found.values())
         except InputError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor() as pool:
-        return [found for found in pool.map(problem, samples) if found is not None]
+        return [found for found in pool.map(problem, samples) if found is not None], sorted(doubts)
 
 
 def _duplicates(train: list[Sample], test: list[Sample]) -> list[tuple[Path, Path]]:

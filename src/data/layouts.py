@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..utils import InputError
+from .folders import visible
 from .images import IMAGE_SUFFIXES
-from .samples import GOOD, _visible
+from .samples import GOOD
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 GOOD_WORDS = (GOOD, "normal", "normal_test", "ok")  # labels of good images, in any case
@@ -64,7 +65,7 @@ class Layout:
             return []
         found: list[Path] = []
         others: list[Path] = []
-        for path in _visible(folder):
+        for path in visible(folder):
             is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
             (found if is_image else others).append(path)
         self.leave_out(folder, others)
@@ -103,8 +104,8 @@ class Layout:
 
     def pair_by_folder(self, images: Iterable[Path], folder: Path) -> dict[Path, tuple[Path, ...]]:
         """Return the masks of each image: those of ``000.png`` are all that lie in the folder ``000``."""
-        entries = {path.name: path for path in _visible(folder) if path.is_dir()}
-        self.leave_out(folder, [path for path in _visible(folder) if path.name not in entries])
+        entries = {path.name: path for path in visible(folder) if path.is_dir()}
+        self.leave_out(folder, [path for path in visible(folder) if path.name not in entries])
         masks: dict[Path, tuple[Path, ...]] = {}
         for path in images:
             if own := entries.pop(path.stem, None):
@@ -146,7 +147,7 @@ def read_folder(
         found.items += [Item(category, TEST, kind, path, masks.get(path, ())) for path in paths]
     holding = {source, *(one for path in found.named for one in path.parents if source in one.parents)}
     for holder in sorted(path for path in holding if path.is_dir() and path not in found.named):
-        found.leave_out(holder, _visible(holder))  # of those that are named, it is told already
+        found.leave_out(holder, visible(holder))  # of those that are named, it is told already
     return found
 
 
@@ -190,7 +191,7 @@ def _read_categories(
     Raises:
         InputError: there is none.
     """
-    inside = _visible(found.base)
+    inside = visible(found.base)
     folders = [folder for folder in inside if (folder / TRAIN / good).is_dir()]
     if not folders:
         hint = ""
@@ -203,18 +204,16 @@ def _read_categories(
     for folder in folders:
         name, truth = folder.name, folder / "ground_truth"
         others = [
-            path
-            for path in _visible(folder)
-            if path.is_dir() and path.name not in (TRAIN, TEST, VALIDATION, truth.name)
+            path for path in visible(folder) if path.is_dir() and path.name not in (TRAIN, TEST, VALIDATION, truth.name)
         ]
         found.leave_out(folder, others)
-        found.leave_out(folder / TRAIN, [path for path in _visible(folder / TRAIN) if path.name != good])
+        found.leave_out(folder / TRAIN, [path for path in visible(folder / TRAIN) if path.name != good])
         found.items += [Item(name, TRAIN, GOOD, path) for path in found.images(folder / TRAIN / good)]
         if (folder / VALIDATION).is_dir():
-            found.leave_out(folder / VALIDATION, [p for p in _visible(folder / VALIDATION) if p.name != good])
+            found.leave_out(folder / VALIDATION, [p for p in visible(folder / VALIDATION) if p.name != good])
         if (folder / VALIDATION / good).is_dir():
             found.items += [Item(name, VALIDATION, GOOD, path) for path in found.images(folder / VALIDATION / good)]
-        entries = _visible(folder / TEST) if (folder / TEST).is_dir() else []
+        entries = visible(folder / TEST) if (folder / TEST).is_dir() else []
         kinds = [path for path in entries if path.is_dir()]
         found.leave_out(folder / TEST, [path for path in entries if path not in kinds])
         for kind in kinds:
@@ -225,7 +224,7 @@ def _read_categories(
             masks = pair(images, truth / kind.name) if (truth / kind.name).is_dir() else {}
             found.items += [Item(name, TEST, kind.name, path, masks.get(path, ())) for path in images]
         known = {kind.name for kind in kinds}
-        entries = _visible(truth) if truth.is_dir() else []
+        entries = visible(truth) if truth.is_dir() else []
         found.leave_out(truth, [path for path in entries if path.name == good or not path.is_dir()])
         found.problems += [
             f"{path}: extra masks, there is no folder {folder / TEST / path.name}"
@@ -260,7 +259,7 @@ def read_visa(source: Path) -> Layout:
     for category in sorted({item.category for item in found.items}):
         for part in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly"):
             folder = source / category / "Data" / part
-            entries = _visible(folder) if folder.is_dir() else []
+            entries = visible(folder) if folder.is_dir() else []
             found.leave_out(folder, [path for path in entries if path not in named])
     return found
 

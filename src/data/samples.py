@@ -5,10 +5,16 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
     <root>/<category>/train/good/*.png
     <root>/<category>/test/<defect type or good>/*.png
     <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
+
+or, where several masks each mark a part (MVTec LOCO), ``ground_truth/<defect type>/<stem>/*.png``. A folder that is
+called nearly so is refused; pictures that are not read are reported (``src/data/folders.py``).
 """
 
+import contextlib
 import hashlib
 import os
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +23,28 @@ import numpy as np
 
 from ..files import file_sha256
 from ..utils import InputError
-from .images import IMAGE_SUFFIXES
+from .folders import Report, folders, holds_none, pictures, report_left_out, warn_once
 
-GOOD = "good"
+TRAIN, TEST, GROUND_TRUTH, GOOD = "train", "test", "ground_truth", "good"
 UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
+LONGEST_CATEGORY = 200  # bytes, of the 255 that file systems take: files are named after it
+# What others call these folders, in lower case, of letters and digits alone: to be named, never taken for them.
+_TRAIN_NAMES = {"train", "training", "trainset", "trainingset"}
+_TEST_NAMES = {"test", "tests", "testing", "testset", "testimages"}
+_TRUTH_NAMES = {"groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "truth", "testmasks", "groundtruthmasks"}
+_GOOD_NAMES = {
+    *("good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "healthy", "intact", "flawless", "perfect"),
+    *("nodefect", "nodefects", "defectfree", "nondefective", "anomalyfree", "noanomaly", "faultfree", "undamaged"),
+    *("良品", "正常", "合格"),
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a category: its file, its defect type ("good" without one) and its mask file, if any."""
+    """One picture of a category: its file, its defect type ("good" without one) and its mask, if any.
+
+    The mask is a file, or a folder of files that each mark a part of the defect.
+    """
 
     path: Path
     defect: str
@@ -40,20 +59,12 @@ class Sample:
         """Whether every pixel is known to be good or defective: that of good images is, that of others by a mask."""
         return not self.is_defective or self.mask_path is not None
 
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _folders(path: Path) -> list[Path]:
-    return [entry for entry in _visible(path) if entry.is_dir()]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    @property
+    def mask_files(self) -> list[Path]:
+        """The files of its mask."""
+        if self.mask_path is None:
+            return []
+        return (pictures(self.mask_path) if self.mask_path.is_dir() else []) or [self.mask_path]
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
@@ -63,7 +74,7 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
         InputError: two pictures share a stem, so that a mask could belong to either.
     """
     found: dict[str, Path] = {}
-    for path in _pictures(folder):
+    for path in pictures(folder):
         if path.stem in found:
             raise InputError(f"{path}: has the same stem as {found[path.stem].name}; rename one of them")
         found[path.stem] = path
@@ -78,37 +89,132 @@ def list_categories(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set folder")
-    return [folder.name for folder in _folders(root) if (folder / "train" / GOOD).is_dir()]
+    return [folder.name for folder in folders(root) if _is_category(folder)]
+
+
+def _is_category(folder: Path) -> bool:
+    return (folder / TRAIN / GOOD).is_dir()
+
+
+def check_root(root: Path) -> tuple[list[str], list[str]]:
+    """Return the categories below ``root``, at least one, and what is wrong with the names of folders in all of them.
+
+    Raises:
+        InputError: there is no category; the message names what nearly is one.
+    """
+    categories = list_categories(root)
+    problems: list[str] = []
+    for folder in folders(root):
+        if folder.name in categories:
+            with contextlib.suppress(InputError):  # whoever lists it will say so
+                problems += layout_problems(folder)
+        elif nearly := _nearly_category(folder):
+            problems.append(nearly)
+    if not categories:
+        hint = problems[0] if problems else f"{root}: holds no category (a folder with train/good){_level_hint(root)}"
+        raise InputError(hint)
+    return categories, problems
+
+
+def report_beside_categories(root: Path, categories: list[str], report: Report) -> None:
+    """Report the pictures below ``root`` that are in no category."""
+    report_left_out(root, report, read=categories, takes_pictures=False)
+
+
+def _plain(name: str) -> str:
+    """Return what of a name is left without case, spaces and punctuation."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _nearly_category(folder: Path) -> str | None:
+    """Say what a folder that is no category lacks to be one, if it is only a name."""
+    with contextlib.suppress(InputError, OSError):  # a folder that cannot be listed may be anybody's
+        for train in folders(folder):
+            for good in folders(train) if _plain(train.name) in _TRAIN_NAMES else ():
+                if _plain(good.name) in _GOOD_NAMES:
+                    return f"{good}: expected the name {TRAIN}/{GOOD}; rename it"
+    return None
+
+
+def layout_problems(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with the names of a category's folders: what would be read as something else, or not at all.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    found = [entry.name for entry in folders(folder)]
+    for expected, names in ((TRAIN, _TRAIN_NAMES), (TEST, _TEST_NAMES), (GROUND_TRUTH, _TRUTH_NAMES)):
+        for name in found:
+            is_same_word = _plain(name) == _plain(expected)
+            if name != expected and _plain(name) in names and (is_same_word or expected not in found):
+                yield f"{folder / name}: expected the name {expected}; rename it, or move it elsewhere"
+    for part in (TRAIN, TEST):
+        for entry in folders(folder / part) if part in found else ():
+            if entry.name != GOOD and _plain(entry.name) in _GOOD_NAMES:
+                says = "" if part == TRAIN else " (by its name it would count as a type of defect)"
+                yield f"{entry}: expected the name {GOOD}{says}; rename it, or move its images into {GOOD}"
+
+
+def _level_hint(root: Path) -> str:
+    """Return, to be put behind an error, which other folder seems to be the data set."""
+    here = Path(os.path.abspath(root))
+    for folder in (here, *here.parents[:2]):  # a category, its train, or its train/good
+        if _is_category(folder) and folder != folder.parent:
+            what = "it is a category itself" if folder == here else f"it is a part of the category {folder.name!r}"
+            return f"; {what}: give its parent folder {folder.parent}, and --category {folder.name}"
+    for folder in folders(root):
+        with contextlib.suppress(InputError, OSError):
+            if any(map(_is_category, folders(folder))):
+                return f"; its folder {folder.name!r} holds categories: give {folder}"
+    return ""
 
 
 def category_folder(root: Path, category: str) -> Path:
     """Return the folder of a category.
 
     Raises:
-        InputError: there is no such category; the message lists those found.
+        InputError: there is no such category, and the message lists those found; or folders of it are called nearly,
+            but not quite, as they must be.
     """
     categories = list_categories(root)
+    folder = root / category
     if category not in categories:
+        if nearly := _nearly_category(folder):
+            raise InputError(nearly)
         found = ", ".join(categories) if categories else "none (a category holds a folder train/good)"
-        raise InputError(f"{root}: no category {category!r}; found: {found}")
-    return root / category
+        raise InputError(f"{root}: no category {category!r}; found: {found}{_level_hint(root)}")
+    if len(os.fsencode(category)) > LONGEST_CATEGORY:
+        raise InputError(f"{folder}: rename the category: its name has more than {LONGEST_CATEGORY} bytes")
+    for problem in layout_problems(folder):
+        raise InputError(problem)
+    return folder
 
 
-def list_train(root: Path, category: str) -> list[Sample]:
-    """Return the training images of a category, sorted by name.
+def _report_category(folder: Path, report: Report) -> None:
+    report_left_out(folder, report, read=(TRAIN, TEST, GROUND_TRUTH), takes_pictures=False)
+
+
+def list_train(root: Path, category: str, *, report: Report = warn_once) -> list[Sample]:
+    """Return the training images of a category, sorted by name; pictures that are left out are reported.
 
     Raises:
         InputError: the category is missing or its ``train/good`` is empty.
     """
-    folder = category_folder(root, category) / "train" / GOOD
-    samples = [Sample(path, GOOD) for path in _images_by_stem(folder).values()]
+    folder = category_folder(root, category)
+    good = folder / TRAIN / GOOD
+    samples = [Sample(path, GOOD) for path in _images_by_stem(good).values()]
     if not samples:
-        raise InputError(f"{folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
+        raise holds_none(good)
+    _report_category(folder, report)
+    report_left_out(folder / TRAIN, report, read=(GOOD,), takes_pictures=False)
+    report_left_out(good, report)
     return samples
 
 
-def list_images(path: Path) -> list[Path]:
+def list_images(path: Path, *, report: Report = warn_once) -> list[Path]:
     """Return the picture files of a folder, sorted by name, or the one file that ``path`` is.
+
+    Pictures of the folder that are left out are reported.
 
     Raises:
         InputError: there is no such file or folder, or it holds no picture.
@@ -117,9 +223,10 @@ def list_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such image or folder of images")
-    found = _pictures(path)
+    found = pictures(path)
     if not found:
-        raise InputError(f"{path}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
+        raise holds_none(path)
+    report_left_out(path, report)
     return found
 
 
@@ -129,11 +236,20 @@ def list_for_inference(root: Path, category: str) -> list[Sample]:
     Raises:
         InputError: there are none, or the category's test images and masks are not as they must be.
     """
-    folder = root / category
-    # a folder of that name without "test" may be this program's output, beside the pictures
-    if (folder / "test").is_dir() or not root.is_dir() or (folder.is_dir() and not _pictures(root)):
+    if _is_data_set(root, category):
         return list_test(root, category)
     return [Sample(path, UNLABELLED) for path in list_images(root)]
+
+
+def _is_data_set(root: Path, category: str) -> bool:
+    """Tell whether a folder is meant to be a data set, be it that something is wrong with it, not one of pictures."""
+    folder = root / category
+    if not root.is_dir() or _is_category(root):
+        return True
+    if _is_category(folder) or (folder / TEST).is_dir() or _nearly_category(folder):
+        return True
+    # any other folder of that name may be this program's output, beside the pictures
+    return not pictures(root) and bool(folder.is_dir() or list_categories(root) or _level_hint(root))
 
 
 def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -155,18 +271,20 @@ def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list
     return kept, [sample for i, sample in enumerate(samples) if i in held]
 
 
-def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Pair masks with images by stem: ``000_mask.png`` or ``000.png`` belongs to ``000.png``.
+def _pair_masks(images: dict[str, Path], folder: Path, *, is_good: bool) -> dict[str, Path]:
+    """Pair masks with images by stem: ``000_mask.png``, ``000.png`` or a folder ``000`` belongs to ``000.png``.
 
     Raises:
-        InputError: an image has no mask, or a mask no image.
+        InputError: an image has no mask, unless it is good, or a mask no image.
     """
     masks: dict[str, Path] = {}
-    for stem, path in _images_by_stem(folder).items():
-        twin = masks.setdefault(stem.removesuffix("_mask"), path)
+    files = [(stem.removesuffix("_mask"), path) for stem, path in _images_by_stem(folder).items()]
+    parts = [(entry.name, entry) for entry in folders(folder) if entry.name in images and pictures(entry)]
+    for stem, path in files + parts:
+        twin = masks.setdefault(stem, path)
         if twin is not path:
             raise InputError(f"{path}: second mask for one image, besides {twin.name}")
-    for stem in sorted(images.keys() - masks.keys()):
+    for stem in sorted(images.keys() - masks.keys()) if not is_good else ():
         raise InputError(
             f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
             "(remove the whole folder if this defect type has no masks)"
@@ -176,8 +294,8 @@ def _pair_masks(images: dict[str, Path], folder: Path) -> dict[str, Path]:
     return masks
 
 
-def list_test(root: Path, category: str) -> list[Sample]:
-    """Return the test images of a category, sorted by defect type and name.
+def list_test(root: Path, category: str, *, report: Report = warn_once) -> list[Sample]:
+    """Return the test images of a category, sorted by defect type and name; pictures that are left out are reported.
 
     An absent mask folder leaves a defect type without masks; one that is only partly filled is an error.
 
@@ -185,28 +303,32 @@ def list_test(root: Path, category: str) -> list[Sample]:
         InputError: the category, its test folder or an image is missing, or masks and images do not pair.
     """
     folder = category_folder(root, category)
-    if not (folder / "test").is_dir():
-        raise InputError(f"{folder / 'test'}: no such folder; evaluation needs test images")
+    test, truth = folder / TEST, folder / GROUND_TRUTH
+    if not test.is_dir():
+        raise InputError(f"{test}: no such folder; evaluation needs test images")
     samples = []
-    defect_folders = _folders(folder / "test")
-    for defect_folder in defect_folders:
-        if defect_folder.name == UNLABELLED:
-            raise InputError(f"{defect_folder}: this name stands for images without labels; rename the folder")
-        images = _images_by_stem(defect_folder)
+    defects = [entry.name for entry in folders(test)]
+    for defect in defects:
+        if defect == UNLABELLED:
+            raise InputError(f"{test / defect}: this name stands for images without labels; rename the folder")
+        images = _images_by_stem(test / defect)
         if not images:
-            raise InputError(f"{defect_folder}: holds no image ({' '.join(IMAGE_SUFFIXES)})")
-        mask_folder = folder / "ground_truth" / defect_folder.name
-        if defect_folder.name == GOOD and mask_folder.is_dir():
-            raise InputError(f"{mask_folder}: good images have no masks; remove this folder")
-        masks = _pair_masks(images, mask_folder) if mask_folder.is_dir() else {}
-        samples += [Sample(path, defect_folder.name, masks.get(stem)) for stem, path in images.items()]
+            raise holds_none(test / defect)
+        report_left_out(test / defect, report)
+        masks: dict[str, Path] = {}
+        if (truth / defect).is_dir():
+            masks = _pair_masks(images, truth / defect, is_good=defect == GOOD)
+            report_left_out(truth / defect, report, read=[mask.name for mask in masks.values()])
+        samples += [Sample(path, defect, masks.get(stem)) for stem, path in images.items()]
     if not samples:
-        raise InputError(f"{folder / 'test'}: holds no folder of images")
-    if (folder / "ground_truth").is_dir():
-        known = {entry.name for entry in defect_folders}
-        for mask_folder in _folders(folder / "ground_truth"):
-            if mask_folder.name not in known:
-                raise InputError(f"{mask_folder}: extra masks, there is no folder {folder / 'test' / mask_folder.name}")
+        raise InputError(f"{test}: holds no folder of images")
+    if truth.is_dir():
+        for mask_folder in folders(truth):
+            if mask_folder.name not in defects:
+                raise InputError(f"{mask_folder}: extra masks, there is no folder {test / mask_folder.name}")
+        report_left_out(truth, report, read=defects, takes_pictures=False)
+    _report_category(folder, report)
+    report_left_out(test, report, read=defects, takes_pictures=False)
     return samples
 
 
@@ -220,7 +342,9 @@ def samples_sha256(samples: list[Sample], *, with_masks: bool = False) -> str:
     """
     files = [(sample.defect, sample.path) for sample in samples]
     if with_masks:
-        files += [("mask", sample.mask_path) for sample in samples if sample.mask_path]
+        for sample in samples:
+            for path in sample.mask_files:
+                files.append(("mask" if path == sample.mask_path else f"mask/{path.parent.name}", path))
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as pool:
         for (kind, path), sha256 in zip(files, pool.map(file_sha256, (path for _, path in files)), strict=True):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import FLAGS, build_parser
-from ..data.samples import list_categories
+from ..data.folders import warn_once
+from ..data.samples import check_root, report_beside_categories
 from ..device import DEVICE_TARGETS
 from ..files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from ..report.page import REPORT_NAME, write_index
@@ -91,11 +92,12 @@ def make_jobs(data: Path, out: Path, backbone: str, *, flags: list[str], program
     """Return a job for every category of a data set.
 
     Raises:
-        InputError: there is no category, or the backbone's file cannot be one.
+        InputError: there is no category, or one is only nearly so; or the backbone's file cannot be one.
     """
-    categories = list_categories(data)
-    if not categories:
-        raise InputError(f"{data}: holds no category (a folder with train/good)")
+    categories, problems = check_root(data)
+    for problem in problems:
+        raise InputError(problem)
+    report_beside_categories(data, categories, warn_once)
     for name, twin in itertools.pairwise(sorted(categories, key=str.casefold)):
         if name.casefold() == twin.casefold():  # not every file system keeps their results apart
             raise InputError(f"{data}: categories {name!r} and {twin!r} differ only in case; rename one of them")

@@ -75,9 +75,10 @@ class Job:
     def configuration(self) -> str | None:
         """A fingerprint of all that the result depends on; None where the data cannot be listed."""
         try:
-            samples = list_train(self.data, self.category)
+            unsaid: list[str] = []  # the programs that it starts say what is left out
+            samples = list_train(self.data, self.category, report=unsaid.append)
             if self.has_test_images():
-                samples += list_test(self.data, self.category)
+                samples += list_test(self.data, self.category, report=unsaid.append)
             found = samples_sha256(samples, with_masks=True)
         except InputError:
             return None  # training or evaluation will say what is wrong
