@@ -73,14 +73,14 @@ BESIDE = [
 
 
 def programs(tree, tmp_path):
-    """The command lines that must refuse a category, by the module that they run."""
+    """The command lines that must refuse a category, by the module that they run; those first that end soon."""
     model = write_red_model(tmp_path / "model", size=32)
     about = ("--category", "widget")
     sweep_flags = ("--data_url", tree, "--pre_ckpt_path", "random", "--device_num", 1, "--train_url", tmp_path / "out")
     return [
-        (train, "--data_url", tree, *about, "--pre_ckpt_path", "random", "--train_url", tmp_path / "out"),
-        (test_entry, "--eval_url", tree, *about, "--ckpt_path", model, "--out_dir", tmp_path / "out"),
         (preprocess, "--data_dir", tree, *about, "--img_dir", tmp_path / "in"),
+        (test_entry, "--eval_url", tree, *about, "--ckpt_path", model, "--out_dir", tmp_path / "out"),
+        (train, "--data_url", tree, *about, "--pre_ckpt_path", "random", "--train_url", tmp_path / "out"),
         (sweep, *sweep_flags),
     ]
 
@@ -222,7 +222,8 @@ def test_subfolders_and_loose(tree, caplog):
         put(folder / name)
     for name in ("test/hole/more/003.webp", "ground_truth/004.png", "ground_truth/hole/aside/005.png"):
         put(folder / name)
-    (folder / "train/good/circle").symlink_to(folder / "train/good", target_is_directory=True)
+    for circle, target in (("circle", ""), ("batch/old/circle", "batch")):
+        (folder / "train/good" / circle).symlink_to(folder / "train/good" / target, target_is_directory=True)
     said = warnings_of(caplog, list_train, tree, "widget") + warnings_of(caplog, list_test, tree, "widget")
     own = f"read: {READ}, in the folder itself"
     parts = "read: folders train, test, ground_truth"
