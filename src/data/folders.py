@@ -109,10 +109,11 @@ def left_out(folder: Path, *, read: Collection[str] = (), takes_pictures: bool =
         read: names of the folders in it that are read for themselves.
         takes_pictures: whether the pictures in it are read, those whose suffix is one of ``IMAGE_SUFFIXES``.
     """
-    entries = visible(folder)
+    # what is read is not looked at: there may be millions, on a network
+    entries = [entry for entry in visible(folder) if not (takes_pictures and _is_read(entry))]
     unread = [entry for entry in entries if entry.is_dir() and entry.name not in read]
     below = list(itertools.islice(_files_below(folder, unread), _MOST))
-    own = [entry for entry in entries if not entry.is_dir() and not (takes_pictures and _is_read(entry))]
+    own = [entry for entry in entries if not entry.is_dir()]
     found = list(filter(_is_picture, own + below))
     if not found:
         return None

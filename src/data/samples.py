@@ -23,7 +23,7 @@ import numpy as np
 
 from ..files import file_sha256
 from ..utils import InputError
-from .folders import Report, folders, holds_none, pictures, report_left_out, warn_once
+from .folders import Report, folders, holds_none, pictures, report_left_out, visible, warn_once
 
 TRAIN, TEST, GROUND_TRUTH, GOOD = "train", "test", "ground_truth", "good"
 UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
@@ -279,7 +279,8 @@ def _pair_masks(images: dict[str, Path], folder: Path, *, is_good: bool) -> dict
     """
     masks: dict[str, Path] = {}
     files = [(stem.removesuffix("_mask"), path) for stem, path in _images_by_stem(folder).items()]
-    parts = [(entry.name, entry) for entry in folders(folder) if entry.name in images and pictures(entry)]
+    named = [entry for entry in visible(folder) if entry.name in images]
+    parts = [(entry.name, entry) for entry in named if entry.is_dir() and pictures(entry)]
     for stem, path in files + parts:
         twin = masks.setdefault(stem, path)
         if twin is not path:
