@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.config import build_parser
 from src.data.arrays import decode_masks
+from src.data.images import find_former_resizing
 from src.data.samples import list_for_inference
 from src.evaluation.results import About, format_result, results_content, summary, verdict
 from src.exchange.manifest import (
@@ -49,6 +50,7 @@ def main(args: Namespace) -> int:
     threshold, source = choose_threshold(args.threshold, model)
     folder = make_output_folder(Path(args.out_dir))
     if not manifest.is_labelled:
+        find_former_resizing([sample.path for sample in samples], manifest.image_size)
         write_scores(folder / "scores.csv", manifest, Path(args.result_dir), threshold)
         return 0
 

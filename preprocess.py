@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from src.config import DEFAULT_IMAGE_SIZE, build_parser
+from src.data.images import find_former_resizing
 from src.data.samples import list_for_inference
 from src.exchange.manifest import check_inputs, check_matches, describe, write_inputs
 from src.files import make_output_folder
@@ -36,6 +37,7 @@ def main(args: Namespace) -> int:
     if args.check:
         check_matches(Path(args.img_dir), manifest)
         check_inputs(Path(args.img_dir))
+        find_former_resizing([sample.path for sample in samples], image_size)
         LOGGER.info("checked: %s holds the %d inputs of %s", args.img_dir, len(samples), args.category)
         return 0
     folder = make_output_folder(Path(args.img_dir))

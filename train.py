@@ -5,6 +5,7 @@ maximum of its anomaly map; with ``--val_split``, the threshold is set so that a
 images reaches it, by those that were held out (``src/evaluation/threshold.py``).
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -23,13 +24,13 @@ from src.config import (
     build_parser,
     resolve_aliases,
 )
-from src.data.arrays import decode_images, decode_masks
+from src.data.arrays import check_images, decode_images, decode_masks
 from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
-from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
+from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, note_preprocessing, read_sidecar
 from src.training import distributed
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
@@ -83,6 +84,7 @@ def main(args: Namespace) -> int:
     folder = TrainingFolder(make_output_folder(Path(args.train_url) / args.category), args.category)
     if args.resume:
         check_resume_state(folder)
+        note_resumed_preprocessing(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     # --steps is rounded up to whole epochs
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
@@ -100,6 +102,7 @@ def main(args: Namespace) -> int:
         lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}  # of images and features, each
     images = decode_images(samples, image_size=args.image_size, **memory)
+    check_images(held_out)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
 
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
@@ -191,6 +194,14 @@ def check_held_out(count: int, *, val_split: float, target_fpr: float) -> None:
             f"--val_split {val_split:g}: cannot set a threshold by what it holds out: {error}; hold out more, or 0 to "
             "train without a threshold"
         ) from error
+
+
+def note_resumed_preprocessing(folder: TrainingFolder) -> None:
+    """Have it told if the images of a resumed training are now prepared otherwise."""
+    with contextlib.suppress(InputError):  # it can be resumed without the checkpoint, and writes that anew
+        sidecar = read_sidecar(folder.checkpoint, category=folder.category)
+        if sidecar:
+            note_preprocessing(folder.checkpoint, sidecar.preprocessing)
 
 
 def warn_of_few_steps(steps: int) -> None:

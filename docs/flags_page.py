@@ -70,6 +70,7 @@ alone: `--resume` is `--resume True`.
 | `STPM_FOREGROUND` | 1: a script stays in the foreground and returns the exit status |
 | `STPM_PYTHON` | Python of the scripts; default: that of `.venv`, else `python3` |
 | `STPM_BASE_PYTHON` | Python 3.11 from which `run_demo.sh` and `run_tests.sh` make `.venv`; default: `python3` |
+| `STPM_MAX_PIXELS` | how many pixels an image may have; default: 178956970 ([data](data.md#images)) |
 | `MSRUN_PORT`, `STPM_MSRUN_OPTIONS` | [distributed training](training.md#distributed-training) |
 | `RAY_ADDRESS` | cluster on which [all categories](training.md#all-categories) are trained |
 | `MS_LITE_HOME` | MindSpore Lite for the [C++ program](inference.md#the-c-program) |

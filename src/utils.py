@@ -15,9 +15,25 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def pixel_limit() -> int:
+    """Return how many pixels a picture may have: of more, a damaged file is likelier.
+
+    Raises:
+        InputError: the environment variable that says otherwise holds no number.
+    """
+    text = os.environ.get(PIXEL_LIMIT, "")
+    if not text:
+        return _PIXELS
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise InputError(f"{PIXEL_LIMIT}={text}: expected a number of pixels, such as {10 * _PIXELS}, in digits")
+    return int(text)
+
+
 RANDOM_TEACHER = "random"  # in place of a checkpoint's path
 LOGGER = logging.getLogger("stpm")
 LARGEST = 3.4e38  # nearly the largest float32 number
+PIXEL_LIMIT = "STPM_MAX_PIXELS"  # the environment variable: it reaches every program, also through the scripts
+_PIXELS = 178_956_970  # 0.5 GiB at 3 bytes a pixel
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -48,6 +64,7 @@ def run_entry_point(main: Callable[..., int], args: object) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # a full disk below a log must not fill the terminal with tracebacks
     try:
+        pixel_limit()  # what is wrong with it is said before any work
         status = main(args)
         sys.stdout.flush()  # here it is an error like others
         return status

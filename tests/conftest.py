@@ -17,6 +17,7 @@ SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
 from src import files
+from src.data import decoding, images
 from src.data.folders import warn_once
 from src.device import prepare_environment, set_up_device
 from src.utils import InputError, run_entry_point
@@ -66,6 +67,10 @@ def forget_process():
         lock.close()
     files._LOCKS.clear()
     files._remove_leftovers.cache_clear()
+    images._FORMER.clear()
+    for lock in (decoding._FIRST_DARK, decoding._FIRST_ODD):
+        if lock.locked():
+            lock.release()
     warn_once.cache_clear()
 
 

@@ -378,6 +378,17 @@ def test_refused_training(refused, tree, random_backbone, tmp_path, flags, messa
     assert message in refused(train_entry, *train_arguments(tree, random_backbone, tmp_path, epoch=1), *flags)
 
 
+def test_unreadable_held_out(refused, tree, random_backbone, tmp_path):
+    """It is told before the training, not behind its last epoch."""
+    _, held_out = hold_out(list_train(tree, "widget"), 0.3, seed=1)
+    held_out[0].path.write_bytes(held_out[0].path.read_bytes()[:100])
+    flags = (*train_arguments(tree, random_backbone, tmp_path / "out", epoch=1), "--val_split", 0.3)
+    error = refused(train_entry, *flags)
+    assert f"{held_out[0].path}: not a readable image: truncated" in error
+    assert f"python -m src.dataset --check {tree} lists all such files at once" in error
+    assert not list((tmp_path / "out").rglob("*.ckpt"))
+
+
 def test_refused_calibration(refused, trained, tmp_path):
     flags = ("--ckpt_path", trained[0] / "widget/widget_last.ckpt", "--category", "widget")
     assert "--image_path is required" in refused(calibrate_entry, *flags)

@@ -1,6 +1,5 @@
 """Pictures of every kind are read right, and prepared as torchvision's users would."""
 
-import importlib.util
 import struct
 
 import cv2
@@ -9,6 +8,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from src import utils
 from src.data import images
 from src.data.images import (
     MASK_RULES,
@@ -19,7 +19,7 @@ from src.data.images import (
     load_mask,
     to_network_input,
 )
-from src.utils import InputError
+from src.utils import InputError, pixel_limit
 
 
 @pytest.fixture
@@ -28,12 +28,47 @@ def ramp():
 
 
 def test_resizing(tmp_path):
-    """Pillow's LANCZOS."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8))
-    picture.save(tmp_path / "a.png")
-    loaded = load_image(tmp_path / "a.png", 64)
-    assert loaded.dtype == np.uint8
-    assert np.array_equal(loaded, np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS)))
+    """Pillow's LANCZOS, width first, whatever the shape; of wide and square pictures that is its one call."""
+    for shape in ((90, 70, 3), (70, 90, 3), (90, 90, 3), (400, 40, 3), (40, 400, 3), (20, 300, 3), (300, 20, 3)):
+        array = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+        Image.fromarray(array).save(tmp_path / "a.png")
+        Image.fromarray(array).convert("L").save(tmp_path / "mask.png")
+        loaded = load_image(tmp_path / "a.png", 64)
+        assert loaded.dtype == np.uint8
+        assert np.array_equal(loaded, by_width_first(Image.fromarray(array), 64, Image.Resampling.LANCZOS))
+        mask = by_width_first(Image.fromarray(array).convert("L"), 64, Image.Resampling.BILINEAR)
+        assert np.array_equal(load_mask(tmp_path / "mask.png", 64), mask)
+        if shape[0] <= shape[1]:
+            once = Image.fromarray(array).resize((64, 64), Image.Resampling.LANCZOS)
+            assert np.array_equal(loaded, np.asarray(once))
+
+
+def by_width_first(picture, side, resampling):
+    """By Pillow's passes of a picture that lies on its side, each of one direction only."""
+    wide = picture.resize((side, picture.height), resampling).transpose(Image.Transpose.TRANSPOSE)
+    return np.asarray(wide.resize((side, side), resampling).transpose(Image.Transpose.TRANSPOSE))
+
+
+def test_former_resizing(tmp_path, caplog):
+    """Of a file by a release that left the order to Pillow, the first picture that differs is told, and no other."""
+    rng = np.random.default_rng(0)
+    for name, shape in {"square": (90, 90), "wide": (90, 200), "tall": (400, 90), "too": (500, 90)}.items():
+        Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(tmp_path / f"{name}.png")
+    everything = [tmp_path / f"{name}.png" for name in ("square", "wide", "tall", "too")]
+    for path in everything:
+        load_image(path, 64)
+    images.find_former_resizing(everything, 64)
+    assert not caplog.records
+    for look in (lambda: [load_image(path, 64) for path in everything],
+                 lambda: [load_mask(path, 64) for path in everything],
+                 lambda: images.find_former_resizing([tmp_path / "absent.png", *everything], 64)):  # fmt: skip
+        images.note_former_resizing(tmp_path / "model.json")
+        caplog.clear()
+        look()
+        assert [record.message.partition(" by up")[0] for record in caplog.records] == [
+            f"warning: {tmp_path}/model.json: was made by a release that resized tall pictures height first; they are "
+            f"now resized width first, by which {tmp_path}/tall.png differs"
+        ]
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "jpg"])
@@ -65,7 +100,7 @@ def test_rounding_of_16_bits(tmp_path):
 def test_modes(tmp_path, ramp):
     rgb = np.stack([ramp, ramp[::-1], ramp.T], -1)
     Image.fromarray(ramp).save(tmp_path / "grey.png")
-    Image.fromarray(np.dstack([rgb, np.full_like(ramp, 9)])).save(tmp_path / "alpha.png")
+    Image.fromarray(np.dstack([rgb, np.full_like(ramp, 255)])).save(tmp_path / "alpha.png")
     Image.fromarray(rgb // 64 * 64).quantize(256).save(tmp_path / "palette.png")
     Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "deep.tif")
@@ -118,7 +153,7 @@ def test_orientation_of_masks(tmp_path, suffix, orientation):
 
 
 @pytest.mark.parametrize("load", [load_image, load_mask])
-def test_unreadable(tmp_path, load, monkeypatch):
+def test_unreadable(tmp_path, load):
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
@@ -126,9 +161,6 @@ def test_unreadable(tmp_path, load, monkeypatch):
     for name in ("text.png", "cut.png", "empty.png", "absent.png"):
         with pytest.raises(InputError, match=rf"{name}: not a readable image"):
             load(tmp_path / name, 64)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"whole\.png: Image size"):
-        load(tmp_path / "whole.png", 64)
 
 
 def test_png_checksums(tmp_path):
@@ -147,13 +179,28 @@ def test_png_checksums(tmp_path):
     load_image(path, 48)
 
 
-def test_line_scan_camera(tmp_path, recwarn, monkeypatch):
-    """10,000 x 10,000 pixels, of which Pillow warns as a bomb, and which it does not refuse; here, in proportion."""
-    assert Image.MAX_IMAGE_PIXELS < 10_000**2 < 2 * Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS // 10_000)
-    Image.new("L", (100, 100), 100).save(tmp_path / "a.png")
-    assert (load_image(tmp_path / "a.png", 64) == 100).all()
+@pytest.mark.parametrize("load", [load_image, load_mask])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_pixel_limit(tmp_path, load, suffix, recwarn, monkeypatch):
+    """179 million as before; the message names the variable that raises it, with a value that does."""
+    assert pixel_limit() == 2 * Image.MAX_IMAGE_PIXELS
+    path = tmp_path / f"a.{suffix}"
+    Image.new("L", (200, 100), 200).save(path)
+    monkeypatch.setattr(utils, "_PIXELS", 19_999)
+    with pytest.raises(InputError, match=r"200 x 100 pixels, more than 0 million; .* set STPM_MAX_PIXELS=20000 in"):
+        load(path, 64)
+    monkeypatch.setenv("STPM_MAX_PIXELS", "20000")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit has no say
+    assert load(path, 64).min() >= 198
     assert not recwarn
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e9", "many", "1.5"])
+def test_wrong_pixel_limit(monkeypatch, capsys, value):
+    """Said before any work, by every program."""
+    monkeypatch.setenv("STPM_MAX_PIXELS", value)
+    assert utils.run_entry_point(lambda _: pytest.fail("it worked"), None) == 1
+    assert f"STPM_MAX_PIXELS={value}: expected a number of pixels" in capsys.readouterr().err
 
 
 def test_empty_mask(tmp_path):
@@ -222,31 +269,22 @@ def test_numbers_of_tiffs(tmp_path, ramp, tag, value, words):
         load_image(path, 64)
 
 
-@pytest.fixture
-def new_images():
-    """The module as another process has it, which has not warned yet."""
-    spec = importlib.util.spec_from_file_location("src.data.new_images", images.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_12_bits_of_16(tmp_path, ramp, caplog, new_images, suffix, colour):
+def test_12_bits_of_16(tmp_path, ramp, caplog, suffix, colour):
     """The brightest of 12 bits, 4095, warns; what is above, as 4369, which is 17 of 255, does not."""
     deep = np.round(ramp * (4095 / 255)).astype(np.uint16)
     for name, array in (("bright", np.maximum(deep, 4369)), ("dark", deep), ("darker", deep)):
         cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), np.stack([array] * 3, -1) if colour else array)
-        new_images.load_image(tmp_path / f"{name}.{suffix}", 64)
+        load_image(tmp_path / f"{name}.{suffix}", 64)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"dark.{suffix}: uses the lowest 12 of its 16 bits at most" in caplog.text
 
 
-def test_dark_8_bits(tmp_path, caplog, new_images):
+def test_dark_8_bits(tmp_path, caplog):
     """No warning."""
     Image.new("RGB", (40, 40), (3, 3, 3)).save(tmp_path / "a.png")
-    new_images.load_image(tmp_path / "a.png", 64)
+    load_image(tmp_path / "a.png", 64)
     assert not caplog.records
 
 

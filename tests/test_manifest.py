@@ -393,3 +393,22 @@ def test_another_data_set(refused, prepared, tmp_path):
     make_tree(prepared[0], category="gizmo")
     arguments = ["gizmo" if word == "widget" else word for word in score_flags(prepared, tmp_path / "out")]
     assert "was made for category 'widget', not 'gizmo'" in refused(postprocess, *arguments)
+
+
+@pytest.mark.parametrize("kind", ["labelled", "new"])
+def test_former_manifest(tree, tmp_path, caplog, kind):
+    """Inputs by releases that left the order of passes to Pillow are accepted; of a tall image, one warning tells."""
+    data = tree if kind == "labelled" else tree / "widget/test/hole"
+    for is_tall in (False, True):
+        if is_tall:
+            tall = np.random.default_rng(0).integers(0, 255, (400, 90, 3), np.uint8)
+            Image.fromarray(tall).save(tree / "widget/test/hole/000.png")
+            Image.fromarray(np.full((400, 90), 255, np.uint8)).save(tree / "widget/ground_truth/hole/000_mask.png")
+        assert prepare(data, tmp_path / "in") == 0
+        content = json.loads((tmp_path / "in/manifest.json").read_text())
+        assert content["preprocessing"].pop("resize_passes") == ["width", "height"]
+        write_json(tmp_path / "in/manifest.json", content)
+        caplog.clear()
+        assert prepare(data, tmp_path / "in", "--check") == 0
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert [("manifest.json: was made by a release that" in text) for text in warnings] == [True] * is_tall

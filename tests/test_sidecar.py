@@ -4,10 +4,16 @@ import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from src.data.images import MEAN, STD
+import train
+from src.data import images
+from src.data.images import MEAN, STD, load_image
 from src.model import sidecar
+from src.model.model_file import inspect_model
+from src.model.record import TrainingFolder
 from src.model.sidecar import check_checkpoint, new_sidecar, read_sidecar, record_calibration, record_export
 from src.utils import InputError
 from tests.conftest import result_or_error
@@ -49,6 +55,7 @@ def test_content():
     assert content["preprocessing"] == {
         "colour": "RGB",
         "resize": "LANCZOS",
+        "resize_passes": ["width", "height"],
         "scale": 1 / 255,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
@@ -206,3 +213,32 @@ def test_no_sidecar(tmp_path):
     assert sidecar.read_sidecar(path, category="widget") is None
     path.with_suffix(".json").symlink_to(tmp_path / "nowhere.json")
     assert isinstance(result_or_error(sidecar.read_sidecar, path, category="widget"), InputError)
+
+
+def test_former_preprocessing(model, caplog):
+    """Models by releases that left the order of passes to Pillow are accepted, and stay known as such."""
+    change(model, preprocessing={name: value for name, value in sidecar.PREPROCESSING.items() if "passes" not in name})
+    about = inspect_model(model).sidecar
+    about.write(model)
+    assert "resize_passes" not in read(model)["preprocessing"]
+    assert not caplog.records
+    picture = model.parent / "tall.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 90), np.uint8)).save(picture)
+    for _ in range(2):
+        load_image(picture, 64)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "widget.json" in caplog.text or str(model) in caplog.text
+
+
+def test_former_training(tmp_path):
+    """So are those of a training that is resumed; one whose JSON is missing or damaged is none of this one's affair."""
+    folder = TrainingFolder(tmp_path, "widget")
+    train.note_resumed_preprocessing(folder)
+    new_sidecar(category="widget", image_size=64, config=None).write(folder.checkpoint)
+    train.note_resumed_preprocessing(folder)
+    assert not images._FORMER
+    content = read(folder.checkpoint)
+    del content["preprocessing"]["resize_passes"]
+    change(folder.checkpoint, **content)
+    train.note_resumed_preprocessing(folder)
+    assert [folder.checkpoint] == images._FORMER

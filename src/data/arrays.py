@@ -3,15 +3,18 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from ..utils import LOGGER, InputError
-from .images import load_image, load_mask_and_doubts
-from .samples import Sample
+from ..utils import LOGGER, InputError, core_count
+from .images import MIN_SIZE, load_image, load_mask_and_doubts
+from .samples import UNLABELLED, Sample
+
+Loaded = TypeVar("Loaded")
 
 
 def full_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -23,6 +26,22 @@ def full_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]
     """
     for start in range(0, count, batch_size):
         yield np.arange(start, start + batch_size) % count, min(batch_size, count - start)
+
+
+def told_of_check(load: Callable[[Sample], Loaded]) -> Callable[[Sample], Loaded]:
+    """Return the same function, whose errors say how to find all files of the data set that are wrong, at once."""
+
+    def load_or_tell(sample: Sample) -> Loaded:
+        try:
+            return load(sample)
+        except InputError as error:
+            if sample.defect == UNLABELLED:
+                raise
+            # <root>/<category>/<train or test>/<defect>/<image>
+            root = sample.path.parents[3] if len(sample.path.parents) > 3 else Path("DATASET_PATH")
+            raise InputError(f"{error}; python -m src.dataset --check {root} lists all such files at once") from error
+
+    return load_or_tell
 
 
 def decode_images(
@@ -37,8 +56,9 @@ def decode_images(
         InputError: a picture is unreadable; the message names it.
     """
     images = allocate((len(samples), image_size, image_size, 3), np.uint8, budget_bytes, spill_folder)
-    with ThreadPoolExecutor() as pool:  # PIL lets go of the interpreter lock while it decodes and resizes
-        for i, image in enumerate(pool.map(lambda sample: load_image(sample.path, image_size), samples)):
+    load = told_of_check(lambda sample: load_image(sample.path, image_size))
+    with ThreadPoolExecutor(core_count()) as pool:
+        for i, image in enumerate(pool.map(load, samples)):
             images[i] = image
     return images
 
@@ -54,15 +74,28 @@ def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
     def load(sample: Sample) -> tuple[np.ndarray, dict[str, str]]:
         return load_mask_and_doubts(sample.mask_files, image_size, picture=sample.path, is_good=not sample.is_defective)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         with_mask = {i: sample for i, sample in enumerate(samples) if sample.mask_path}
-        for i, (mask, doubts) in zip(with_mask, pool.map(load, with_mask.values()), strict=True):
+        loaded = pool.map(told_of_check(load), with_mask.values())
+        for i, (mask, doubts) in zip(with_mask, loaded, strict=True):
             masks[i] = mask
             for kind, sentence in doubts.items():
                 doubtful.setdefault(kind, []).append(f"{with_mask[i].mask_path} {sentence}")
     for found in doubtful.values():
         LOGGER.warning("warning: mask %s (%d of %d masks)", found[0], len(found), len(with_mask))
     return masks
+
+
+def check_images(samples: list[Sample]) -> None:
+    """Decode pictures that are needed only later, such as after a training, to see that they can be.
+
+    Raises:
+        InputError: one of them is unreadable; the message names it.
+    """
+    load = told_of_check(lambda sample: load_image(sample.path, MIN_SIZE))
+    with ThreadPoolExecutor(core_count()) as pool:
+        for _ in pool.map(load, samples):
+            pass
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..files import file_sha256
-from ..utils import InputError
+from ..utils import InputError, core_count
 from .images import load_image, load_mask_and_doubts
 from .samples import Sample, check_root, layout_problems, list_test, list_train, report_beside_categories
 
@@ -96,7 +96,7 @@ def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         return [found for found in pool.map(problem, samples) if found is not None], sorted(doubts)
 
 

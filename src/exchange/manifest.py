@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.arrays import told_of_check
 from ..data.images import load_image, to_network_input
 from ..data.samples import UNLABELLED, Sample, samples_sha256
 from ..files import check_regular_file, file_sha256, read_json, short_name, write_json
-from ..model.sidecar import PREPROCESSING, check_made_for_this_program
-from ..utils import InputError
+from ..model.sidecar import PREPROCESSING, check_made_for_this_program, note_preprocessing
+from ..utils import InputError, core_count
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -89,16 +90,17 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
     for stale in folder.glob(f".{_UNFINISHED}*"):  # of a call that was killed
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{_UNFINISHED}") as unfinished:
+        load = told_of_check(lambda sample: load_image(sample.path, manifest.image_size))
 
         def write(sample: Sample, name: str) -> str:
-            array = to_network_input(load_image(sample.path, manifest.image_size)[None])  # (1, 3, S, S)
+            array = to_network_input(load(sample)[None])  # (1, 3, S, S)
             try:
                 array.tofile(Path(unfinished, name))
             except OSError as error:
                 raise InputError(f"{folder / name}.bin: cannot be written: {error.strerror or error}") from error
             return hashlib.sha256(array.data).hexdigest()
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(core_count()) as pool:
             for image, sha256 in zip(content["images"], pool.map(write, samples, manifest.names), strict=True):
                 image["sha256"] = sha256
         # names what is there and what this call writes, so that the next one may remove both if this one is interrupted
@@ -165,6 +167,7 @@ def read_manifest(folder: Path) -> Manifest:
     manifest, is_complete = _parse(path)
     if not is_complete:
         raise InputError(f"{path}: the call of preprocess.py that wrote it did not finish; run it again")
+    note_preprocessing(path, read_json(path)["preprocessing"])
     return manifest
 
 

@@ -10,7 +10,7 @@ from ..device import pinned, set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, first_line
 from .maps import Detector
-from .sidecar import Sidecar, check_checkpoint, read_export, read_sidecar, sidecar_path
+from .sidecar import Sidecar, check_checkpoint, note_preprocessing, read_export, read_sidecar, sidecar_path
 
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
 
@@ -61,6 +61,8 @@ def inspect_model(
         check_checkpoint_file(path)
         sidecar = read_sidecar(path, category=category)
         sha256 = check_checkpoint(path, sidecar) if sidecar else None
+        if sidecar:
+            note_preprocessing(path, sidecar.preprocessing)
         if not sidecar and not image_size:
             LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
         trained = sidecar.image_size if sidecar else None
@@ -71,6 +73,7 @@ def inspect_model(
 
     check_file(path, path.suffix[1:].upper())
     sidecar, facts = read_export(path, category=category)
+    note_preprocessing(path, sidecar.preprocessing)
     for flag, given, fixed in (
         ("--image_size", image_size, sidecar.image_size),
         ("--eval_batch_size", batch_size, facts["batch_size"]),

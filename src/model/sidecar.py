@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from ..config import build_parser
-from ..data.images import MEAN, STD, is_image_size
+from ..data.images import MEAN, STD, is_image_size, note_former_resizing
 from ..device import versions
 from ..files import file_sha256, fingerprint, lock_folder, read_json, write_json
 from ..utils import LARGEST, LOGGER, InputError, run_entry_point
@@ -24,12 +24,15 @@ LOCK_PATIENCE = 10.0  # seconds; a training whose sweep was killed is gone withi
 PREPROCESSING = {
     "colour": "RGB",
     "resize": "LANCZOS",
+    "resize_passes": ["width", "height"],
     "scale": 1 / 255,
     "mean": [round(float(value), 6) for value in MEAN.astype(float)],
     "std": [round(float(value), 6) for value in STD.astype(float)],
     "layout": "NCHW",
     "dtype": "float32",
 }
+# of releases before, which left the order of the two passes to Pillow: the same but for tall images
+FORMER_PREPROCESSING = {name: value for name, value in PREPROCESSING.items() if name != "resize_passes"}
 
 
 def sidecar_path(model_path: Path) -> Path:
@@ -92,6 +95,7 @@ class Sidecar:
         checkpoint: the file that the weights are, or were, in.
         calibration: how the threshold was set.
         exports: of exported models: what is true of each file, by its name.
+        preprocessing: how the images that it was trained on were prepared.
         others: fields that this program does not know, and keeps.
     """
 
@@ -104,6 +108,7 @@ class Sidecar:
     checkpoint: FileHash | None = None
     calibration: CalibrationRecord | None = None
     exports: dict[str, ExportFacts] = field(default_factory=dict)
+    preprocessing: dict = field(default_factory=PREPROCESSING.copy)
     others: dict = field(default_factory=dict)
 
     @classmethod
@@ -138,7 +143,8 @@ class Sidecar:
         """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
         content = {name: getattr(self, name) for name in _FIELDS}
         optional = {name: content.pop(name) for name in ("checkpoint", "calibration", "exports")}
-        about = {"format": FORMAT, "category": self.category, "image_size": self.image_size} | _CONSTANTS | content
+        about = {name: content[name] for name in ("category", "image_size", "preprocessing")}
+        about = _CONSTANTS | about | content
         return about | {name: value for name, value in optional.items() if value} | self.others
 
     def write(self, model_path: Path) -> None:
@@ -162,7 +168,7 @@ class Sidecar:
         return replace(self, image_size=image_size, threshold=None, calibration=None)
 
 
-_CONSTANTS = {"format": FORMAT, "preprocessing": PREPROCESSING}
+_CONSTANTS = {"format": FORMAT}
 _FIELDS = tuple(one.name for one in fields(Sidecar) if one.name != "others")
 
 
@@ -187,8 +193,14 @@ def check_made_for_this_program(path: Path, content: dict, *, expected_format: i
         raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {expected_format}")
     if not is_image_size(content.get("image_size")):
         raise InputError(f"{path}: image_size {content.get('image_size')!r}, expected a multiple of 16")
-    if content.get("preprocessing") != PREPROCESSING:
+    if content.get("preprocessing") not in (PREPROCESSING, FORMER_PREPROCESSING):
         raise InputError(f"{path}: preprocessing {content.get('preprocessing')!r}, this program's is {PREPROCESSING}")
+
+
+def note_preprocessing(path: Path, preprocessing: dict) -> None:
+    """Have it told, once, if an image is now prepared otherwise than where this file was written."""
+    if preprocessing == FORMER_PREPROCESSING:
+        note_former_resizing(path)
 
 
 def _check_threshold(path: Path, threshold: object) -> None:
