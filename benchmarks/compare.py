@@ -12,7 +12,6 @@ With --readme the table goes between the markers of these pages, and all figures
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.processes import ROOT
 from src.report.table import replace_marked
-from src.utils import run_entry_point
+from src.utils import core_count, run_entry_point
 
 RESULT = ROOT / "benchmarks/compare.json"
 PUBLISHED_EPOCHS = 100
@@ -123,7 +122,7 @@ def main(args):
             print(markdown({"rows": summarise(rounds)}), f"\n({i + 1} of {args.rounds} rounds)\n", flush=True)
     names = ("category", "image_size", "batch_size", "epochs", "rounds")
     settings = {name: getattr(args, name) for name in names}
-    result = {"settings": settings, "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+    result = {"settings": settings, "cores": core_count(), "machine": platform.machine()}
     result |= {"rows": summarise(rounds), "all_rounds": rounds}
     if args.readme:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -3,11 +3,12 @@
 import os
 import platform
 import re
+import tempfile
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from . import __version__
-from .utils import LOGGER, InputError
+from .utils import LOGGER, InputError, core_count
 
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
 OPTIONAL_PACKAGES = Path(__file__).resolve().parent.parent / "requirements-optional.txt"
@@ -26,15 +27,21 @@ def prepare_environment(*, own_convolutions: bool = False) -> None:
             kernel, to which it is therefore held.
 
     Raises:
-        InputError: the user has set a log level that MindSpore fails to import with.
+        InputError: the user has set a log level that MindSpore fails to import with, or there is no room for temporary
+            files, for want of which its import ends in a dump.
     """
     from .cpu import onednn  # brings numpy, which a sweep's workers have no use for
 
     if own_convolutions or not onednn.is_available():
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))  # OpenMP itself knows of no container's quota
     level = os.environ.setdefault("GLOG_v", "3")
     if level not in ("", "0", "1", "2", "3", "4"):
         raise InputError(f"GLOG_v {level!r}: expected MindSpore's log level, 0 (all) to 4 (critical errors)")
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise InputError(f"{error.strerror}: make room in one, or name another folder in TMPDIR") from error
 
 
 def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own_convolutions: bool = False) -> str:
@@ -60,6 +67,8 @@ def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own
     elif not is_present(device_target):
         raise InputError(f"--device_target {device_target}: MindSpore {ms.__version__} sees no such device here")
     ms.set_context(mode=ms.GRAPH_MODE)
+    if core_count() < ms.get_context("runtime_num_threads"):  # it knows of no container's quota
+        ms.set_context(runtime_num_threads=core_count())
     if device_target == "CPU" or device_id is None:
         ms.set_device(device_target)
     else:

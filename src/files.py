@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
@@ -240,6 +239,8 @@ def lock_folder(folder: Path, name: str, *, patience: float = 0.0) -> None:
 
 
 def _take_lock(file: TextIO) -> bool:
+    import fcntl  # not above: where there is none, a program has yet to say that this is no machine for it
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

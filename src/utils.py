@@ -1,18 +1,81 @@
-"""Errors of the user, the log, how a program ends, and the number of cores. Imports only the standard library."""
+"""Errors of the user, the log, how a program ends, and the machine. Imports only the standard library."""
 
 import ctypes
 import functools
 import logging
 import os
+import platform
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MACHINES = ("x86_64", "aarch64")  # for which MindSpore has packages, on Linux
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 @functools.cache
 def core_count() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use: those of its affinity, and no more than a container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, quota)
+
+
+def cpu_quota(root: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | None:
+    """Return to how many cores' time control groups hold this process, rounded up; None where they do not.
+
+    A group is held to its ancestors' quotas too: the smallest counts. What is missing or not understood is no quota.
+
+    Args:
+        root: where the groups are mounted, of version 1, 2 or both.
+        own: the file in which the kernel names the groups of this process.
+    """
+    quotas = []
+    for folder in _cpu_groups(root, own):
+        if (folder / "cpu.max").exists():  # version 2
+            words = _read_words(folder / "cpu.max")
+        else:
+            words = _read_words(folder / "cpu.cfs_quota_us") + _read_words(folder / "cpu.cfs_period_us")
+        # "max", or -1, is no quota
+        if len(words) == 2 and all(re.fullmatch("[1-9][0-9]{0,18}", word) for word in words):
+            quota, period = map(int, words)  # microseconds
+            quotas.append(-(-quota // period))
+    return min(quotas, default=None)
+
+
+def _cpu_groups(root: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's groups that may hold a quota of the processor, and of their ancestors.
+
+    In a container the kernel may name a group by its path on the host, of which only the end is mounted, at the root:
+    what is not there is passed over, and the root is always looked at.
+    """
+    try:
+        lines = own.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")  # the hierarchy's number; its controllers; the path
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            mounts = (root, root / "unified")
+        elif "cpu" in controllers.split(","):
+            mounts = (root / controllers, root / "cpu")
+        else:
+            continue
+        parts = Path(path.strip("/")).parts
+        for mount in mounts:
+            for depth in range(len(parts) + 1):
+                yield mount.joinpath(*parts[:depth])
+
+
+def _read_words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return []
 
 
 def pixel_limit() -> int:
@@ -54,6 +117,20 @@ class ResumeError(InputError):
     exit_status = 3  # 2 is argparse's
 
 
+def check_platform() -> None:
+    """Check that this is a machine that MindSpore's packages are made for; pip installs one of them on any other, too.
+
+    Raises:
+        InputError: it is not.
+    """
+    system, machine = platform.system(), platform.machine()
+    if system != "Linux" or machine not in MACHINES:
+        raise InputError(
+            f"this is {system} on {machine}: STPM needs Linux on {' or '.join(MACHINES)}, for which MindSpore is made; "
+            "on others use a Linux container or virtual machine (on Windows: WSL 2)"
+        )
+
+
 def run_entry_point(main: Callable[..., int], args: object) -> int:
     """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and an exit status."""
     for name in ("stdout", "stderr"):
@@ -64,6 +141,7 @@ def run_entry_point(main: Callable[..., int], args: object) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # a full disk below a log must not fill the terminal with tracebacks
     try:
+        check_platform()
         pixel_limit()  # what is wrong with it is said before any work
         status = main(args)
         sys.stdout.flush()  # here it is an error like others

@@ -200,7 +200,9 @@ def train_arguments(data, backbone, out, *, epoch, category="widget"):
 
 def user_environment(**changes):
     """The environment for a program in its own process: as a user has it, not as this process made it for itself."""
-    own = {name for name in os.environ.keys() - USER_ENVIRONMENT.keys() if name.startswith(("ONEDNN_", "GLOG_"))}
+    own = {
+        name for name in os.environ.keys() - USER_ENVIRONMENT.keys() if name.startswith(("ONEDNN_", "GLOG_", "OMP_"))
+    }
     return {name: value for name, value in os.environ.items() if name not in own} | changes
 
 

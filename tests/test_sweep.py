@@ -62,7 +62,9 @@ else:
 def ray_cores():
     import ray
 
-    sweep.start_ray(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HOME", raising=False)  # as a service may have none: neither Ray nor its workers need it
+        sweep.start_ray(2)
     yield sweep.node_cores()
     ray.shutdown()
 
@@ -321,7 +323,11 @@ def test_outcome(tmp_path):
         outcome = sweep_task.run_commands(commands, header="=== header", cores=cores)
         return outcome.failure, len(outcome.seconds), [(tmp_path / f"{i}.log").read_text() for i in range(len(scripts))]
 
-    assert run("nproc", "echo said >&2", cores=1) == (None, 2, ["=== header\n1\n", "=== header\nsaid\n"])
+    assert run("env -u OMP_NUM_THREADS nproc", "echo said >&2", cores=1) == (
+        None,
+        2,
+        ["=== header\n1\n", "=== header\nsaid\n"],
+    )
     (tmp_path / "2.log").touch()
     said = "echo error: first; echo 'error: second '; echo then; exit 3"
     assert run("true", said, "true")[:2] == ("1.log, exit status 3: error: second", 2)

@@ -43,7 +43,8 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
             ms.export(network, Tensor(np.zeros(input_shape, np.float32)), file_name=str(made), file_format=file_format,
                       **options)  # fmt: skip
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{made}: cannot be exported: {first_line(error)}") from error
+            hint = "; TMPDIR names another folder for temporary files" if isinstance(error, OSError) else ""
+            raise InputError(f"{made}: cannot be exported: {first_line(error)}{hint}") from error
         shutil.copyfile(made, path)  # readable for all: the program on the line may run as another user
     batch, _, height, width = input_shape
     # MindSpore numbers the values of an ONNX file, so that its output has no lasting name

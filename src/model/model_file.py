@@ -8,7 +8,7 @@ import numpy as np
 from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from ..device import pinned, set_up_device
 from ..files import check_checkpoint_file, check_file
-from ..utils import LOGGER, InputError, first_line
+from ..utils import LOGGER, InputError, core_count, first_line
 from .maps import Detector
 from .sidecar import Sidecar, check_checkpoint, note_preprocessing, read_export, read_sidecar, sidecar_path
 
@@ -187,6 +187,7 @@ def _onnx_function(path: Path) -> Detector:
     options = onnxruntime.SessionOptions()
     # idle threads that spin take the cores from those that decode the next images: 0.7 of the time without
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = core_count()  # by itself it knows of no container's quota
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no public base class

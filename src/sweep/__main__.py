@@ -140,7 +140,10 @@ def start_ray(device_num: int) -> dict[str, float]:
         try:
             ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         except Exception as error:  # Ray's own, for a machine that is too busy or too small
-            raise InputError(f"Ray cannot be started on this machine: {error}") from error
+            raise InputError(
+                f"Ray cannot be started on this machine: {error}. Is there room for its files in "
+                f"{os.environ.get('RAY_TMPDIR', '/tmp')}? RAY_TMPDIR names another folder"
+            ) from error
     return ray.cluster_resources()
 
 

@@ -4,7 +4,6 @@ No package but the standard library's, since Ray imports this in every worker.
 """
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..utils import ResumeError, end_with_parent
+from ..utils import ResumeError, core_count, end_with_parent
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,19 @@ def claim_cores(count: int) -> Iterator[set[int]]:
     Yields:
         Numbers of cores: a group of its own, or all where no group is free.
     """
+    import fcntl  # see src/files.py
+
     everything = sorted(os.sched_getaffinity(0))
-    for start in range(0, len(everything) - count + 1 if count else 0, max(count, 1)):
+    # whoever may use all that this machine gives is tied to no cores: a container's quota belongs to none
+    for start in range(0, len(everything) - count + 1 if 0 < count < core_count() else 0, max(count, 1)):
         group = everything[start : start + count]
         name = f"stpm-cores-{os.getuid()}-{group[0]}-{count}.lock"
-        # "a": what somebody may have linked to that name is not emptied
-        with open(Path(tempfile.gettempdir()) / name, "a", encoding="utf-8") as lock:
+        with contextlib.ExitStack() as held:
             try:
+                # "a": what somebody may have linked to that name is not emptied
+                lock = held.enter_context(open(Path(tempfile.gettempdir()) / name, "a", encoding="utf-8"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:  # somebody else's, or there is no room or are no locks: sharing cores is slower, no more
                 continue
             yield set(group)
             return

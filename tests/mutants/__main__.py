@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from src.utils import core_count
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LISTS = Path(__file__).parent
 TIMEOUT = 600  # seconds for the tests of one defect; a defect by which they hang is noticed
@@ -143,7 +145,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="run_tests.sh --mutants", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", metavar="TEXT", help="only defects with this in their name or file")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at a time")
+    parser.add_argument("--jobs", type=int, default=core_count(), metavar="N", help="how many at a time")
     return parser.parse_args(argv)
 
 
