@@ -26,6 +26,19 @@ fetch_sdk() {
   trap - EXIT
 }
 
+# check_writable FOLDER: what is missing is made below it.
+check_writable() {
+  [[ -w $1 ]] || die "$1: cannot be written to, and the program has yet to be built: run $SOURCE/build.sh as a user who can"
+}
+
+# was_moved: was the folder built in another place? CMake, which notes that place, would refuse to go on.
+was_moved() {
+  local cache=$BUILD/CMakeCache.txt built
+  [[ -f $cache ]] || return 1
+  built=$(sed -n 's/^CMAKE_CACHEFILE_DIR:INTERNAL=//p' -- "$cache")
+  [[ ! $built -ef $BUILD ]]
+}
+
 # is_built LIBRARY: was the program built with this library and the sources as they are?
 is_built() {
   local program=$BUILD/stpm_infer
@@ -34,25 +47,31 @@ is_built() {
 }
 
 main() {
+  choose_python
   (($# == 0)) || die "build.sh takes no arguments; MS_LITE_HOME names the vendor's package"
   local include library tool
   if [[ -n ${MS_LITE_HOME:-} ]]; then
     include=$MS_LITE_HOME/runtime
     library=$MS_LITE_HOME/runtime/lib/libmindspore-lite.so
   else
-    [[ -d $SDK ]] || fetch_sdk
+    if [[ ! -d $SDK ]]; then
+      check_writable "$STPM_ROOT"
+      fetch_sdk
+    fi
     include=$SDK/mindspore_lite
     library=$SDK/mindspore_lite/lib/libmindspore-extendrt_python.so
   fi
   [[ -f $library ]] || die "$library: no such file; MS_LITE_HOME must be an unpacked MindSpore Lite package"
   echo "MindSpore Lite: $library"
-  if is_built "$library"; then
+  if ! was_moved && is_built "$library"; then
     echo "up to date: $BUILD/stpm_infer"
     return
   fi
+  check_writable "$SOURCE"
   for tool in cmake make c++; do
     command -v "$tool" >/dev/null || die "$tool is not installed; Debian and Ubuntu: apt install cmake make g++"
   done
+  if was_moved; then rm -rf -- "$BUILD"; fi
   cmake -S "$SOURCE" -B "$BUILD" -DMS_LITE_INCLUDE="$include" -DMS_LITE_LIBRARY="$library" >/dev/null
   cmake --build "$BUILD"
   echo "$library" >"$BUILD/library"

@@ -10,15 +10,14 @@ die() {
   exit 1
 }
 
-# The project's own environment where run_demo.sh or run_tests.sh made one, else the caller's python3.
-if [[ -z ${STPM_PYTHON:-} ]]; then
-  STPM_PYTHON=python3
-  [[ -x $STPM_ROOT/.venv/bin/python ]] && STPM_PYTHON=$STPM_ROOT/.venv/bin/python
-elif ! command -v -- "$STPM_PYTHON" >/dev/null; then
-  die "STPM_PYTHON $STPM_PYTHON: no such program"
-elif [[ $STPM_PYTHON == */* ]]; then
-  STPM_PYTHON=$(realpath -s -- "$STPM_PYTHON") # the scripts change their folder; -s: a link says which environment
-fi
+# Before anything else: pip installs one of MindSpore's packages on any machine, where nothing of it works.
+case $(uname -sm) in
+  "Linux x86_64" | "Linux aarch64") ;;
+  *)
+    die "this is $(uname -sm): STPM needs Linux on x86_64 or aarch64, for which MindSpore is made;" \
+      "elsewhere use a Linux container or virtual machine (on Windows: WSL 2)"
+    ;;
+esac
 [[ ${STPM_FOREGROUND:-0} == [01] ]] || die "STPM_FOREGROUND: expected 1, or 0 for the background, got '$STPM_FOREGROUND'"
 
 # usage_unless COUNT TEXT ARGS...: exit with the usage unless at least COUNT positional arguments stand before the flags.
@@ -57,6 +56,7 @@ lock() {
   exec 9>>"$1"
   flock --timeout 5 --conflict-exit-code 75 9 2>/dev/null || status=$?
   ((status != 75)) || die "$2: is in use by another call; wait for it, or stop it"
+  ((status == 0)) || echo "warning: $1: cannot be locked: nothing else may write there" >&2
 }
 
 # run_logged LOG COMMAND...: run in the background with all output in LOG; with STPM_FOREGROUND=1 stay, show the
@@ -80,20 +80,31 @@ run_logged() {
   fi
 }
 
-# set_up_environment REQUIREMENTS: make the project's .venv and install a requirements file into it, unless that was
-# done before with the same file.
-set_up_environment() {
-  local requirements=$STPM_ROOT/$1 venv=$STPM_ROOT/.venv stamp
-  stamp=$venv/.installed-$1
-  if [[ ! -f $stamp ]] || ! cat -- "$STPM_ROOT"/requirements*.txt | cmp -s - "$stamp"; then
-    local python=${STPM_BASE_PYTHON:-python3}
-    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
-      die "$python is $("$python" -V 2>&1), expected Python 3.11; name another one in STPM_BASE_PYTHON"
-    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" ||
-      die "$venv: cannot be made; Debian and Ubuntu need the package python3-venv"
-    echo "installing $1 into $venv ..."
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    cat -- "$STPM_ROOT"/requirements*.txt >"$stamp"
+# The environment that run_demo.sh and run_tests.sh make, and the other scripts use.
+STPM_VENV=$(realpath -sm -- "${STPM_VENV:-$STPM_ROOT/.venv}")
+
+# moved_from: if the environment was moved or copied, print where it was made, which is where its activate leads.
+moved_from() {
+  local made
+  made=$(bash -c 'source "$1" && echo "$VIRTUAL_ENV"' bash "$STPM_VENV/bin/activate" 2>/dev/null) || return 0
+  [[ $made -ef $STPM_VENV ]] || echo "$made"
+}
+
+# choose_python: set STPM_PYTHON, unless the user has, to the environment's Python where there is one, else to python3.
+choose_python() {
+  local made
+  if [[ -n ${STPM_PYTHON:-} ]]; then
+    command -v -- "$STPM_PYTHON" >/dev/null || die "STPM_PYTHON $STPM_PYTHON: no such program"
+    # the scripts change their folder; -s: a link says which environment
+    [[ $STPM_PYTHON != */* ]] || STPM_PYTHON=$(realpath -s -- "$STPM_PYTHON")
+  elif [[ ! -e $STPM_VENV && ! -L $STPM_VENV ]]; then
+    STPM_PYTHON=python3
+  else
+    STPM_PYTHON=$STPM_VENV/bin/python
+    [[ -x $STPM_PYTHON ]] || die "$STPM_PYTHON: is missing or leads nowhere; was $STPM_VENV made on another machine?" \
+      "run_demo.sh and run_tests.sh make it again; STPM_PYTHON names another Python"
+    made=$(moved_from)
+    [[ -z $made ]] || echo "warning: $STPM_VENV was made as $made, where its bin/activate leads;" \
+      "run_demo.sh and run_tests.sh make it again" >&2
   fi
-  STPM_PYTHON=$venv/bin/python
 }

@@ -33,6 +33,7 @@ with_maps() {
 }
 
 main() {
+  choose_python
   local usage="run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]"
   if (($# < 5 || $# > 6)); then
     echo "usage: $usage" >&2

@@ -7,6 +7,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
+  choose_python
   usage_unless 3 "run_all_mvtec.sh DATASET_PATH BACKBONE_PATH DEVICE_NUM [--flag value ...]" "$@"
   local dataset backbone=$2 device_num=$3 out=$PWD
   [[ -d $1 ]] || die "DATASET_PATH $1: no such folder"

@@ -6,6 +6,8 @@
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$STPM_ROOT/scripts/environment.sh"
 
 # missing_tools: print what the C++ program needs and is not there.
 missing_tools() {

@@ -12,6 +12,7 @@ free_port() {
 }
 
 main() {
+  choose_python
   usage_unless 4 "run_distribute_train.sh DATASET_PATH BACKBONE_PATH CATEGORY DEVICE_NUM [--flag value ...]" "$@"
   local dataset=$1 backbone=$2 category=$3 ranks=$4 port more
   shift 4

@@ -6,6 +6,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
+  choose_python
   usage_unless 3 "run_eval.sh DATASET_PATH CHECKPOINT_PATH CATEGORY [DEVICE_ID] [--flag value ...]" "$@"
   local dataset=$1 checkpoint=$2 category=$3 device
   shift 3

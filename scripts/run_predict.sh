@@ -6,6 +6,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
+  choose_python
   usage_unless 2 "run_predict.sh IMAGE_FILE_OR_FOLDER CHECKPOINT_PATH [--flag value ...]" "$@"
   local images=$1 checkpoint=$2
   shift 2

@@ -6,6 +6,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
+  choose_python
   usage_unless 3 "run_standalone_train.sh DATASET_PATH BACKBONE_PATH CATEGORY [DEVICE_ID] [--flag value ...]" "$@"
   local dataset=$1 backbone=$2 category=$3 device
   shift 3
