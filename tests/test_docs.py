@@ -125,12 +125,12 @@ def test_readme(readme):
 def test_flags_exist(page):
     """Flags that are named are ones of the programs, or of another program that is named beside them."""
     others = {
-        "mutants", "only", "jobs", "readme", "results", "index", "pth_path", "max_images",
+        "mutants", "all-pythons", "only", "jobs", "readme", "results", "index", "pth_path", "max_images",
         "worker_num", "local_worker_num", "master_addr", "node_rank", "generate", "head", "port", "address",
         "images", "epochs", "rounds", "memory_max", "help", "version", "input_path", "result_path", "time_path",
         "device_type", "threads", "warmup", "flag", "layout", "copy", "good", "test_good", "defect",
     }  # fmt: skip
-    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_]*)", read(page)))
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_-]*)", read(page)))
     assert named <= {*FLAGS, *others}
 
 
