@@ -69,7 +69,10 @@ alone: `--resume` is `--resume True`.
 | --- | --- |
 | `STPM_FOREGROUND` | 1: a script stays in the foreground and returns the exit status |
 | `STPM_PYTHON` | Python of the scripts; default: that of `.venv`, else `python3` |
-| `STPM_BASE_PYTHON` | Python 3.11 from which `run_demo.sh` and `run_tests.sh` make `.venv`; default: `python3` |
+| `STPM_BASE_PYTHON` | Python 3.11 or 3.12 to make `.venv` from; default: [what is found](robustness.md#machines) |
+| `STPM_VENV` | folder of the environment that `run_demo.sh` and `run_tests.sh` make; default: the project's `.venv` |
+| `TMPDIR`, `RAY_TMPDIR` | folders of temporary files, and of Ray's; default: `/tmp` |
+| `OMP_NUM_THREADS` | threads of OpenMP; default: [the cores that may be used](robustness.md#machines) |
 | `STPM_MAX_PIXELS` | how many pixels an image may have; default: 178956970 ([data](data.md#images)) |
 | `MSRUN_PORT`, `STPM_MSRUN_OPTIONS` | [distributed training](training.md#distributed-training) |
 | `RAY_ADDRESS` | cluster on which [all categories](training.md#all-categories) are trained |
