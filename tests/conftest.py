@@ -45,6 +45,20 @@ def missing(reason):
     pytest.skip(reason)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape what is no text in a file's name: pytest-xdist cannot hand on a report of a failure that holds it."""
+    report = yield
+
+    def escaped(text):
+        return text.encode(errors="backslashreplace").decode()
+
+    report.sections = [(name, escaped(text)) for name, text in report.sections]
+    if report.longrepr is not None and escaped(str(report.longrepr)) != str(report.longrepr):
+        report.longrepr = escaped(str(report.longrepr))
+    return report
+
+
 @pytest.fixture(autouse=True)
 def as_in_a_new_process():
     """Undo what programs that tests call in this process leave in it: handlers, locks, what was tidied up once."""

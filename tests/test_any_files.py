@@ -279,8 +279,8 @@ def check_listings(root, tree):
             if sample.mask_path:
                 assert sample.mask_path.parent == root / "widget/ground_truth" / sample.defect
                 assert sample.mask_path.stem in (sample.path.stem, f"{sample.path.stem}_mask")
-        labelled = {sample.defect for sample in samples if sample.mask_path}
-        assert all(sample.mask_path for sample in samples if sample.defect in labelled)
+        labelled = {sample.defect for sample in samples if sample.mask_path}  # good images need no masks
+        assert all(sample.mask_path for sample in samples if sample.is_defective and sample.defect in labelled)
         manifest = result_or_error(describe, samples, category="widget", image_size=32)
         if isinstance(manifest, InputError):
             assert ": cannot be read: " in str(manifest)
