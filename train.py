@@ -246,7 +246,7 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
 
     image_size = run.config["image_size"]
     detector = StpmDetector(run.stpm, image_size=image_size)
-    sha256 = file_sha256(run.folder.checkpoint)
+    sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
     scores = score_good(detector, held_out, image_size=image_size, batch_size=batch_size)
     store_threshold(run.folder.checkpoint, scores, held_out, target_fpr=target_fpr, sha256=sha256)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-# Keeps the norm of an all-zero feature vector, and its gradient, finite. Too small to change a squared norm above 2e-5
-# in float32, so that results equal torch.nn.functional.normalize's.
+# Keeps the division of an all-zero feature vector, and its gradient, finite. It is added to the squared norm, where
+# float32 loses it above 2e-5; there, results equal torch.nn.functional.normalize's.
 NORM_EPS = 1e-12
 
 
@@ -39,7 +39,8 @@ class LayerLoss(nn.Cell):
     """
 
     def construct(self, teacher: Tensor, student: Tensor) -> Tensor:
-        difference = teacher - normalise(student)  # (N, C, h, w)
+        t_hat, s_hat = teacher, normalise(student)
+        difference = t_hat - s_hat  # (N, C, h, w)
         height, width = difference.shape[2:]
         return 0.5 / (height * width) * ops.reduce_sum(difference * difference)
 

@@ -38,7 +38,7 @@ def frozen_batch_norm(channels: int) -> nn.Cell:
 
 
 def sync_batch_norm(channels: int) -> nn.Cell:
-    """Return the same with statistics over the batches of all ranks; Ascend only."""
+    """Return ``batch_norm`` with statistics over the batches of all ranks; Ascend only."""
     return nn.SyncBatchNorm(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
 
 
@@ -56,8 +56,8 @@ class ChannelBias(nn.Cell):
 class PoolReLU(nn.Cell):
     """3x3 max pooling (stride 2, padding 1), then ReLU.
 
-    torchvision has ReLU first. It is monotonic, so that the result is the same, and after pooling only a quarter of the
-    values are left to process.
+    torchvision applies ReLU first. ReLU is monotonic, so that the result is the same, and here it runs on a quarter of
+    the values.
 
     Inputs: float32 (N, C, H, W). Outputs: float32 (N, C, H/2, W/2).
     """

@@ -21,10 +21,11 @@ class STPM(nn.Cell):
     The student learns the teacher's features on good images only; where the two differ, an image is anomalous.
 
     Args:
-        teacher_norm, student_norm, operators: as of ``ResNet18Trunk``.
+        teacher_norm, student_norm, operators: see ``ResNet18Trunk``.
 
     Inputs: images, float32 (N, 3, S, S).
-    Outputs: the teacher's and the student's features at strides 4, 8 and 16, as two tuples of three.
+    Outputs: the teacher's and the student's features at strides 4, 8 and 16, not normalised, as two tuples of three.
+    For anomaly maps; training calls the two trunks separately (``src.loss``).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Training as the paper and the model zoo do it: SGD on the student, through ``mindspore.train.Model``."""
+"""Training: SGD on the student, as in the paper, with Nesterov momentum, as in the model zoo."""
 
 import time
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def fit(
     evaluate: Callable[[], dict] | None = None,
     eval_interval: int = 0,
 ) -> int | None:
-    """Train from ``run.epoch`` to ``epochs``, saving after each; return the signal that ended it early, or None.
+    """Train from ``run.epoch`` to ``epochs``, saving after each epoch; return the signal that ended it early, or None.
 
     Args:
         batches: images, and the teacher's features where they are cached; not yet split among ranks.
