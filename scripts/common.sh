@@ -86,7 +86,8 @@ STPM_VENV=$(realpath -sm -- "${STPM_VENV:-$STPM_ROOT/.venv}")
 # moved_from: if the environment was moved or copied, print where it was made, which is where its activate leads.
 moved_from() {
   local made
-  made=$(bash -c 'source "$1" && echo "$VIRTUAL_ENV"' bash "$STPM_VENV/bin/activate" 2>/dev/null) || return 0
+  # shellcheck source=/dev/null
+  made=$(set +eu && source "$STPM_VENV/bin/activate" 2>/dev/null && echo "$VIRTUAL_ENV") || return 0
   [[ $made -ef $STPM_VENV ]] || echo "$made"
 }
 

@@ -201,4 +201,4 @@ def test_command_line(words):
         assert value is None or is_within(value), name
     for name, declared in FLAGS.items():
         if "choices" in declared:
-            assert getattr(args, name) in declared["choices"]
+            assert getattr(args, name) in (*declared["choices"], declared.get("default"))
