@@ -118,7 +118,7 @@ def _find_earlier(folder: Path) -> set[str]:
     path = folder / MANIFEST_NAME
     known = set()
     if os.path.lexists(path):
-        manifest = _parse(path)[0]
+        manifest = _parse(path, read_json(path))[0]
         known = {f"{name}.bin" for name in manifest.names + manifest.earlier}
     found = {entry.name for entry in folder.glob("*.bin")}
     if found - known:
@@ -164,16 +164,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not os.path.lexists(path):
         raise InputError(f"{path}: is missing; preprocess.py writes it, run that first")
-    manifest, is_complete = _parse(path)
+    content = read_json(path)
+    manifest, is_complete = _parse(path, content)
     if not is_complete:
         raise InputError(f"{path}: the call of preprocess.py that wrote it did not finish; run it again")
-    note_preprocessing(path, read_json(path)["preprocessing"])
+    note_preprocessing(path, content["preprocessing"])
     return manifest
 
 
-def _parse(path: Path) -> tuple[Manifest, bool]:
-    """Return a manifest and whether all that it names was written."""
-    content = read_json(path)
+def _parse(path: Path, content: dict) -> tuple[Manifest, bool]:
+    """Return the manifest that was read from ``path``, and whether all that it names was written."""
     check_made_for_this_program(path, content, expected_format=FORMAT)
     try:
         images = content["images"]
