@@ -83,11 +83,12 @@ class ExportFacts(TypedDict):
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the JSON beside a model says.
+    """What the JSON beside a model says, in the file's order.
 
     Attributes:
         category: what the model was trained on.
         image_size: side of the network's input, pixels.
+        preprocessing: how the images that it was trained on were prepared.
         threshold: the anomaly score from which an image is defective; None until it is calibrated.
         config: what it was trained with, a ``Configuration``; None where that is not known.
         config_hash: of ``config``.
@@ -95,12 +96,12 @@ class Sidecar:
         checkpoint: the file that the weights are, or were, in.
         calibration: how the threshold was set.
         exports: of exported models: what is true of each file, by its name.
-        preprocessing: how the images that it was trained on were prepared.
         others: fields that this program does not know, and keeps.
     """
 
     category: str
     image_size: int
+    preprocessing: dict = field(default_factory=PREPROCESSING.copy)
     threshold: float | None = None
     config: dict | None = None
     config_hash: str | None = None
@@ -108,7 +109,6 @@ class Sidecar:
     checkpoint: FileHash | None = None
     calibration: CalibrationRecord | None = None
     exports: dict[str, ExportFacts] = field(default_factory=dict)
-    preprocessing: dict = field(default_factory=PREPROCESSING.copy)
     others: dict = field(default_factory=dict)
 
     @classmethod
@@ -137,15 +137,16 @@ class Sidecar:
         if not all(isinstance(facts, dict) for facts in content["exports"].values()):
             raise InputError(f"{path}: exports {content['exports']!r}, expected an object for each exported file")
         known = {name: content.pop(name) for name in _FIELDS if name in content}
-        return cls(**known, others={name: content[name] for name in content.keys() - _CONSTANTS.keys()})
+        del content["format"]
+        return cls(**known, others=content)
 
     def to_json(self) -> dict:
         """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
-        content = {name: getattr(self, name) for name in _FIELDS}
-        optional = {name: content.pop(name) for name in ("checkpoint", "calibration", "exports")}
-        about = {name: content[name] for name in ("category", "image_size", "preprocessing")}
-        about = _CONSTANTS | about | content
-        return about | {name: value for name, value in optional.items() if value} | self.others
+        content = {"format": FORMAT} | {name: getattr(self, name) for name in _FIELDS}
+        for name in ("checkpoint", "calibration", "exports"):
+            if not content[name]:
+                del content[name]
+        return content | self.others
 
     def write(self, model_path: Path) -> None:
         """Write the file beside a model.
@@ -168,7 +169,6 @@ class Sidecar:
         return replace(self, image_size=image_size, threshold=None, calibration=None)
 
 
-_CONSTANTS = {"format": FORMAT}
 _FIELDS = tuple(one.name for one in fields(Sidecar) if one.name != "others")
 
 
