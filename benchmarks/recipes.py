@@ -17,9 +17,10 @@ import numpy as np
 
 from src.data.arrays import decode_images
 from src.data.samples import hold_out, list_train
+from src.device import set_up_device
 from src.evaluation.results import Metric
 from src.files import atomic_path, read_json
-from src.model.model_file import inspect_model, load_detector
+from src.model.model_file import inspect_model
 from src.model.record import TrainingFolder
 from src.utils import InputError, run_entry_point
 
@@ -91,7 +92,7 @@ def held_out_loss(folder, data):
         raise InputError(f"{folder}: its training held out no images (--val_split)")
     _, samples = hold_out(list_train(data, category), config["val_split"], seed=config["seed"])
     images = decode_images(samples, image_size=model.image_size)
-    load_detector(model)  # sets the device up
+    set_up_device()
     from mindspore import Tensor
 
     from src.backend import StpmDetector, fast_layer_maps
