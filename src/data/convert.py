@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
-from ..files import make_output_folder, removed_on_sigterm
+from ..files import LONGEST_NAME, make_output_folder, removed_on_sigterm
 from ..utils import LOGGER, InputError, core_count, run_entry_point
 from .images import IMAGE_SUFFIXES, load_labels
 from .layouts import (
@@ -41,7 +41,6 @@ from .layouts import (
 from .samples import GOOD, UNLABELLED
 
 _SHOWN = 10  # problems that are printed
-_LONGEST = 255  # bytes of a file's name
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without them answer
 
 
@@ -90,7 +89,7 @@ def names_of(layout: Layout) -> dict[Item, str]:
                 below = path.relative_to(layout.base) if path.is_relative_to(layout.base) else path
                 parts = [part for part in below.with_suffix("").parts if part not in (path.anchor, "..")]
                 names[item] = "_".join(parts)
-                if len(os.fsencode(names[item] + path.suffix)) > _LONGEST:
+                if len(os.fsencode(names[item] + path.suffix)) > LONGEST_NAME:
                     layout.problems.append(f"{_place(item)}: its folders' names make its own too long; rename it")
             else:
                 names[item] = path.stem
@@ -208,7 +207,7 @@ def convert(layout: Layout, target: Path, *, copy: bool = False) -> None:
                 if not item.masks:
                     continue
                 suffix = ".png" if item in joined else item.masks[0].suffix
-                is_short = len(os.fsencode(f"{name}_mask{suffix}")) <= _LONGEST  # without _mask it pairs, too
+                is_short = len(os.fsencode(f"{name}_mask{suffix}")) <= LONGEST_NAME  # without _mask it pairs, too
                 mask = folder / "ground_truth" / item.kind / f"{name}{'_mask' if is_short else ''}{suffix}"
                 if item in joined:
                     _write_mask(join_masks(item.masks)[0], mask)
