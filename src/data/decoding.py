@@ -24,7 +24,7 @@ from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, Png
 
 from ..files import check_regular_file
 from ..utils import LOGGER, PIXEL_LIMIT, InputError, pixel_limit
-from .masks import on_black, two_valued
+from .masks import two_valued
 
 # Bytes that all threads together hold while they decode; a picture that needs more is decoded alone.
 BUDGET = 1_500_000_000
@@ -42,6 +42,7 @@ _DARK = 16  # what the 12 bits of many a camera reach of 255, where 16 are expec
 _FIRST_DARK, _FIRST_ODD = threading.Lock(), threading.Lock()  # whoever takes one warns, for the process
 _BLOCK = 2**20  # bytes, or pixels, that are worked on at a time
 _LONGEST_TEXT = 2**22  # bytes of metadata that are looked at
+_MASKS_WITH_ALPHA = ("L", "LA", "P", "PA", "RGB", "RGBA")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # all that pixels depend on
 _PNG_AROUND = (
@@ -160,8 +161,12 @@ class Picture:
         is_deep = ";16" in str(self.image.tile)
         turned = self.raw()
         if mode == "mask":
-            if not turned.mode.startswith("I;16"):
-                turned = self._replace(turned, on_black(turned))
+            if _has_alpha(turned):  # what is transparent marks nothing, whatever its colour is
+                if turned.mode not in _MASKS_WITH_ALPHA:
+                    raise ValueError(
+                        f"transparent pixels in a mask of kind {turned.mode}; save it without transparency"
+                    )
+                turned = self._replace(turned, _on_black(turned))
             marked = two_valued(self._levels(turned))
             if marked is not None:
                 return self._replace(turned, marked)
@@ -169,7 +174,7 @@ class Picture:
         if turned.mode.startswith("I;16"):
             turned = self._replace(turned, self._to_8_bit(turned))
         if _has_alpha(turned):
-            turned = self._replace(turned, _on_black(turned))
+            turned = self._replace(turned, _on_black(turned, may_be_empty=False))
         if turned.mode != mode:
             turned = self._replace(turned, turned.convert(mode))
         if is_deep:
@@ -218,7 +223,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def _on_black(image: Image.Image) -> Image.Image:
+def _on_black(image: Image.Image, *, may_be_empty: bool = True) -> Image.Image:
     """Lay a picture on black where it is transparent, so that nothing hidden comes through.
 
     Black, as most programs leave it there: such pictures keep the values that they have in the file.
@@ -231,7 +236,7 @@ def _on_black(image: Image.Image) -> Image.Image:
     if low == 255:
         image.info.pop("transparency", None)
         return image
-    if high == 0:
+    if high == 0 and not may_be_empty:
         raise ValueError("all of its pixels are transparent; save it without alpha if they are not meant to be")
     opaque = Image.new("RGB", image.size)
     opaque.paste(with_alpha.convert("RGB"), mask=alpha)

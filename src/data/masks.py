@@ -9,20 +9,6 @@ _REACH = 4  # pixels that resampling smears an edge by, to either side
 _STRAY = 0.05
 
 
-def on_black(image: Image.Image) -> Image.Image:
-    """Lay a mask that has transparent pixels on black: what is transparent marks nothing, whatever its colour is.
-
-    Raises:
-        ValueError: transparency is of a kind that cannot be honoured.
-    """
-    if not image.has_transparency_data:
-        return image
-    if image.mode not in ("L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise ValueError(f"transparent pixels in a mask of kind {image.mode}; save it without transparency")
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
-
-
 def two_valued(image: Image.Image) -> Image.Image | None:
     """Return a mask of exactly two values, one of them 0 (black), with 255 for the other one; None for others."""
     if image.mode == "L":  # nearly all of them
