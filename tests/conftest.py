@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from src import files
 from src.data import decoding, images
 from src.data.folders import warn_once
+from src.data.images import load_mask_and_doubts
 from src.device import prepare_environment, set_up_device
 from src.utils import InputError, run_entry_point
 
@@ -114,6 +115,11 @@ def shared():
 def save_picture(path, rng, size=(48, 40)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+
+
+def load_mask(path, size, *, picture=None):
+    """The mask of a defect, resized: uint8 (S, S)."""
+    return load_mask_and_doubts([path], size, picture=picture)[0]
 
 
 def make_tree(root, category="widget", train=6, good=2, defects=("hole", "stain"), per_defect=2):

@@ -16,10 +16,10 @@ from src.data.images import (
     is_image_size,
     load_image,
     load_image_and_size,
-    load_mask,
     to_network_input,
 )
 from src.utils import InputError, pixel_limit
+from tests.conftest import load_mask
 
 
 @pytest.fixture

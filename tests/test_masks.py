@@ -13,9 +13,10 @@ import preprocess
 import test as test_entry
 from src import dataset
 from src.data.arrays import decode_masks
-from src.data.images import load_mask, load_mask_and_doubts
+from src.data.images import load_mask_and_doubts
 from src.data.samples import list_test, samples_sha256
 from src.utils import InputError
+from tests.conftest import load_mask
 from tests.plain_model import write_red_model
 
 MARKED = np.zeros((40, 48), bool)

@@ -86,18 +86,10 @@ def _warn_of_former_resizing(path: Path, difference: int) -> None:
         )
 
 
-def load_mask(path: Path, image_size: int, *, picture: Path | None = None) -> np.ndarray:
-    """Read a defect's mask as grey and resize it bilinearly: uint8 (S, S), to be made binary by ``binary_mask``.
-
-    The other arguments and errors are those of ``load_mask_and_doubts``.
-    """
-    return load_mask_and_doubts([path], image_size, picture=picture)[0]
-
-
 def load_mask_and_doubts(
     paths: Sequence[Path], image_size: int, *, picture: Path | None = None, is_good: bool = False
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Do as ``load_mask`` does with files that each mark a part; also return what is doubtful, by kind of doubt.
+    """Read files that each mark a part of a defect as grey, and resize what they mark together bilinearly.
 
     A mask of exactly two values, one of them 0, marks the other one, whatever that is; of others the grey level counts.
     What is transparent marks nothing.
@@ -107,6 +99,9 @@ def load_mask_and_doubts(
             upright: a mask without an orientation of its own is taken to be so, which its size cannot tell where
             the picture is square or upside down.
         is_good: the picture is good, so that its mask must be black.
+
+    Returns:
+        The mask, uint8 (S, S), to be made binary by ``binary_mask``, and what is doubtful in it, by kind of doubt.
 
     Raises:
         InputError: a file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
