@@ -14,7 +14,7 @@ from src import device as src_device
 from src.sweep import __main__ as sweep
 from src.sweep import worker
 from src.utils import InputError, check_platform, core_count, cpu_quota
-from tests.conftest import ROOT, USER_ENVIRONMENT, run_python
+from tests.conftest import ROOT, USER_ENVIRONMENT, missing, run_python
 
 # --- which Python --------------------------------------------------------------------------------------------------
 
@@ -219,9 +219,10 @@ def test_foreign_environment(machine):
     assert machine.run(STPM_VENV=str(other))[1][0] == f"python3 venv {other}"
 
 
-@pytest.mark.skipif(not shutil.which("cmake") or not shutil.which("c++"), reason="no compiler")
 def test_moved_build(tmp_path):
     """A tree that was copied after its program was built builds it again, though CMake's notes name another folder."""
+    if not shutil.which("cmake") or not shutil.which("c++"):
+        missing("no cmake or no C++ compiler")
     package = tmp_path / "package/runtime"
     (package / "lib").mkdir(parents=True)
     (package / "lib/libmindspore-lite.so").touch()
@@ -544,7 +545,6 @@ def test_poor_home(tmp_path_factory):
     """Ray, and a file, without HOME, in the locale C, with little shared memory, and the project read-only."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces can be made here")
-    pytest.importorskip("ray")
     with tempfile.TemporaryDirectory(prefix="r") as out:  # short: the names of Ray's sockets are limited
         environment = {"ROOT": str(ROOT), "OUT": out, "CODE": POOR_CODE, "PYTHON": sys.executable}
         done = subprocess.run(
