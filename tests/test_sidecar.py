@@ -187,23 +187,29 @@ def test_other_image_size(caplog):
 def test_exports(tmp_path):
     """One file describes all formats of one checkpoint at one image size, and those of another no longer."""
 
-    def export(suffix, *, origin="0", size=64):
+    def export(suffix, *, origin="0", size=64, batch_size=1):
         path = tmp_path / f"widget.{suffix}"
         path.write_text(suffix)
         about = new_sidecar(category="widget", image_size=size, config=None)
         checkpoint = {"file": "widget.ckpt", "sha256": origin}
-        record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": 1})
+        record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": batch_size})
         return read(path)
 
-    assert set(export("mindir")["exports"]) == {"widget.mindir"}
+    assert set(export("mindir", batch_size=4)["exports"]) == {"widget.mindir"}
     both = export("onnx")
     assert both["exports"] == {
-        f"widget.{suffix}": {"sha256": sha256(suffix.encode()), "batch_size": 1} for suffix in ("mindir", "onnx")
+        "widget.mindir": {"sha256": sha256(b"mindir"), "batch_size": 4},
+        "widget.onnx": {"sha256": sha256(b"onnx"), "batch_size": 1},
     }
+    for name, batch_size in (("widget.mindir", 4), ("widget.onnx", 1)):
+        model = inspect_model(tmp_path / name, category="widget")
+        assert (model.image_size, model.batch_size, model.sha256) == (64, batch_size, sha256(name[7:].encode()))
     assert both["checkpoint"] == {"file": "widget.ckpt", "sha256": "0"}
     assert set(export("mindir", size=32)["exports"]) == {"widget.mindir"}
     assert set(export("onnx", size=32)["exports"]) == {"widget.mindir", "widget.onnx"}
     assert set(export("onnx", size=32, origin="1")["exports"]) == {"widget.onnx"}
+    with pytest.raises(InputError, match=r"widget\.json: does not describe widget\.mindir; export it again"):
+        inspect_model(tmp_path / "widget.mindir")
 
 
 def test_no_sidecar(tmp_path):
