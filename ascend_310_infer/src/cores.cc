@@ -16,11 +16,10 @@
 namespace stpm {
 namespace {
 
-constexpr int64_t kUsualPeriod = 100000;  // microseconds; the kernel's default
-
 // Returns a whole number above 0; 0 if the text is none, such as "max" or "-1".
 int64_t PositiveNumber(const std::string &text) {
-  const bool is_number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+  const bool is_number =
+      !text.empty() && text.size() <= 19 && text[0] != '0' && text.find_first_not_of("0123456789") == std::string::npos;
   return is_number ? std::strtoll(text.c_str(), nullptr, 10) : 0;
 }
 
@@ -34,19 +33,16 @@ std::vector<std::string> Words(const std::string &path) {
 
 int64_t DivideUp(int64_t quota, int64_t period) { return quota / period + (quota % period == 0 ? 0 : 1); }
 
-// Returns the quota of one group of version 2, in cores; 0 if it has none.
-int64_t QuotaOfVersion2(const std::string &group) {
-  const std::vector<std::string> words = Words(Join(group, "cpu.max"));  // quota, or "max", and period
-  const int64_t quota = words.empty() ? 0 : PositiveNumber(words[0]);
-  const int64_t period = words.size() < 2 ? kUsualPeriod : PositiveNumber(words[1]);
-  return quota == 0 || period == 0 ? 0 : DivideUp(quota, period);
-}
-
-int64_t QuotaOfVersion1(const std::string &group) {
-  const std::vector<std::string> quotas = Words(Join(group, "cpu.cfs_quota_us"));
-  const std::vector<std::string> periods = Words(Join(group, "cpu.cfs_period_us"));
-  const int64_t quota = quotas.empty() ? 0 : PositiveNumber(quotas[0]);
-  const int64_t period = periods.empty() ? kUsualPeriod : PositiveNumber(periods[0]);
+// Returns the quota of one group in cores; 0 if it has none. As cpu_quota in src/utils.py: both numbers are needed.
+int64_t QuotaOf(const std::string &group) {
+  const std::string version2 = Join(group, "cpu.max");  // quota, or "max", and period
+  std::vector<std::string> words = Words(version2);
+  if (!Exists(version2)) {
+    words = Words(Join(group, "cpu.cfs_quota_us"));
+    for (const std::string &word : Words(Join(group, "cpu.cfs_period_us"))) words.push_back(word);
+  }
+  if (words.size() != 2) return 0;
+  const int64_t quota = PositiveNumber(words[0]), period = PositiveNumber(words[1]);
   return quota == 0 || period == 0 ? 0 : DivideUp(quota, period);
 }
 
@@ -97,11 +93,11 @@ int QuotaCores(const std::string &root) {
     if (group.empty() || group[0] != '/') continue;
     if (number == "0" && controllers.empty()) {
       for (const char *const mount : {"", "/unified"}) {  // the second beside groups of version 1
-        for (const std::string &path : Ancestors(mounts + mount, group)) note(QuotaOfVersion2(path));
+        for (const std::string &path : Ancestors(mounts + mount, group)) note(QuotaOf(path));
       }
     } else if (HasWord(controllers, "cpu")) {
       for (const std::string &mount : {std::string("cpu"), controllers}) {
-        for (const std::string &path : Ancestors(Join(mounts, mount), group)) note(QuotaOfVersion1(path));
+        for (const std::string &path : Ancestors(Join(mounts, mount), group)) note(QuotaOf(path));
       }
     }
   }

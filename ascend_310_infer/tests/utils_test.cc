@@ -296,7 +296,7 @@ void TestQuotaOfVersion2() {
   groups.Set("cpu.max", "1000 100000");
   CHECK(groups.Cores() == 1);
   groups.Set("cpu.max", "max");
-  groups.Set("a/cpu.max", "400000");  // of the usual period
+  groups.Set("a/cpu.max", "100000");  // of no period: no quota
   CHECK(groups.Cores() == 3);
   groups.Set("other/cpu.max", "1000 100000");
   groups.Set("a/b c/below/cpu.max", "1000 100000");
@@ -328,11 +328,12 @@ void TestOddQuotas() {
   CHECK(QuotaCores("/nowhere") == 0);
   for (const char *own : {"", "\n", "0::", "0:cpu", "x", "1:cpu:", "0::relative"}) CHECK(Groups(own).Cores() == 0);
   const Groups groups("0::/host/only\n1:cpu:/host/only");
-  for (const char *text : {"", "x", "x y", "-5 100000", "100000 0", "100000 -1", "0 100000", "1.5 1", "max max"}) {
+  for (const char *text : {"", "x", "x y", "-5 100000", "100000 0", "100000 -1", "0 100000", "1.5 1", "max max", "1",
+                           "1 1 1", "01 1", "99999999999999999999 1"}) {
     groups.Set("cpu.max", text);
     CHECK(groups.Cores() == 0);
   }
-  groups.Set("cpu.max", "99999999999999999999 1");
+  groups.Set("cpu.max", "9999999999999999999 1");
   CHECK(groups.Cores() == INT_MAX);
   MakeFolder(groups.folder / "sys/fs/cgroup/cpu/cpu.cfs_quota_us");  // no file
   CHECK(groups.Cores() == INT_MAX);
@@ -385,6 +386,8 @@ void TestSummarise() {
   std::vector<double> many;
   for (int i = 200; i > 0; --i) many.push_back(i);
   latency = Summarise(many);
+    groups.Set(mount + "/docker/cpu.cfs_quota_us", "100000");
+    CHECK(groups.Cores() == 4);  // of no period: no quota
   CHECK(latency.median == 100.5 && latency.p99 == 198.0);
   CHECK(!Thrown<std::invalid_argument>([] { Summarise({}); }).empty());
 }
