@@ -73,7 +73,7 @@ main() {
   done
   if was_moved; then rm -rf -- "$BUILD"; fi
   cmake -S "$SOURCE" -B "$BUILD" -DMS_LITE_INCLUDE="$include" -DMS_LITE_LIBRARY="$library" >/dev/null
-  cmake --build "$BUILD"
+  cmake --build "$BUILD" --parallel "$(nproc)"
   echo "$library" >"$BUILD/library"
 }
 

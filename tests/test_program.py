@@ -24,6 +24,7 @@ from tests.test_infer import build, check_threshold_text, need_compiler
 MODEL = "in float32 2 3 4 4\nout float32 2 1 4 4\n"
 USUAL = {"--mindir_path": "model", "--input_path": "in", "--result_path": "out", "--time_path": "time"}
 
+CONVERTER = "libmindspore_converter.so"
 
 def copy_program(folder):
     """Copy what builds the program; return the copy."""
@@ -50,8 +51,16 @@ def program(tmp_path_factory):
     need_compiler()
     folder = copy_program(tmp_path_factory.mktemp("a checkout"))
     package = make_package(folder / "a package")
-    build(["c++", "-shared", "-x", "c++", "/dev/null", "-o", package / "runtime/lib/libmindspore-lite.so"])
-    build(script_of(folder), MS_LITE_HOME=str(package), CMAKE_BUILD_TYPE="Debug")
+    (package / "tools/converter/lib").mkdir(parents=True)
+    empty = ["c++", "-shared", "-x", "c++", "/dev/null", "-x", "none"]
+    converter = package / "tools/converter/lib" / CONVERTER
+    build([*empty, f"-Wl,-soname,{CONVERTER}", "-o", converter])
+    needed = "-Wl,--no-as-needed"  # the stand-ins are empty
+    name = "-Wl,-soname,libmindspore-lite.so"
+    build(
+        [*empty, needed, converter, name, "-o", package / "runtime/lib/libmindspore-lite.so"]
+    )  # as a plugin of it does
+    build(script_of(folder), MS_LITE_HOME=str(package), CMAKE_BUILD_TYPE="Debug", LDFLAGS=needed)
     return folder / "ascend_310_infer/build/stpm_infer"
 
 
@@ -109,6 +118,24 @@ def test_threads(infer):
     assert infer({"--threads": "1"})[1][:2] == ["threads 1", "device Ascend 0 preferred_fp32"]
     assert infer({"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
     assert infer()[1][0] == f"threads {min(1024, core_count())}"
+def test_installed_program(program, tmp_path):
+    """It and its libraries are one folder, which works wherever it is copied to."""
+    build(["cmake", "--install", program.parent, "--prefix", tmp_path / "here"])
+    there = shutil.move(tmp_path / "here", tmp_path / "another host")
+    stdout = build([there / "stpm_infer", "--help"], LD_TRACE_LOADED_OBJECTS="1")
+    found = [line.split(" => ")[1].split(" (0x")[0] for line in stdout.splitlines() if "libmindspore" in line]
+    assert sorted(found) == [f"{there}/runtime/lib/libmindspore-lite.so", f"{there}/tools/converter/lib/{CONVERTER}"]
+    assert "usage: " in build([there / "stpm_infer", "--help"])
+
+
+def test_automatic_device(infer, tmp_path):
+    """Ascend where its driver is; which one it is is told."""
+    for file, device in ((tmp_path / "none", "CPU"), (tmp_path / "in", "Ascend")):
+        done, log = infer({"--device_type": None}, STPM_DAVINCI=str(file))
+        assert (done.returncode, done.stderr) == (0, f"device: {device} (--device_type chooses another)\n")
+        assert any(line.startswith(f"device {device} ") for line in log)
+
+
 
 
 def test_maps(infer, tmp_path):
@@ -118,6 +145,17 @@ def test_maps(infer, tmp_path):
     np.testing.assert_array_equal(maps, infer.images[:, 0] + 1)
     rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
     assert [row["input"] for row in rows] == [f"{i}.bin" for i in range(5)]
+def test_library_without_gpu(tmp_path):
+    """Later packages declare the class for GPUs and do not define it: the program compiles without."""
+    need_compiler()
+    source = ROOT / "ascend_310_infer"
+    context = (source / "tests/fake_lite/include/api/context.h").read_text().replace("GPUDeviceInfo", "Other")
+    (tmp_path / "include/api").mkdir(parents=True)
+    (tmp_path / "include/api/context.h").write_text(context)
+    shutil.copy(source / "tests/fake_lite/include/api/model.h", tmp_path / "include/api")
+    build(["c++", "-std=c++17", "-fsyntax-only", "-I", source, "-I", tmp_path, source / "src/lite_engine.cc"])
+
+
     assert [np.float32(row["score"]) for row in rows] == [one.max() for one in maps]
     assert [row["verdict"] for row in rows] == ["defective" if one.max() >= 1.99 else "good" for one in maps]
     assert {row["verdict"] for row in rows} == {"defective", "good"}
