@@ -100,8 +100,8 @@ def infer(program, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ({}, "device Ascend 0 preferred_fp32"),
-        ({"--device_type": "Ascend", "--device_id": "3"}, "device Ascend 3 preferred_fp32"),
+        ({}, "device Ascend 0 enforce_fp32 high_precision"),
+        ({"--device_id": "3", "--precision": "preferred_fp32"}, "device Ascend 3 preferred_fp32 high_precision"),
         ({"--device_type": "GPU", "--device_id": "2"}, "device GPU 2 enforce_fp32"),
         ({"--device_type": "CPU", "--device_id": "1"}, "device CPU - -"),
     ],
@@ -113,11 +113,6 @@ def test_device(infer, flags, told):
     assert told in log
 
 
-def test_threads(infer):
-    """Operators run side by side where there is more than one thread."""
-    assert infer({"--threads": "1"})[1][:2] == ["threads 1", "device Ascend 0 preferred_fp32"]
-    assert infer({"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
-    assert infer()[1][0] == f"threads {min(1024, core_count())}"
 def test_installed_program(program, tmp_path):
     """It and its libraries are one folder, which works wherever it is copied to."""
     build(["cmake", "--install", program.parent, "--prefix", tmp_path / "here"])
@@ -141,6 +136,13 @@ def test_automatic_device(infer, tmp_path):
 def test_maps(infer, tmp_path):
     done, log = infer({"--warmup": "2", "--threshold": "1.99"})
     assert log.count("predict") == 2 + 3
+def test_threads(infer):
+    """Operators run side by side on the processor, where there is more than one thread."""
+    cpu = {"--device_type": "CPU"}
+    assert infer(cpu | {"--threads": "1"})[1][:2] == ["threads 1", "device CPU - -"]
+    assert infer(cpu | {"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
+    assert infer({"--threads": "2"})[1][:2] == ["threads 2", "device Ascend 0 enforce_fp32 high_precision"]
+    assert infer()[1][0] == f"threads {min(1024, core_count())}"
     maps = [np.fromfile(tmp_path / f"out/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
     np.testing.assert_array_equal(maps, infer.images[:, 0] + 1)
     rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
@@ -193,7 +195,33 @@ def test_odd_models(infer, tmp_path, model, message):
     done, _ = infer(model=model)
     assert done.returncode == 1
     assert re.match(f"error: .*{message}.*\n$", done.stderr), done.stderr
-    assert not (tmp_path / "time/timing.txt").exists()
+    assert not list((tmp_path / "time").iterdir())
+
+
+PLUGIN = "[WARNING] ME(1,7f,stpm_infer):2026-11-26-03:50:47.3 [a/dlutils.h:101] DLSoOpen] dlopen a.so failed, error: b"
+
+
+def test_library_log(infer, tmp_path):
+    """Its reasons are in the message; its warnings only there, unless the user has chosen what it logs."""
+    os.environ.pop("GLOG_v", None)
+    done, _ = infer(model=f"says {PLUGIN}\nsays plain\nrubbish")
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("error: Ascend 0: a plugin of MindSpore Lite is missing or cannot be loaded; it takes the ")
+    assert first.endswith("; the library says: no model")
+    assert rest == ["  dlopen a.so failed, error: b", "  plain"]
+    (tmp_path / "model.json").unlink()
+    model = f"{MODEL}says {PLUGIN}\nsays plain\nnoisy\n"
+    done, _ = infer({"--warmup": "0"}, model=model)
+    assert (done.returncode, done.stderr) == (0, "plain\n" + 3 * "noise\n")
+    assert infer(model=model, GLOG_v="2")[0].stderr.startswith(f"{PLUGIN}\nplain\n")
+
+
+def test_library_that_dies(infer):
+    """What it said last is not lost with it."""
+    done, _ = infer(model="says last words\ndies\n")
+    assert done.returncode == -signal.SIGABRT
+    assert done.stderr.startswith("last words\nerror: the inference library has crashed; a damaged model can be")
 
 
 def test_full_disk(infer, tmp_path):

@@ -17,24 +17,38 @@ class UsageError : public Error {
 
 enum class DeviceType { kAscend, kGpu, kCpu };
 
+constexpr char kFloat32Mode[] = "enforce_fp32";
+constexpr char kThresholdLimits[] = "1.17549436e-38 to 3.4e38";
+
 struct Options {
   std::string mindir_path;
-  std::string input_path;   // folder of .bin files
-  std::string result_path;  // folder for the maps and scores.csv
-  std::string time_path;    // folder for timing.txt
-  DeviceType device_type = DeviceType::kAscend;
+  std::string input_path = ".";   // folder of .bin files
+  std::string result_path = ".";  // folder for the maps and scores.csv
+  std::string time_path = ".";    // folder for timing.txt
+  DeviceType device_type = DeviceType::kCpu;
+  bool is_device_chosen = false;  // by --device_type, and not by what the machine has
   uint32_t device_id = 0;
-  int threads = 0;  // of the CPU; ParseOptions replaces 0 by CoreCount()
-  int warmup = 3;   // calls before the counted ones
+  std::string precision = kFloat32Mode;  // in the vendor's words; means nothing on CPU, which computes in float32
+  int threads = 0;                       // of the CPU; ParseOptions replaces 0 by CoreCount()
+  int warmup = 3;                        // calls before the counted ones
   bool has_threshold = false;
   float threshold = 0.0F;
+  bool selftest = false;
   bool help = false;
 };
+
+// Returns whether a number can be a threshold: within kThresholdLimits, as in the Python programs.
+bool IsThreshold(double number);
+
+// Returns the device's name in the words of --device_type.
+std::string DeviceName(const Options &options);
 
 // Returns the text of --help.
 std::string Usage(const std::string &program);
 
-// Parses the command line. Throws UsageError, which names the flag and the value and says what would be right.
+// Parses the command line. Without --device_type (or with auto) the device is Ascend where the driver's device file is,
+// else CPU; the environment variable STPM_DAVINCI names another file than /dev/davinci_manager. Throws UsageError,
+// which names the flag and the value and says what would be right.
 Options ParseOptions(int argc, char *const argv[]);
 
 }  // namespace stpm

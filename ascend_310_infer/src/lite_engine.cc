@@ -1,9 +1,11 @@
 #include "inc/lite_engine.h"
 
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
 
+#include "inc/log_capture.h"
 #include "include/api/context.h"
 
 namespace stpm {
@@ -14,15 +16,25 @@ std::shared_ptr<mindspore::DeviceInfoContext> MakeDevice(const Options &options)
     case DeviceType::kAscend: {
       auto device = std::make_shared<mindspore::AscendDeviceInfo>();
       device->SetDeviceID(options.device_id);
-      // The default is float16, in which the product of three small maps would fall below the smallest normal number.
-      device->SetPrecisionMode("preferred_fp32");
+      // What these modes compute (CANN: "precision_mode" of ATC; Lite hands them on as ACL's words, acl_utils.h):
+      //   enforce_fp32       force_fp32, which is cube_fp16in_fp32out: convolutions take float16, add and give float32
+      //                      (an Ascend 310 multiplies nothing wider); all else is float32
+      //   preferred_fp32     allow_fp32_to_fp16: convolutions are float16 altogether, the rest keeps float32
+      //   enforce_fp16       force_fp16, the default: the product of three small maps nears the smallest normal number
+      //   preferred_optimal  allow_mix_precision: float16 by the toolkit's list of operators
+      device->SetPrecisionMode(options.precision);
+      device->SetOpSelectImplMode("high_precision");  // of an operator's two forms the exact one; default: the fast one
       return device;
     }
     case DeviceType::kGpu: {
+#ifdef STPM_HAS_GPU
       auto device = std::make_shared<mindspore::GPUDeviceInfo>();
       device->SetDeviceID(options.device_id);
-      device->SetPrecisionMode("enforce_fp32");
+      device->SetPrecisionMode(options.precision);
       return device;
+#else
+      throw Error("--device_type GPU: the program was built with a MindSpore Lite that has no GPU");
+#endif
     }
     case DeviceType::kCpu:
       break;
@@ -51,16 +63,20 @@ void CheckTensor(const std::string &path, const mindspore::MSTensor &tensor, int
 
 LiteEngine::LiteEngine(const Options &options) {
   const std::string &path = options.mindir_path;
+  LogCapture capture;
   const auto context = std::make_shared<mindspore::Context>();
   context->SetThreadNum(options.threads);
   // Operators of teacher and student run side by side: 7 to 12 % faster on two cores. One thread cannot.
-  if (options.threads > 1) context->SetInterOpParallelNum(2);
+  const bool is_cpu = options.device_type == DeviceType::kCpu;
+  if (is_cpu && options.threads > 1) context->SetInterOpParallelNum(2);
   context->MutableDeviceInfo().push_back(MakeDevice(options));
   const mindspore::Status status = model_.Build(path, mindspore::kMindIR, context);
+  const std::string log = capture.Take();
   if (status != mindspore::kSuccess) {
-    throw Error(path + ": cannot be loaded as a MINDIR on the chosen device (see --device_type); the library says: " +
-                status.ToString());
+    const std::string number = is_cpu ? "" : " " + std::to_string(options.device_id);
+    throw Error(LoadFailure(path, DeviceName(options) + number, status.ToString(), log));
   }
+  std::fputs(WithoutWarnings(log).c_str(), stderr);
   inputs_ = model_.GetInputs();
   const std::vector<mindspore::MSTensor> outputs = model_.GetOutputs();
   if (inputs_.size() != 1 || outputs.size() != 1) {
@@ -83,10 +99,16 @@ void LiteEngine::Infer(const float *images, float *maps) {
   if (target == nullptr) throw Error("the library gave no memory for the model's input");
   std::memcpy(target, images, batch_size_ * input_floats_ * sizeof(float));
   std::vector<mindspore::MSTensor> outputs;
+  LogCapture capture;
   const mindspore::Status status = model_.Predict(inputs_, &outputs);
-  if (status != mindspore::kSuccess) throw Error("inference failed; the library says: " + status.ToString());
+  const std::string log = capture.Take();
+  if (status != mindspore::kSuccess) {
+    throw Error("inference failed; the library says: " + status.ToString() + Digest(log));
+  }
+  if (!log.empty()) std::fputs(log.c_str(), stderr);
   const size_t bytes = batch_size_ * output_floats_ * sizeof(float);
-  if (outputs.size() != 1 || outputs[0].DataSize() != bytes || outputs[0].Data() == nullptr) {
+  if (outputs.size() != 1 || outputs[0].DataType() != mindspore::DataType::kNumberTypeFloat32 ||
+      outputs[0].DataSize() != bytes || outputs[0].Data() == nullptr) {
     throw Error("inference gave another output than the model promised");
   }
   std::memcpy(maps, outputs[0].Data().get(), bytes);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <vector>
 
 #include "inc/cores.h"
 
@@ -35,17 +36,43 @@ float ParseThreshold(const std::string &text) {
   const double number = std::strtod(text.c_str(), &end);
   // the texts that the Python programs take: no spaces, hexadecimal or infinite numbers
   const bool is_decimal = !text.empty() && text.find_first_not_of("0123456789.eE+-") == std::string::npos;
-  if (!is_decimal || *end != '\0' || !(number >= kSmallest && number <= kLargest)) {
-    throw UsageError("--threshold: expected a number from 1.17549436e-38 to 3.4e38, got '" + text + "'");
+  if (!is_decimal || *end != '\0' || !IsThreshold(number)) {
+    throw UsageError("--threshold: expected a number from " + std::string(kThresholdLimits) + ", got '" + text + "'");
   }
   return static_cast<float>(number);
 }
 
-DeviceType ParseDeviceType(const std::string &text) {
-  if (text == "Ascend") return DeviceType::kAscend;
-  if (text == "GPU") return DeviceType::kGpu;
-  if (text == "CPU") return DeviceType::kCpu;
-  throw UsageError("--device_type: expected Ascend, GPU or CPU, got '" + text + "'");
+bool HasAscend() {
+  const char *const path = std::getenv("STPM_DAVINCI");
+  return Exists(path == nullptr || *path == '\0' ? "/dev/davinci_manager" : path);
+}
+
+void ParseDeviceType(const std::string &text, Options *options) {
+  options->is_device_chosen = text != "auto";
+  if (text == "Ascend") {
+    options->device_type = DeviceType::kAscend;
+  } else if (text == "GPU") {
+    options->device_type = DeviceType::kGpu;
+  } else if (text == "CPU") {
+    options->device_type = DeviceType::kCpu;
+  } else if (text != "auto") {
+    throw UsageError("--device_type: expected auto, Ascend, GPU or CPU, got '" + text + "'");
+  }
+}
+
+// The library logs what it does not know, and goes on with its default, which is float16 on Ascend.
+void CheckPrecision(const Options &options) {
+  using Modes = std::vector<std::string>;
+  const Modes modes = options.device_type == DeviceType::kAscend
+                          ? Modes{"enforce_fp32", "preferred_fp32", "enforce_fp16", "preferred_optimal"}
+                      : options.device_type == DeviceType::kGpu ? Modes{"enforce_fp32", "preferred_fp16"}
+                                                                : Modes{};
+  if (modes.empty()) throw UsageError("--precision: is for Ascend and GPU, the CPU computes in float32");
+  if (std::find(modes.begin(), modes.end(), options.precision) != modes.end()) return;
+  std::string text;
+  for (const std::string &mode : modes) text += (text.empty() ? "" : ", ") + mode;
+  throw UsageError("--precision: on " + DeviceName(options) + " expected one of " + text + ", got '" +
+                   options.precision + "'");
 }
 
 void RequirePath(const char *flag, const std::string &value) {
@@ -54,34 +81,57 @@ void RequirePath(const char *flag, const std::string &value) {
 
 }  // namespace
 
+bool IsThreshold(double number) { return number >= kSmallest && number <= kLargest; }
+
+std::string DeviceName(const Options &options) {
+  switch (options.device_type) {
+    case DeviceType::kAscend:
+      return "Ascend";
+    case DeviceType::kGpu:
+      return "GPU";
+    case DeviceType::kCpu:
+      break;
+  }
+  return "CPU";
+}
+
 std::string Usage(const std::string &program) {
-  return "usage: " + program + R"( --mindir_path FILE --input_path DIR --result_path DIR --time_path DIR [flags]
+  return "usage: " + program + R"( --mindir_path FILE [flags]
 
 Computes the anomaly map of every network input in a folder.
 
-  --mindir_path FILE   model that export.py wrote (MINDIR)
-  --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, S, S) each
-  --result_path DIR    receives <name>_0.bin, float32 (1, 1, S, S), for each, and scores.csv
-  --time_path DIR      receives timing.txt
-  --device_type TYPE   Ascend, GPU or CPU (default Ascend)
+  --mindir_path FILE   model that export.py wrote (MINDIR); its JSON, which stands beside it, has the threshold
+  --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, S, S) each (default .)
+  --result_path DIR    receives <name>_0.bin, float32 (1, 1, S, S), for each, and scores.csv (default .)
+  --time_path DIR      receives timing.txt and test_perform_static.txt (default .)
+  --device_type TYPE   Ascend, GPU or CPU (default auto: Ascend where there is one, else CPU)
   --device_id N        number of the card (default 0; not used on CPU)
+  --precision MODE     on Ascend enforce_fp32 (default), preferred_fp32, enforce_fp16 or preferred_optimal;
+                       on GPU enforce_fp32 (default) or preferred_fp16
   --threads N          threads of the inference on CPU (default: the cores that affinity and CPU quota allow)
   --warmup N           calls before the counted ones (default 3)
-  --threshold X        anomaly score from which an image is defective: adds a verdict to scores.csv
+  --threshold X        anomaly score from which an image is defective, in place of the model's own
+  --selftest           only check that the device computes what the model's JSON says
 )";
 }
 
 Options ParseOptions(int argc, char *const argv[]) {
   Options options;
+  bool has_precision = false;
   const std::map<std::string, std::function<void(const std::string &)>> flags = {
       {"--mindir_path", [&](const std::string &value) { options.mindir_path = value; }},
       {"--input_path", [&](const std::string &value) { options.input_path = value; }},
       {"--result_path", [&](const std::string &value) { options.result_path = value; }},
       {"--time_path", [&](const std::string &value) { options.time_path = value; }},
-      {"--device_type", [&](const std::string &value) { options.device_type = ParseDeviceType(value); }},
+      {"--device_type", [&](const std::string &value) { ParseDeviceType(value, &options); }},
       {"--device_id",
        [&](const std::string &value) {
          options.device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
+       }},
+      {"--precision",
+       [&](const std::string &value) {
+         has_precision = true;
+         options.precision = value;
        }},
       {"--threads",
        [&](const std::string &value) {
@@ -104,6 +154,10 @@ Options ParseOptions(int argc, char *const argv[]) {
       options.help = true;
       return options;
     }
+    if (word == "--selftest") {
+      options.selftest = true;
+      continue;
+    }
     if (word.size() < 2 || word[0] != '-' || word == "--") throw UsageError(word + ": unexpected argument");
     const size_t equals = word.find('=');
     const auto flag = flags.find(word.substr(0, equals));
@@ -115,6 +169,8 @@ Options ParseOptions(int argc, char *const argv[]) {
   RequirePath("--input_path", options.input_path);
   RequirePath("--result_path", options.result_path);
   RequirePath("--time_path", options.time_path);
+  if (!options.is_device_chosen) options.device_type = HasAscend() ? DeviceType::kAscend : DeviceType::kCpu;
+  if (has_precision) CheckPrecision(options);
   if (options.threads == 0) options.threads = std::min(CoreCount(), kMostThreads);
   return options;
 }

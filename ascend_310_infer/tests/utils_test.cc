@@ -49,6 +49,39 @@ void TestOptions() {
   CHECK(options.threads == 1024 && options.warmup == 1000000);
   CHECK(Parse(With({"--device_type", "Ascend", "--threshold", "1e-37"})).device_type == DeviceType::kAscend);
   CHECK(Parse({"--help"}).help);
+  options = Parse({"--mindir_path", "m", "--selftest"});
+  CHECK(options.selftest && options.input_path == "." && options.result_path == "." && options.time_path == ".");
+}
+
+// Without --device_type: Ascend where the driver's file is.
+void TestDevice() {
+  const TemporaryFolder folder;
+  CHECK(::setenv("STPM_DAVINCI", (folder / "davinci").c_str(), 1) == 0);
+  CHECK(Parse(With({})).device_type == DeviceType::kCpu && !Parse(With({})).is_device_chosen);
+  Put(folder / "davinci", "");
+  CHECK(Parse(With({})).device_type == DeviceType::kAscend);
+  CHECK(Parse(With({"--device_type", "auto"})).device_type == DeviceType::kAscend);
+  const Options options = Parse(With({"--device_type", "CPU"}));
+  CHECK(options.device_type == DeviceType::kCpu && options.is_device_chosen);
+  CHECK(::setenv("STPM_DAVINCI", "", 1) == 0);  // as if it were not set
+  CHECK((Parse(With({})).device_type == DeviceType::kAscend) == Exists("/dev/davinci_manager"));
+  CHECK(::unsetenv("STPM_DAVINCI") == 0);
+}
+
+void TestPrecision() {
+  const auto thrown = [](const char *device, const char *mode) {
+    return Thrown<UsageError>(
+        [&] { CHECK(Parse(With({"--precision", mode, "--device_type", device})).precision == mode); });
+  };
+  for (const char *mode : {"enforce_fp32", "preferred_fp32", "enforce_fp16", "preferred_optimal"}) {
+    CHECK(thrown("Ascend", mode).empty());
+  }
+  CHECK(thrown("GPU", "enforce_fp32").empty() && thrown("GPU", "preferred_fp16").empty());
+  CHECK(thrown("GPU", "enforce_fp16") ==
+        "--precision: on GPU expected one of enforce_fp32, preferred_fp16, got 'enforce_fp16'");
+  CHECK(Contains(thrown("Ascend", "preferred_fp16"), "--precision: on Ascend expected one of enforce_fp32, preferred"));
+  CHECK(Contains(thrown("Ascend", ""), "got ''"));
+  CHECK(Contains(thrown("CPU", "enforce_fp32"), "--precision: is for Ascend and GPU, the CPU computes in float32"));
 }
 
 void TestBadOptions() {
@@ -68,7 +101,7 @@ void TestBadOptions() {
   for (const char *value : {"", "x", "1x", "-1", "nan", "inf", "1e99", "3.40000001e38", "1.17e-38", "1e-46", "0"}) {
     CHECK(Contains(thrown({"--threshold", value}), "--threshold: expected a number from 1.17549436e-38 to 3.4e38"));
   }
-  CHECK(Contains(thrown({"--device_type", "cpu"}), "expected Ascend, GPU or CPU, got 'cpu'"));
+  CHECK(Contains(thrown({"--device_type", "cpu"}), "expected auto, Ascend, GPU or CPU, got 'cpu'"));
   CHECK(Contains(thrown({"--speed", "1"}), "no such flag"));
   CHECK(Contains(thrown({"-xy"}), "-xy: no such flag"));
   for (const char *word : {"--thre", "--thre=1", "--device_t", "--help=1", "--he", "-h", "---threads"}) {
@@ -416,3 +449,5 @@ int main() {
   stpm::TestSummarise();
   return stpm::failures == 0 ? 0 : 1;
 }
+  stpm::TestDevice();
+  stpm::TestPrecision();

@@ -21,7 +21,10 @@ class DeviceInfoContext {
   explicit DeviceInfoContext(const std::string &name) : name_(name) {}
   void SetDeviceID(uint32_t id) { id_ = std::to_string(id); }
   void SetPrecisionMode(const std::string &mode) { mode_ = mode; }
-  std::string Text() const { return name_ + " " + id_ + " " + mode_; }
+  std::string Text() const { return name_ + " " + id_ + " " + mode_ + extra_; }
+
+ protected:
+  std::string extra_;
 
  private:
   std::string name_, id_ = "-", mode_ = "-";
@@ -29,6 +32,7 @@ class DeviceInfoContext {
 
 struct AscendDeviceInfo : DeviceInfoContext {
   AscendDeviceInfo() : DeviceInfoContext("Ascend") {}
+  void SetOpSelectImplMode(const std::string &mode) { extra_ = " " + mode; }
 };
 struct GPUDeviceInfo : DeviceInfoContext {
   GPUDeviceInfo() : DeviceInfoContext("GPU") {}

@@ -1,8 +1,8 @@
 // A model file has a line for each tensor, "in" or "out" with type and sizes, and a word for what goes wrong:
 //   in float32 2 3 4 4
 //   out float32 2 1 4 4
-//   fails | short | throws | breaks | noisy
-// Its map is the image's first channel plus one.
+//   fails | short | half | throws | breaks | noisy | dies, or "says" and the text that it logs when it is loaded
+// Its map is the image's first channel plus one. The file that FAKE_LITE_INPUT names receives the batch.
 #ifndef STPM_TESTS_FAKE_LITE_MODEL_H_
 #define STPM_TESTS_FAKE_LITE_MODEL_H_
 
@@ -69,8 +69,12 @@ class Model {
         inputs_.push_back(tensor);
       } else if (kind == "out") {
         outputs_.push_back(tensor);
-      } else if (kind == "fails" || kind == "short" || kind == "throws" || kind == "noisy") {
+      } else if (kind == "fails" || kind == "short" || kind == "half" || kind == "throws" || kind == "noisy") {
         wrong_ = kind;
+      } else if (kind == "says") {
+        std::fputs((line.substr(5) + "\n").c_str(), stderr);
+      } else if (kind == "dies") {
+        std::abort();
       } else if (kind == "breaks") {
         throw 42;  // as no library should
       } else {
@@ -90,6 +94,12 @@ class Model {
     std::vector<float> &maps = outputs->front().values(), images = MSTensor(inputs.front()).values();
     const size_t batch = static_cast<size_t>(inputs.front().Shape()[0]), size = maps.size() / batch;
     for (size_t i = 0; i < maps.size(); ++i) maps[i] = images[i / size * 3 * size + i % size] + 1.0F;
+    if (const char *const path = std::getenv("FAKE_LITE_INPUT")) {
+      std::ofstream(path, std::ios::binary)
+          .write(reinterpret_cast<const char *>(images.data()),
+                 static_cast<std::streamsize>(images.size() * sizeof(float)));
+    }
+    if (wrong_ == "half") outputs->front() = MSTensor("out", DataType::kOther, outputs->front().Shape());
     if (wrong_ == "short") outputs->front().values().pop_back();
     return kSuccess;
   }
