@@ -168,6 +168,9 @@ def test_library_without_gpu(tmp_path):
 
 
 @pytest.mark.parametrize(
+    mean = re.search(r"mean ms per call: (\S+)\n", done.stdout)[1]
+    line = f"NN inference cost average time: {mean} ms of infer_count 3\n"
+    assert (tmp_path / "time/test_perform_static.txt").read_text() == line
     ("model", "message"),
     [
         ("rubbish", "model: cannot be loaded as a MINDIR on the chosen device .see --device_type.; .*: no model"),
@@ -191,7 +194,8 @@ def test_library_without_gpu(tmp_path):
 def test_odd_models(infer, tmp_path, model, message):
     """An earlier result does not stay beside the error."""
     (tmp_path / "time").mkdir()
-    (tmp_path / "time/timing.txt").write_text("earlier")
+    for name in ("timing.txt", "test_perform_static.txt"):
+        (tmp_path / "time" / name).write_text("earlier")
     done, _ = infer(model=model)
     assert done.returncode == 1
     assert re.match(f"error: .*{message}.*\n$", done.stderr), done.stderr
@@ -345,7 +349,7 @@ def test_json_texts(infer, tmp_path, text):
     assert ("not of format 1" in stderr) if is_taken else ("model.json: not valid JSON: " in stderr), stderr
 
 
-def test_outputs_beside_the_inputs(infer):
+def test_outputs_beside_the_inputs(infer, program, tmp_path):
     """What it writes into the folder of its inputs is in the way neither of this run nor of the next."""
     for _ in range(2):
         done, _ = infer({"--result_path": "in/maps", "--time_path": "in"})
@@ -439,6 +443,18 @@ def test_threshold_texts(program, text):
     check_threshold_text(program, text)
 
 
+    infer()
+    for name in ("model", "model.json"):
+        shutil.copy(tmp_path / name, tmp_path / "in")
+    for _ in range(2):
+        command = [program, "--mindir_path", "model", "--device_type", "CPU"]
+        done = subprocess.run(command, cwd=tmp_path / "in", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("images: 5\n")
+        found = [np.fromfile(tmp_path / f"in/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
+        np.testing.assert_array_equal(found, infer.images[:, 0] + 1)
+    (tmp_path / "in/model").unlink()
+    (tmp_path / "in/model.json").unlink()
 # --- the build, with stand-ins for its tools
 
 CMAKE = """#!/bin/bash

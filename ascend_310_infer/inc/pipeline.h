@@ -39,31 +39,34 @@ Latency Summarise(std::vector<double> milliseconds);
 struct RunSummary {
   size_t images = 0;
   size_t batch_size = 0;
+  size_t calls = 0;                   // counted ones
   Latency call;                       // of the counted inference calls
   double total_seconds = 0.0;         // from the first read to the last write, without warm-up
   double images_per_second = 0.0;     // all included
   double inference_per_second = 0.0;  // images per second of inference alone
 };
 
-// Lists the inputs, makes the folder of results and checks that their names are not too long; returns the inputs'
-// names. Throws Error: something is wrong with the inputs' folder, the result folder is the same one or cannot be made,
-// or a name is too long.
-std::vector<std::string> PrepareResults(const Options &options);
+// Makes the folder of results of these inputs, which are in options.input_path. Throws Error: it cannot be made, the
+// name of a map is too long, or a map would take the place of an input.
+void PrepareResults(const Options &options, const std::vector<std::string> &names);
 
-// Computes the map of every input in options.input_path and writes it to options.result_path, then origin.json, by
-// which postprocess.py knows model and inputs (size and CRC-32 of options.mindir_path and of the inputs' manifest.json,
-// if there is one), and scores.csv:
+// Computes the map of every one of these inputs in options.input_path and writes it to options.result_path, then
+// origin.json, by which postprocess.py knows model and inputs (size and CRC-32 of options.mindir_path and of the
+// inputs' manifest.json, if there is one), and scores.csv:
 //   input, score (the map's maximum), milliseconds (of the call that the image was part of), verdict if there is a
 //   threshold (good or defective, which begins at the threshold).
-// While one batch is being inferred the next is read and the previous one written; memory does not grow with the number
-// of inputs. The last batch is filled up by repeating its last image, and what that gives is dropped. Results
-// of an earlier run for the same inputs, and its scores.csv and origin.json, are removed first: what is there for them
-// afterwards is of this run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, a file
-// cannot be written, or the two folders are one.
-RunSummary RunPipeline(Engine *engine, const Options &options);
+// While one batch is being inferred the next is read and the previous one written. What is kept of an input is its
+// name, its line of scores.csv and the time of its call: about 200 bytes, 200 MB for a million. The last batch is
+// filled up by repeating its last image, and what that gives is dropped. Results of an earlier run for the same inputs,
+// and its scores.csv and origin.json, are removed first: what is there for them afterwards is of this run. Throws
+// Error: an input has the wrong size or cannot be read, a map is not finite, or a file cannot be written.
+RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names);
 
 // Returns a run's figures as lines "name: value".
 std::string Report(const RunSummary &summary);
+
+// Returns the line that the model zoo's programs write to test_perform_static.txt: mean time and number of the calls.
+std::string StaticReport(const RunSummary &summary);
 
 }  // namespace stpm
 

@@ -17,10 +17,19 @@ class Error : public std::runtime_error {
 };
 
 constexpr char kTimingName[] = "timing.txt";
+constexpr char kStaticTimingName[] = "test_perform_static.txt";
+constexpr char kScoresName[] = "scores.csv";
+constexpr char kOriginName[] = "origin.json";
+constexpr char kManifestName[] = "manifest.json";
 
-// Returns the names of the .bin files in a folder, sorted. A manifest.json and hidden files may stand beside them, and
-// what the program itself puts there: a timing.txt, and folders that hold outputs of a run, or through which outputs of
-// this one are reached. Throws Error if the folder is missing, holds no .bin file or holds anything else.
+// Returns the names of the inputs in a folder, which are its .bin files, sorted. What else may stand there: a
+// manifest.json, leftovers of systems (those that src/data/folders.py passes over) and what the program itself puts
+// there: times, scores.csv, origin.json, folders that hold outputs of a run, and files and folders that are one of
+// these paths or through which one of them is reached.
+// Maps of an earlier run may stand among the inputs. One is told by all of this: its name is a_0.bin and there is an
+// a.bin, it has a third of that one's size (one channel of three), manifest.json does not name it, and there is the
+// lock that a run leaves where it writes. Whatever else is no input of the model is refused later, by its size.
+// Throws Error if the folder is missing, holds no input or holds anything else, or the manifest is not readable.
 std::vector<std::string> ListInputs(const std::string &folder, const std::vector<std::string> &outputs = {});
 
 // Throws Error unless the file has exactly this many bytes.
@@ -88,6 +97,9 @@ bool IsSame(const std::string &path, const std::string &other);
 
 // Returns folder/name.
 std::string Join(const std::string &folder, const std::string &name);
+
+// Returns the lower-case form of a text; only letters of ASCII change.
+std::string LowerCase(std::string text);
 
 // Returns the name of the map file of an input file: "a.bin" -> "a_0.bin".
 std::string ResultName(const std::string &input_name);

@@ -12,6 +12,7 @@
 #include <new>
 #include <string>
 #include <typeinfo>
+#include <vector>
 
 #include "inc/lite_engine.h"
 #include "inc/options.h"
@@ -45,21 +46,33 @@ void Print(const std::string &text, const std::string &way_out) {
   }
 }
 
+void TellDevice(const stpm::Options &options) {
+  if (options.is_device_chosen) return;
+  std::fprintf(stderr, "device: %s (--device_type chooses another)\n", stpm::DeviceName(options).c_str());
+}
+
 void Main(const stpm::Options &options) {
   const std::string timing_path = stpm::Join(options.time_path, stpm::kTimingName);
+  const std::string static_path = stpm::Join(options.time_path, stpm::kStaticTimingName);
   // what is wrong with the inputs is said before the model is looked at
-  stpm::ListInputs(options.input_path, {options.result_path, options.time_path});
+  const std::vector<std::string> names = stpm::ListInputs(
+      options.input_path,
+      {options.result_path, options.time_path, options.mindir_path, stpm::SidecarPath(options.mindir_path)});
   stpm::CheckModelFile(options.mindir_path);
   const std::string warning = stpm::CheckAgainstSidecar(options.mindir_path);
   if (!warning.empty()) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  TellDevice(options);
   stpm::MakeFolder(options.time_path);
-  stpm::PrepareResults(options);
+  stpm::PrepareResults(options, names);
   const stpm::FolderLock lock(options.result_path);
   stpm::RemoveLeftovers(options.result_path, lock.is_held());
   stpm::RemoveLeftovers(options.time_path, false);
   stpm::RemoveFile(timing_path);
+  stpm::RemoveFile(static_path);
   stpm::LiteEngine engine(options);
-  const std::string report = stpm::Report(stpm::RunPipeline(&engine, options));
+  const stpm::RunSummary summary = stpm::RunPipeline(&engine, options, names);
+  const std::string report = stpm::Report(summary), line = stpm::StaticReport(summary);
+  stpm::WriteFile(static_path, line.data(), line.size());
   stpm::WriteFile(timing_path, report.data(), report.size());
   Print(report, "; what it should show is in " + timing_path);
 }

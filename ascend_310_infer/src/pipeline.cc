@@ -10,17 +10,22 @@ namespace stpm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr char kScoresName[] = "scores.csv";
-constexpr char kOriginName[] = "origin.json";
-constexpr char kManifestName[] = "manifest.json";
 
 double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::string Format(const char *format, double value) {
-  char text[64];
-  std::snprintf(text, sizeof(text), format, value);
+// Returns a number with so many decimals.
+std::string Fixed(double value, int decimals) {
+  char text[400];  // the largest double has 309 digits
+  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
+  return text;
+}
+
+// Returns a text that reads back as the same number.
+std::string Exact(float value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
   return text;
 }
 
@@ -45,10 +50,12 @@ struct Batch {
   std::vector<float> maps;
 };
 
-// What a run knows throughout.
+// What a run knows throughout. Two threads are at work: the caller's infers, and one that lives as long as a call of
+// the engine reads and writes files. Each batch is one thread's at a time.
 class Run {
  public:
-  Run(Engine *engine, const Options &options) : engine_(engine), options_(options), names_(PrepareResults(options)) {}
+  Run(Engine *engine, const Options &options, const std::vector<std::string> &names)
+      : engine_(engine), options_(options), names_(names) {}
 
   RunSummary Execute() {
     Prepare();
@@ -127,7 +134,7 @@ class Run {
       }
       WriteFile(Join(options_.result_path, ResultName(name)), map, size * sizeof(float));
       const float score = *std::max_element(map, map + size);
-      scores_ += CsvField(name) + Format(",%.9g", score) + Format(",%.3f", batch.milliseconds);
+      scores_ += CsvField(name) + "," + Exact(score) + "," + Fixed(batch.milliseconds, 3);
       if (options_.has_threshold) scores_ += score >= options_.threshold ? ",defective" : ",good";
       scores_ += '\n';
     }
@@ -137,6 +144,7 @@ class Run {
     RunSummary summary;
     summary.images = names_.size();
     summary.batch_size = engine_->batch_size();
+    summary.calls = calls_.size();
     summary.call = Summarise(calls_);
     summary.total_seconds = total_seconds;
     const double images = static_cast<double>(names_.size());
@@ -147,10 +155,12 @@ class Run {
 
   Engine *const engine_;
   const Options &options_;
-  const std::vector<std::string> names_;
-  std::vector<double> calls_;  // milliseconds
+  const std::vector<std::string> &names_;
+  std::vector<double> calls_;  // milliseconds; of the thread that infers
   std::string origin_;
-  std::string scores_;  // about 50 bytes an image, written at the end as the sign of a complete run
+  // Of the thread of the files as long as that lives, and read when it has ended: it is written last, as the sign of a
+  // complete run.
+  std::string scores_;
 };
 
 }  // namespace
@@ -166,25 +176,34 @@ Latency Summarise(std::vector<double> milliseconds) {
   return latency;
 }
 
-std::vector<std::string> PrepareResults(const Options &options) {
-  const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
+void PrepareResults(const Options &options, const std::vector<std::string> &names) {
   MakeFolder(options.result_path);
-  if (IsSame(options.result_path, options.input_path)) {  // an input a_0.bin has the name of the map of a.bin
-    throw Error(options.result_path + ": holds the inputs, expected another folder for the maps");
+  const bool is_beside = IsSame(options.result_path, options.input_path);
+  for (const std::string &name : names) {
+    const std::string result = ResultName(name);
+    CheckName(options.result_path, result);
+    if (is_beside && std::binary_search(names.begin(), names.end(), result)) {
+      throw Error(Join(options.input_path, result) + ": is an input, and the map of " + name +
+                  " would take its place; choose another --result_path");
+    }
   }
-  for (const std::string &name : names) CheckName(options.result_path, ResultName(name));
-  return names;
 }
 
-RunSummary RunPipeline(Engine *engine, const Options &options) { return Run(engine, options).Execute(); }
+RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names) {
+  return Run(engine, options, names).Execute();
+}
 
 std::string Report(const RunSummary &summary) {
   return "images: " + std::to_string(summary.images) + "\nbatch size: " + std::to_string(summary.batch_size) +
-         "\nmean ms per call: " + Format("%.3f", summary.call.mean) +
-         "\nmedian ms per call: " + Format("%.3f", summary.call.median) +
-         "\np99 ms per call: " + Format("%.3f", summary.call.p99) +
-         "\nimages per second: " + Format("%.2f", summary.images_per_second) +
-         "\nimages per second, inference alone: " + Format("%.2f", summary.inference_per_second) + "\n";
+         "\nmean ms per call: " + Fixed(summary.call.mean, 3) +
+         "\nmedian ms per call: " + Fixed(summary.call.median, 3) + "\np99 ms per call: " + Fixed(summary.call.p99, 3) +
+         "\nimages per second: " + Fixed(summary.images_per_second, 2) +
+         "\nimages per second, inference alone: " + Fixed(summary.inference_per_second, 2) + "\n";
+}
+
+std::string StaticReport(const RunSummary &summary) {
+  return "NN inference cost average time: " + Fixed(summary.call.mean, 3) + " ms of infer_count " +
+         std::to_string(summary.calls) + "\n";
 }
 
 }  // namespace stpm

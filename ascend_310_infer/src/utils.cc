@@ -17,7 +17,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <set>
 
+#include "inc/json.h"
 #include "inc/sha256.h"
 
 namespace stpm {
@@ -28,6 +30,34 @@ constexpr size_t kSuffixLength = sizeof(kSuffix) - 1;
 constexpr char kLockName[] = ".infer.lock";
 constexpr char kTemporaryStart[] = ".stpm_infer.";
 constexpr char kTemporaryEnd[] = ".tmp";
+constexpr char kMapEnd[] = "_0.bin";
+// What systems, storage servers and tools leave behind: LEFTOVERS in src/data/folders.py, to the last word.
+constexpr const char *kLeftovers[] = {"thumbs.db",
+                                      "ehthumbs.db",
+                                      "ehthumbs_vista.db",
+                                      "desktop.ini",
+                                      "icon\r",
+                                      "__macosx",
+                                      "lost+found",
+                                      "$recycle.bin",
+                                      "recycler",
+                                      "recycled",
+                                      "system volume information",
+                                      "network trash folder",
+                                      "temporary items",
+                                      "@eadir",
+                                      "@tmp",
+                                      "@sharebin",
+                                      "@recycle",
+                                      "@recently-snapshot",
+                                      "#recycle",
+                                      "#snapshot",
+                                      "~snapshot",
+                                      "__pycache__",
+                                      "aquota.user",
+                                      "aquota.group",
+                                      "quota.user",
+                                      "quota.group"};
 
 // Throws an Error that ends in the text of errno.
 [[noreturn]] void ThrowErrno(const std::string &path, const std::string &what) {
@@ -171,13 +201,69 @@ Directory OpenDirectory(const std::string &path) { return Directory(::opendir(pa
 
 // Returns whether a folder holds what runs write, itself or further down.
 bool HoldsOutputs(const std::string &folder) {
-  if (Exists(Join(folder, kLockName)) || Exists(Join(folder, kTimingName))) return true;
+  for (const char *const name : {kLockName, kTimingName, kStaticTimingName}) {
+    if (Exists(Join(folder, name))) return true;
+  }
   const Directory directory = OpenDirectory(folder);
   while (const dirent *entry = directory == nullptr ? nullptr : ::readdir(directory.get())) {
     const std::string name = entry->d_name;
     if (entry->d_type == DT_DIR && name != "." && name != ".." && HoldsOutputs(Join(folder, name))) return true;
   }
   return false;
+}
+
+bool EndsWith(const std::string &text, const std::string &end) {
+  return text.size() > end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// Returns whether something by this name may stand beside inputs, whatever it is.
+bool IsPassedOver(const std::string &name) {
+  for (const char *const known : {kManifestName, kTimingName, kStaticTimingName, kScoresName, kOriginName}) {
+    if (name == known) return true;
+  }
+  const auto is_name = [lower = LowerCase(name)](const char *leftover) { return lower == leftover; };
+  return name[0] == '.' || std::any_of(std::begin(kLeftovers), std::end(kLeftovers), is_name);
+}
+
+int64_t SizeOf(const std::string &path) {
+  struct stat status = {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) ? status.st_size : -1;
+}
+
+// Returns the names of the input files of a manifest.json; none if there is no such file.
+std::set<std::string> ManifestNames(const std::string &folder) {
+  std::set<std::string> names;
+  const std::string path = Join(folder, kManifestName);
+  if (!Exists(path)) return names;
+  Json manifest;
+  try {
+    manifest = ParseJson(ReadText(path));
+  } catch (const Error &error) {
+    throw Error(path + ": is damaged (" + error.what() + "), and without it maps and inputs are not told apart");
+  }
+  const Json *const images = manifest.Find("images");
+  if (images == nullptr) return names;
+  for (const Json &image : images->values) {
+    const Json *const name = image.Find("name");
+    if (name != nullptr) names.insert(name->text + kSuffix);
+  }
+  return names;
+}
+
+// Takes maps of an earlier run off the names of the .bin files in a folder, which are sorted.
+void RemoveMaps(const std::string &folder, std::vector<std::string> *names) {
+  const std::vector<std::string> all = *names;
+  const auto may_be_map = [&](const std::string &name) {
+    if (!EndsWith(name, kMapEnd)) return false;
+    const std::string input = name.substr(0, name.size() - (sizeof(kMapEnd) - 1)) + kSuffix;
+    if (!std::binary_search(all.begin(), all.end(), input)) return false;
+    const int64_t bytes = SizeOf(Join(folder, name));
+    return bytes > 0 && 3 * bytes == SizeOf(Join(folder, input));
+  };
+  if (!Exists(Join(folder, kLockName)) || std::none_of(all.begin(), all.end(), may_be_map)) return;
+  const std::set<std::string> inputs = ManifestNames(folder);
+  const auto is_map = [&](const std::string &name) { return may_be_map(name) && inputs.count(name) == 0; };
+  names->erase(std::remove_if(names->begin(), names->end(), is_map), names->end());
 }
 
 }  // namespace
@@ -189,18 +275,20 @@ std::vector<std::string> ListInputs(const std::string &folder, const std::vector
   errno = 0;
   for (const dirent *entry = nullptr; (entry = ::readdir(directory.get())) != nullptr; errno = 0) {
     const std::string name = entry->d_name, path = Join(folder, name);
-    if (name[0] == '.' || name == "manifest.json" || name == kTimingName) continue;
+    if (IsPassedOver(name)) continue;
     if (entry->d_type != DT_REG && IsFolder(path)) {  // tens of thousands of files need no second look
       if (LeadsTo(path, outputs) || HoldsOutputs(path)) continue;
     }
-    const bool is_input =
-        name.size() > kSuffixLength && name.compare(name.size() - kSuffixLength, kSuffixLength, kSuffix) == 0;
-    if (!is_input) throw Error(path + ": expected only .bin files beside manifest.json");
-    names.push_back(name);
+    if (EndsWith(name, kSuffix)) {
+      names.push_back(name);
+    } else if (!LeadsTo(path, outputs)) {
+      throw Error(path + ": expected only .bin files beside manifest.json");
+    }
   }
   if (errno != 0) ThrowErrno(folder, "cannot be listed");
-  if (names.empty()) throw Error(folder + ": holds no .bin file; preprocess.py writes them");
   std::sort(names.begin(), names.end());
+  RemoveMaps(folder, &names);
+  if (names.empty()) throw Error(folder + ": holds no .bin file; preprocess.py writes them");
   return names;
 }
 
@@ -358,8 +446,15 @@ std::string Join(const std::string &folder, const std::string &name) {
   return !folder.empty() && folder.back() == '/' ? folder + name : folder + "/" + name;
 }
 
+std::string LowerCase(std::string text) {
+  for (char &c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
 std::string ResultName(const std::string &input_name) {
-  return input_name.substr(0, input_name.size() - kSuffixLength) + "_0" + kSuffix;
+  return input_name.substr(0, input_name.size() - kSuffixLength) + kMapEnd;
 }
 
 std::string CsvField(const std::string &text) {

@@ -187,7 +187,11 @@ void FuzzCommandLine(Random *random, const std::string &) {
     words.insert(words.end(), {random->Of(kIntegerFlags), RandomNumber(random)});
   }
   if (random->OneIn(2)) words.insert(words.end(), {"--threshold", RandomNumber(random)});
-  if (random->OneIn(2)) words.insert(words.end(), {"--device_type", random->Of({"CPU", "GPU", "Ascend", "cpu", ""})});
+  if (random->OneIn(4))
+    words.insert(words.end(), {"--precision", random->Of({"enforce_fp32", "enforce_fp16", "x", ""})});
+  if (random->OneIn(4)) words.push_back("--selftest");
+  if (random->OneIn(2))
+    words.insert(words.end(), {"--device_type", random->Of({"CPU", "GPU", "Ascend", "auto", "cpu", ""})});
   for (size_t changes = random->Below(4); changes > 0 && !words.empty(); --changes) {
     const auto place = words.begin() + static_cast<std::ptrdiff_t>(random->Below(words.size()));
     switch (random->Below(5)) {
@@ -214,15 +218,15 @@ void FuzzCommandLine(Random *random, const std::string &) {
     CHECK(std::isfinite(options.threshold) && options.threshold >= 0.0F);
     CHECK(options.has_threshold || options.threshold == 0.0F);
     for (const std::string &path : {options.mindir_path, options.input_path, options.result_path, options.time_path}) {
-      CHECK(!path.empty() && std::any_of(words.begin(), words.end(), [&](const std::string &word) {
-        return word == path || Contains(word, "=" + path);
-      }));
+      CHECK(path == "." || std::any_of(words.begin(), words.end(), [&](const std::string &word) {
+              return word == path || Contains(word, "=" + path);
+            }));
     }
   } catch (const UsageError &error) {
     // it begins with the word or the flag that is wrong
     Strings names = kPathFlags;
     names.insert(names.end(), kIntegerFlags.begin(), kIntegerFlags.end());
-    names.insert(names.end(), {"--threshold", "--device_type"});
+    names.insert(names.end(), {"--threshold", "--device_type", "--precision"});
     for (const std::string &word : words) names.insert(names.end(), {word, word.substr(0, 2)});
     const std::string text = error.what();
     const bool is_named = std::any_of(names.begin(), names.end(), [&](const std::string &name) {
@@ -564,6 +568,13 @@ void FuzzMakeFolder(Random *random, const std::string &folder) {
 
 // --- the loop
 
+// The whole of it, from the listing on.
+RunSummary RunPipeline(Engine *engine, const Options &options) {
+  const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
+  PrepareResults(options, names);
+  return RunPipeline(engine, options, names);
+}
+
 // An engine whose map is twice the image's first channel, and which may fail.
 class FuzzEngine : public Engine {
  public:
@@ -620,7 +631,8 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   MakeFolder(options.input_path);
   std::map<std::string, std::vector<float>> maps;
   std::map<std::string, std::string> inputs;
-  bool fails = options.result_path == options.input_path;
+  const bool is_beside = options.result_path == options.input_path;
+  bool fails = false;
   for (size_t left = 1 + random->Below(10); left > 0; --left) {
     const std::string name = "i" + random->Name(8) + (random->OneIn(3) ? "_0.bin" : ".bin");
     std::vector<float> image(3 * map_floats);
@@ -633,15 +645,17 @@ void FuzzPipeline(Random *random, const std::string &folder) {
     for (float &value : image) value *= 2.0F;
     maps[name] = image;
   }
+  bool is_in_the_way = false;
   for (const auto &[name, map] : maps) {
-    fails = fails || inputs[name].size() != 3 * map_floats * sizeof(float) ||
+    is_in_the_way = is_in_the_way || (is_beside && maps.count(ResultName(name)) > 0);
+    fails = fails || is_in_the_way || inputs[name].size() != 3 * map_floats * sizeof(float) ||
             !std::all_of(map.begin(), map.end(), [](float value) { return std::isfinite(value); });
   }
   const size_t calls = static_cast<size_t>(options.warmup) + (maps.size() + batch_size - 1) / batch_size;
   const size_t fails_at = random->OneIn(4) ? random->Below(calls) : calls;
   FuzzEngine engine(batch_size, map_floats, fails_at);
   fails = fails || fails_at < calls;
-  const bool has_earlier = random->OneIn(2) && options.result_path != options.input_path;
+  const bool has_earlier = random->OneIn(2) && !is_beside;
   if (has_earlier) {
     MakeFolder(options.result_path);
     Put(Join(options.result_path, "scores.csv"), "earlier");
@@ -652,12 +666,13 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   const std::string error = Thrown<Error>([&] { summary = RunPipeline(&engine, options); });
   for (const auto &[name, content] : inputs) CHECK(Get(Join(options.input_path, name)) == content);
   CHECK(error.empty() != fails);
-  if (options.result_path == options.input_path) {
-    CHECK(Entries(options.input_path).size() == inputs.size());
-    return;
-  }
+  if (is_in_the_way) CHECK(Entries(options.input_path).size() == inputs.size());
+  if (is_in_the_way) return;
   Strings expected;
-  for (const auto &[name, map] : maps) expected.push_back(ResultName(name));
+  for (const auto &[name, map] : maps) {
+    expected.push_back(ResultName(name));
+    if (is_beside) expected.push_back(name);
+  }
   std::sort(expected.begin(), expected.end());
   if (error.empty()) {
     CHECK(summary.images == maps.size() && summary.batch_size == batch_size);

@@ -23,6 +23,13 @@ double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::duration<double, std::milli>>(Clock::now() - start).count();
 }
 
+// The whole of it, from the listing on.
+RunSummary RunPipeline(Engine *engine, const Options &options) {
+  const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
+  PrepareResults(options, names);
+  return RunPipeline(engine, options, names);
+}
+
 // An engine whose map is the image's first channel plus one.
 class FakeEngine : public Engine {
  public:
@@ -285,8 +292,17 @@ void TestResultsBesideTheInputs() {
   const std::string before = Get(second);
   fixture.options.result_path = fixture.folder / "in/";
   FakeEngine engine(1);
-  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), "in/: holds the inputs"));
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }),
+                 "1000_0.bin: is an input, and the map of 1000.bin would take its place; choose another"));
   CHECK(Get(second) == before && engine.calls == 0);
+  RemoveFile(second);
+  fixture.options.time_path = fixture.options.result_path;
+  for (int i = 0; i < 3; ++i) {  // its map is not taken for an input by the next run, whether or not that one ended
+    const FolderLock lock(fixture.options.result_path);
+    if (i == 2) RemoveFile(fixture.folder / "in/scores.csv");
+    CHECK(RunPipeline(&engine, fixture.options).images == 1);
+    CHECK(Contains(Get(fixture.folder / "in/scores.csv"), "1000.bin,8.5,"));
+  }
 }
 
 // Told before the model is loaded, and before anything of an earlier run goes.
@@ -296,7 +312,7 @@ void TestLongName() {
   RunPipeline(&engine, fixture.options);
   const std::string name = std::string(250, 'n') + ".bin";  // its map's would have two bytes more
   PutFloats(fixture.folder / ("in/" + name), Fixture::Image(2));
-  CHECK(Contains(Thrown<Error>([&] { PrepareResults(fixture.options); }), "n_0.bin: its name has 256 bytes"));
+  CHECK(Contains(Thrown<Error>([&] { RunPipeline(&engine, fixture.options); }), "n_0.bin: its name has 256 bytes"));
   CHECK(fixture.HasItsMap(0) && fixture.HasItsMap(1) && Exists(fixture.folder / "out/scores.csv"));
   const std::string longest = std::string(249, 'n');
   CHECK(::rename((fixture.folder / ("in/" + name)).c_str(), (fixture.folder / ("in/" + longest + ".bin")).c_str()) ==
@@ -320,6 +336,7 @@ void TestReport() {
   RunSummary summary;
   summary.images = 10;
   summary.batch_size = 2;
+  summary.calls = 5;
   summary.call.mean = 43.5;
   summary.call.median = 41.25;
   summary.call.p99 = 99.0004;
@@ -329,6 +346,7 @@ void TestReport() {
         "images: 10\nbatch size: 2\n"
         "mean ms per call: 43.500\nmedian ms per call: 41.250\np99 ms per call: 99.000\n"
         "images per second: 20.13\nimages per second, inference alone: 45.98\n");
+  CHECK(StaticReport(summary) == "NN inference cost average time: 43.500 ms of infer_count 5\n");
 }
 
 }  // namespace

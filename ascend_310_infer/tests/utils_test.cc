@@ -37,7 +37,7 @@ void TestOptions() {
   Options options = Parse(With({}));
   CHECK(options.mindir_path == "m" && options.input_path == "i");
   CHECK(options.result_path == "r" && options.time_path == "t");
-  CHECK(options.device_type == DeviceType::kAscend && options.device_id == 0);
+  CHECK(options.device_id == 0 && options.precision == "enforce_fp32" && !options.selftest);
   CHECK(options.threads >= 1 && options.warmup == 3 && !options.has_threshold);
   options = Parse(
       With({"--device_type", "CPU", "--device_id", "7", "--threads", "4", "--warmup", "0", "--threshold", "1.5e-3"}));
@@ -143,6 +143,41 @@ void TestListInputs() {
   }
 }
 
+// Also those of other letters, and whatever they are.
+void TestLeftoversOfSystems() {
+  const TemporaryFolder folder;
+  Put(folder / "a.bin", "");
+  for (const char *name : {"Thumbs.db", "desktop.ini", ".DS_Store", "._a.bin", "Icon\r"}) Put(folder / name, "");
+  MakeFolder(folder / "@eaDir/a.bin");
+  CHECK(ListInputs(folder.path()) == std::vector<std::string>{"a.bin"});
+  Put(folder / "thumbs.db.bin", "");
+  CHECK(ListInputs(folder.path()).size() == 2);
+}
+
+// Told by name, size, manifest, and the lock that a run leaves; in doubt it is an input, and refused later by its size.
+void TestMapsAmongTheInputs() {
+  using Names = std::vector<std::string>;
+  const TemporaryFolder folder;
+  const auto list = [&] { return ListInputs(folder.path()); };
+  const std::string image(12, 'i'), map(4, 'm');
+  for (const char *name : {"a.bin", "b.bin", "b_0.bin", "b_0_0.bin"}) Put(folder / name, image);
+  for (const char *name : {"a_0.bin", "c_0.bin"}) Put(folder / name, map);
+  CHECK((list() == Names{"a.bin", "a_0.bin", "b.bin", "b_0.bin", "b_0_0.bin", "c_0.bin"}));
+  {
+    const FolderLock lock(folder.path());
+  }
+  for (const char *name : {"scores.csv", "origin.json", "timing.txt", "test_perform_static.txt"})
+    Put(folder / name, "");
+  const Names told = {"a.bin", "b.bin", "b_0.bin", "b_0_0.bin", "c_0.bin"};
+  CHECK(list() == told);
+  Put(folder / "manifest.json", "{\"images\": [{\"name\": \"a\"}, {\"name\": \"b\"}]}");
+  CHECK(list() == told);
+  Put(folder / "manifest.json", "{\"images\": [{\"name\": \"a\"}, {\"name\": \"a_0\"}]}");
+  CHECK((list() == Names{"a.bin", "a_0.bin", "b.bin", "b_0.bin", "b_0_0.bin", "c_0.bin"}));
+  Put(folder / "manifest.json", "{");
+  CHECK(Contains(Thrown<Error>(list), "manifest.json: is damaged (expected a key at byte 1)"));
+}
+
 // What the program puts into the folder of its inputs does not stand in its way, in this run and in the next.
 void TestOutputsBesideTheInputs() {
   const TemporaryFolder folder;
@@ -164,6 +199,9 @@ void TestOutputsBesideTheInputs() {
   MakeFolder(folder / "times/of/a run");
   Put(folder / "times/of/a run/timing.txt", "");
   CHECK(list({folder / "deep"}) == expected);
+  Put(folder / "model.mindir", "");
+  CHECK(Contains(Thrown<Error>([&] { list({folder / "deep"}); }), "model.mindir: expected only .bin files"));
+  CHECK(list({folder / "deep", folder / "model.mindir"}) == expected);
 }
 
 void TestReadFloats() {
@@ -347,6 +385,8 @@ void TestQuotaOfVersion1() {
     CHECK(groups.Cores() == 0);
     groups.Set(mount + "/docker/1/cpu.cfs_quota_us", "170000");
     CHECK(groups.Cores() == 4);
+    groups.Set(mount + "/docker/cpu.cfs_quota_us", "100000");
+    CHECK(groups.Cores() == 4);  // of no period: no quota
     groups.Set(mount + "/docker/cpu.cfs_quota_us", "200000");
     groups.Set(mount + "/docker/cpu.cfs_period_us", "100000");
     CHECK(groups.Cores() == 2);
@@ -419,8 +459,6 @@ void TestSummarise() {
   std::vector<double> many;
   for (int i = 200; i > 0; --i) many.push_back(i);
   latency = Summarise(many);
-    groups.Set(mount + "/docker/cpu.cfs_quota_us", "100000");
-    CHECK(groups.Cores() == 4);  // of no period: no quota
   CHECK(latency.median == 100.5 && latency.p99 == 198.0);
   CHECK(!Thrown<std::invalid_argument>([] { Summarise({}); }).empty());
 }
@@ -430,9 +468,13 @@ void TestSummarise() {
 
 int main() {
   stpm::TestOptions();
+  stpm::TestDevice();
+  stpm::TestPrecision();
   stpm::TestBadOptions();
   stpm::TestThresholdRounding();
   stpm::TestListInputs();
+  stpm::TestLeftoversOfSystems();
+  stpm::TestMapsAmongTheInputs();
   stpm::TestOutputsBesideTheInputs();
   stpm::TestReadFloats();
   stpm::TestCheckModelFile();
@@ -449,5 +491,3 @@ int main() {
   stpm::TestSummarise();
   return stpm::failures == 0 ? 0 : 1;
 }
-  stpm::TestDevice();
-  stpm::TestPrecision();
