@@ -1,6 +1,7 @@
 """The C++ program: its own unit tests, its refusals, and the whole chain through its script."""
 
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -14,9 +15,10 @@ import pytest
 
 import postprocess
 from src.config import build_parser
+from src.data.images import to_network_input
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
-from src.model.model_file import choose_threshold
+from src.model.model_file import choose_threshold, load_exported
 from src.utils import InputError
 from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
@@ -67,7 +69,7 @@ def unit_tests(request, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["utils", "sidecar", "pipeline"])
+@pytest.mark.parametrize("name", ["utils", "sidecar", "selftest", "pipeline"])
 def test_units(unit_tests, name):
     """All that needs no library, and the loop with a fake engine."""
     unit_tests(name)
@@ -285,7 +287,7 @@ def run_program(program, inferred, exported, tmp_path):
             if limit_file_size is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit_file_size, limit_file_size))
 
-        environment = os.environ | {"GLOG_v": "4"}
+        environment = {name: value for name, value in os.environ.items() if name != "GLOG_v"}
         return subprocess.run(
             [program, *words], capture_output=True, text=True, env=environment, preexec_fn=limit, check=False
         )
@@ -304,8 +306,15 @@ def test_program_refusals(run_program, exported, tmp_path):
     truncated.write_bytes((exported / "widget.mindir").read_bytes()[:100_000])
     noise.write_bytes(np.random.default_rng(0).bytes(100_000))
     empty.touch()
-    assert f"{truncated}: cannot be loaded as a MINDIR" in message(mindir_path=truncated)
-    assert f"{noise}: cannot be loaded as a MINDIR" in message(mindir_path=noise)
+    assert f"{truncated}: is damaged, or is no MINDIR; export it again; the library says: " in message(
+        mindir_path=truncated
+    )
+    assert f"{noise}: is damaged, or is no MINDIR" in message(mindir_path=noise)
+    newer = tmp_path / "newer.mindir"
+    newer.write_bytes((exported / "widget.mindir").read_bytes()[:-1] + b"\3")  # its last field is the version
+    assert f"{newer}: is a MINDIR of a newer version than this MindSpore Lite reads" in message(mindir_path=newer)
+    ascend = message(device_type="Ascend", device_id=7)
+    assert "Ascend 7: a plugin of MindSpore Lite is missing or cannot be loaded; it takes the cloud-side" in ascend
     assert f"{empty}: is empty" in message(mindir_path=empty)
     assert "/nowhere.mindir: cannot be read" in message(mindir_path="/nowhere.mindir")
     assert "/nowhere: cannot be listed" in message(input_path="/nowhere")
@@ -313,7 +322,7 @@ def test_program_refusals(run_program, exported, tmp_path):
     assert "/proc/x: cannot be created" in message(time_path="/proc/x")
     assert "--threads: expected a whole number from 1" in message(threads="two")
     assert "--threshold: expected a number" in message(threshold="nan")
-    assert "expected Ascend, GPU or CPU" in message(device_type="cpu")
+    assert "expected auto, Ascend, GPU or CPU" in message(device_type="cpu")
     bad = tmp_path / "in/00002_hole_000.bin"
     content = bad.read_bytes()
     for wrong in (b"", content[:-4], content + b"1234"):
@@ -326,6 +335,55 @@ def test_program_refusals(run_program, exported, tmp_path):
     bad.rmdir()
     (tmp_path / "in/picture.png").touch()
     assert "picture.png: expected only .bin files" in message()
+
+
+@pytest.fixture(scope="session")
+def golden(exported):
+    """What the model gives in MindSpore of the image that the self-test is made of."""
+    size = 64
+    y, x, c = np.ogrid[:size, :size, :3]
+    image = (((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) & 255).astype(np.uint8)
+    maps = load_exported(exported / "widget.mindir")(to_network_input(image[None].repeat(4, axis=0)))
+    values = np.asarray(maps).reshape(4, size, size)[0]
+    places = [((2 * i + 1) * size // 16, (2 * j + 1) * size // 16) for i in range(8) for j in range(8)]
+    places.append(np.unravel_index(values.argmax(), values.shape))
+    map_values = [[int(row), int(column), float(values[row, column])] for row, column in places]
+    return {"input": "pattern-1", "image_size": size, "score": float(values.max()), "map": map_values}
+
+
+def flip_weight(content):
+    """Return a model in which one weight, of its middle, is 16 times what it was, or a sixteenth."""
+    middle = len(content) // 2
+    for start in range(middle, middle + 4):
+        if all(0x38 <= byte & 0x7F < 0x40 for byte in content[start : start + 40 : 4]):  # the highest bytes of floats
+            return content[:start] + bytes([content[start] ^ 2]) + content[start + 1 :]
+    raise AssertionError("no weights in the middle")
+
+
+def test_selftest(program, exported, golden, tmp_path):
+    """Passes on the processor, and fails where a weight is another one, or the whole model is."""
+    model, sidecar = (shutil.copy(exported / f"widget.{suffix}", tmp_path) for suffix in ("mindir", "json"))
+    content, facts = Path(model).read_bytes(), json.loads(Path(sidecar).read_text())
+
+    def run(content, **changes):
+        Path(model).write_bytes(content)
+        facts["exports"]["widget.mindir"]["sha256"] = hashlib.sha256(content).hexdigest()
+        Path(sidecar).write_text(json.dumps(facts | {"selftest": golden} | changes))
+        command = [program, "--mindir_path", model, "--device_type", "CPU", "--selftest"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run(content)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert float(figures["largest relative difference of the map"]) < 1e-5
+    assert float(figures["relative difference of the score"]) < 1e-5
+    assert figures["tolerance"] == "0.0001"
+    done = run(flip_weight(content))
+    assert done.returncode == 1
+    assert "widget.mindir: selftest failed: on CPU it does not compute what " in done.stderr
+    others = [[row, column, 1.5 * value] for row, column, value in golden["map"]]
+    assert run(content, selftest=golden | {"map": others}).returncode == 1
+    assert "threshold is wrong, expected null or a number" in run(content, threshold="0.5").stderr
 
 
 def test_full_disk(run_program, inferred, session_tree, refused, tmp_path):

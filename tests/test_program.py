@@ -16,15 +16,18 @@ import time
 import numpy as np
 import pytest
 
+from src.data import folders
+from src.data.images import to_network_input
 from src.files import read_json
 from src.utils import InputError, core_count
 from tests.conftest import ROOT
 from tests.test_infer import build, check_threshold_text, need_compiler
 
 MODEL = "in float32 2 3 4 4\nout float32 2 1 4 4\n"
-USUAL = {"--mindir_path": "model", "--input_path": "in", "--result_path": "out", "--time_path": "time"}
-
 CONVERTER = "libmindspore_converter.so"
+USUAL = {"--mindir_path": "model", "--input_path": "in", "--result_path": "out", "--time_path": "time"}
+USUAL |= {"--device_type": "Ascend"}
+
 
 def copy_program(folder):
     """Copy what builds the program; return the copy."""
@@ -72,12 +75,13 @@ def infer(program, tmp_path):
     for i, image in enumerate(images):
         image.tofile(tmp_path / f"in/{i}.bin")
 
-    def run(flags=(), *, model=MODEL, largest_file=None, closed=()):
+    def run(flags=(), *, model=MODEL, largest_file=None, closed=(), more=(), **environment):
         (tmp_path / "model").write_text(model)
         facts = {"sha256": hashlib.sha256(model.encode()).hexdigest()}
         if not (tmp_path / "model.json").exists():
-            (tmp_path / "model.json").write_text(json.dumps({"format": 1, "exports": {"model": facts}}))
-        words = [word for flag, value in (USUAL | dict(flags)).items() for word in (flag, value)]
+            (tmp_path / "model.json").write_text(json.dumps({"format": 1, "exports": {"model": facts}} | dict(more)))
+        flags = {flag: value for flag, value in (USUAL | dict(flags)).items() if value is not None}
+        words = [word for flag, value in flags.items() for word in (flag, value) if word]
 
         def limit():
             for number in closed:
@@ -88,8 +92,8 @@ def infer(program, tmp_path):
         log = tmp_path / "log"
         log.write_text("")
         done = subprocess.run(
-            [program, *words], cwd=tmp_path, env=os.environ | {"FAKE_LITE_LOG": str(log)}, preexec_fn=limit,
-            capture_output=True, text=True, check=False,
+            [program, *words], cwd=tmp_path, env=os.environ | {"FAKE_LITE_LOG": str(log)} | environment,
+            preexec_fn=limit, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done, log.read_text().splitlines()
 
@@ -103,13 +107,14 @@ def infer(program, tmp_path):
         ({}, "device Ascend 0 enforce_fp32 high_precision"),
         ({"--device_id": "3", "--precision": "preferred_fp32"}, "device Ascend 3 preferred_fp32 high_precision"),
         ({"--device_type": "GPU", "--device_id": "2"}, "device GPU 2 enforce_fp32"),
+        ({"--device_type": "GPU", "--precision": "preferred_fp16"}, "device GPU 0 preferred_fp16"),
         ({"--device_type": "CPU", "--device_id": "1"}, "device CPU - -"),
     ],
 )
 def test_device(infer, flags, told):
     """The number of the card, and float32: in float16 the product of three small maps would vanish."""
     done, log = infer(flags)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert told in log
 
 
@@ -131,11 +136,6 @@ def test_automatic_device(infer, tmp_path):
         assert any(line.startswith(f"device {device} ") for line in log)
 
 
-
-
-def test_maps(infer, tmp_path):
-    done, log = infer({"--warmup": "2", "--threshold": "1.99"})
-    assert log.count("predict") == 2 + 3
 def test_threads(infer):
     """Operators run side by side on the processor, where there is more than one thread."""
     cpu = {"--device_type": "CPU"}
@@ -143,10 +143,8 @@ def test_threads(infer):
     assert infer(cpu | {"--threads": "2"})[1][:2] == ["threads 2", "side by side 2"]
     assert infer({"--threads": "2"})[1][:2] == ["threads 2", "device Ascend 0 enforce_fp32 high_precision"]
     assert infer()[1][0] == f"threads {min(1024, core_count())}"
-    maps = [np.fromfile(tmp_path / f"out/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
-    np.testing.assert_array_equal(maps, infer.images[:, 0] + 1)
-    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
-    assert [row["input"] for row in rows] == [f"{i}.bin" for i in range(5)]
+
+
 def test_library_without_gpu(tmp_path):
     """Later packages declare the class for GPUs and do not define it: the program compiles without."""
     need_compiler()
@@ -158,22 +156,29 @@ def test_library_without_gpu(tmp_path):
     build(["c++", "-std=c++17", "-fsyntax-only", "-I", source, "-I", tmp_path, source / "src/lite_engine.cc"])
 
 
+def test_maps(infer, tmp_path):
+    done, log = infer({"--warmup": "2", "--threshold": "1.99"})
+    assert log.count("predict") == 2 + 3
+    maps = [np.fromfile(tmp_path / f"out/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
+    np.testing.assert_array_equal(maps, infer.images[:, 0] + 1)
+    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    assert [row["input"] for row in rows] == [f"{i}.bin" for i in range(5)]
     assert [np.float32(row["score"]) for row in rows] == [one.max() for one in maps]
     assert [row["verdict"] for row in rows] == ["defective" if one.max() >= 1.99 else "good" for one in maps]
     assert {row["verdict"] for row in rows} == {"defective", "good"}
     assert done.stdout == (tmp_path / "time/timing.txt").read_text()
     assert done.stdout.startswith("images: 5\nbatch size: 2\n")
+    mean = re.search(r"mean ms per call: (\S+)\n", done.stdout)[1]
+    line = f"NN inference cost average time: {mean} ms of infer_count 3\n"
+    assert (tmp_path / "time/test_perform_static.txt").read_text() == line
     infer()
     assert (tmp_path / "out/scores.csv").read_text().startswith("input,score,milliseconds\n")
 
 
 @pytest.mark.parametrize(
-    mean = re.search(r"mean ms per call: (\S+)\n", done.stdout)[1]
-    line = f"NN inference cost average time: {mean} ms of infer_count 3\n"
-    assert (tmp_path / "time/test_perform_static.txt").read_text() == line
     ("model", "message"),
     [
-        ("rubbish", "model: cannot be loaded as a MINDIR on the chosen device .see --device_type.; .*: no model"),
+        ("rubbish", r"model: cannot be loaded as a MINDIR on Ascend 0 \(see --device_type\); .*: no model"),
         (MODEL + "in float32 2 3 4 4\n", "model: has 2 inputs and 1 outputs, expected one each"),
         (MODEL + "out float32 2 1 4 4\n", "model: has 1 inputs and 2 outputs, expected one each"),
         (MODEL.replace("2 3", "2 1"), r"model: tensor in has shape \(2, 1, 4, 4\), expected float32 \(N, 3, S, S\)"),
@@ -186,6 +191,7 @@ def test_library_without_gpu(tmp_path):
         (MODEL.replace("1 4 4", "1 2 2"), r"images \(2, 3, 4, 4\) and maps \(2, 1, 2, 2\) differ in size"),
         (MODEL.replace("2 1", "1 1"), r"images \(2, 3, 4, 4\) and maps \(1, 1, 4, 4\) differ in size"),
         (MODEL + "fails\n", "inference failed; the library says: out of order"),
+        (MODEL + "half\n", "inference gave another output than the model promised"),
         (MODEL + "short\n", "inference gave another output than the model promised"),
         (MODEL + "throws\n", "the inference library failed with an exception of type char const[*]"),
         (MODEL + "breaks\n", "the inference library failed with an exception of type int"),
@@ -249,7 +255,8 @@ def test_exit_status(infer, program):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--help"], ["--mindir_path=model", "--input_path=in", "--result_path=out", "--time_path=t"]]
+    "flags",
+    [["--help"], ["--mindir_path=model", "--input_path=in", "--result_path=out", "--time_path=t", "--device_type=CPU"]],
 )
 def test_stdout(infer, program, tmp_path, flags):
     """Full, closed, or a pipe whose reader has gone: an error, and no other file gets what should be printed."""
@@ -310,6 +317,91 @@ def test_damaged_model(infer, tmp_path):
     assert "predict" in log
 
 
+def pattern(size):
+    """The image that the self-test is made of: uint8 (1, S, S, 3)."""
+    y, x, c = np.ogrid[:size, :size, :3]
+    return (((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) & 255).astype(np.uint8)[None]
+
+
+def golden(size, **changes):
+    """What the JSON of this stand-in's model must say."""
+    expected = to_network_input(pattern(size))[0, 0] + np.float32(1)
+    places = [(y, x) for y in range(1, size, 7) for x in range(0, size, 5)]
+    test = {"input": "pattern-1", "image_size": size, "score": float(expected.max())}
+    return {"selftest": test | {"map": [[y, x, float(expected[y, x])] for y, x in places]} | changes}
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "tolerance", "status"),
+    [("CPU", 0, "0.0001", 0), ("CPU", 0.003, "0.0001", 1), ("Ascend", 0.003, "0.01", 0), ("Ascend", 0.1, "0.01", 1)],
+)
+def test_selftest(infer, tmp_path, device, error, tolerance, status):
+    """The input is Python's to the last bit, and all that is needed is the model and its JSON."""
+    more = golden(64)
+    more["selftest"]["score"] *= 1 + error
+    flags = {"--selftest": "", "--device_type": device, "--input_path": None, "--result_path": None}
+    model = MODEL.replace("4 4", "64 64")
+    done, log = infer(flags | {"--time_path": None}, model=model, more=more, FAKE_LITE_INPUT=str(tmp_path / "batch"))
+    assert done.returncode == status, done.stderr
+    found = np.fromfile(tmp_path / "batch", np.float32).reshape(2, 3, 64, 64)
+    np.testing.assert_array_equal(found, to_network_input(pattern(64)).repeat(2, axis=0))
+    assert log.count("predict") == 1
+    figures = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert list(figures) == [
+        "device", "largest relative difference of the map", "relative difference of the score", "tolerance"
+    ]  # fmt: skip
+    assert (figures["device"], figures["tolerance"]) == (device, tolerance)
+    assert float(figures["largest relative difference of the map"]) == 0
+    assert float(figures["relative difference of the score"]) == pytest.approx(error / (1 + error), rel=0.06)
+    expected = f"error: model: selftest failed: on {device} it does not compute what model.json says; "
+    assert done.stderr.startswith(expected) if status else done.stderr == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch", "in", "log", "model", "model.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "model.json: holds no selftest, which export.py writes; export the model again"),
+        (golden(4, input="pattern-2"), "model.json: selftest has the input 'pattern-2', this program makes pattern-1"),
+        (golden(64), "model.json: its selftest is of images of 64 pixels, the model takes others"),
+        (golden(4) | {"threshold": "0.5"}, "model.json: threshold is wrong, expected null or a number from"),
+        (golden(64) | {"image_size": 64}, "model.json: image_size is 64, but model takes images of another size"),
+    ],
+)
+def test_selftest_refusals(infer, more, message):
+    done, log = infer({"--selftest": ""}, more=more)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert "predict" not in log
+
+
+def test_selftest_alone(infer, tmp_path):
+    """Without the JSON there is nothing to compare with."""
+    infer()
+    (tmp_path / "model").rename(tmp_path / "alone")
+    done, _ = infer({"--selftest": "", "--mindir_path": "alone"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: alone.json: holds no selftest")
+
+
+def test_threshold_of_the_model(infer, tmp_path):
+    """Counts, unless a flag says otherwise."""
+    infer(more={"threshold": 1.99})
+    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    assert [row["verdict"] for row in rows] == ["defective" if float(row["score"]) >= 1.99 else "good" for row in rows]
+    assert {row["verdict"] for row in rows} == {"defective", "good"}
+    infer({"--threshold": "1e-3"})
+    assert {row["verdict"] for row in csv.DictReader((tmp_path / "out/scores.csv").open())} == {"defective"}
+
+
+def test_leftovers_of_systems():
+    """The program passes over what the Python programs pass over."""
+    source = (ROOT / "ascend_310_infer/src/utils.cc").read_text()
+    names = re.search(r"kLeftovers\[\] = \{(.*?)\};", source, re.DOTALL)[1]
+    found = [name.replace("\\r", "\r") for name in re.findall(r'"([^"]+)"', names)]
+    assert sorted(found) == sorted(folders.LEFTOVERS)
+
+
 JSONS = (
     *("{", "[]", "null", "{}", '{"a":1,"a":2}', '{"a":NaN}', '{"a":-Infinity}', '{"a":01}', '{"a":1.}', '{"a":.5}'),
     *('{"a":1e5}', '{"a":-0}', '{"a":1E+}', "{'a':1}", '{"a":1,}', '{"a":[1,]}', '{"a":"\t"}', '{"a":"\\t\\u00e9"}'),
@@ -351,6 +443,18 @@ def test_json_texts(infer, tmp_path, text):
 
 def test_outputs_beside_the_inputs(infer, program, tmp_path):
     """What it writes into the folder of its inputs is in the way neither of this run nor of the next."""
+    infer()
+    for name in ("model", "model.json"):
+        shutil.copy(tmp_path / name, tmp_path / "in")
+    for _ in range(2):
+        command = [program, "--mindir_path", "model", "--device_type", "CPU"]
+        done = subprocess.run(command, cwd=tmp_path / "in", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("images: 5\n")
+        found = [np.fromfile(tmp_path / f"in/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
+        np.testing.assert_array_equal(found, infer.images[:, 0] + 1)
+    (tmp_path / "in/model").unlink()
+    (tmp_path / "in/model.json").unlink()
     for _ in range(2):
         done, _ = infer({"--result_path": "in/maps", "--time_path": "in"})
         assert (done.returncode, done.stderr) == (0, "")
@@ -443,18 +547,6 @@ def test_threshold_texts(program, text):
     check_threshold_text(program, text)
 
 
-    infer()
-    for name in ("model", "model.json"):
-        shutil.copy(tmp_path / name, tmp_path / "in")
-    for _ in range(2):
-        command = [program, "--mindir_path", "model", "--device_type", "CPU"]
-        done = subprocess.run(command, cwd=tmp_path / "in", capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith("images: 5\n")
-        found = [np.fromfile(tmp_path / f"in/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
-        np.testing.assert_array_equal(found, infer.images[:, 0] + 1)
-    (tmp_path / "in/model").unlink()
-    (tmp_path / "in/model.json").unlink()
 # --- the build, with stand-ins for its tools
 
 CMAKE = """#!/bin/bash

@@ -2,17 +2,40 @@
 #ifndef STPM_INC_SIDECAR_H_
 #define STPM_INC_SIDECAR_H_
 
+#include <cstddef>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace stpm {
+
+// What the model must compute of the input "pattern-1".
+struct SelfTest {
+  struct Place {
+    size_t y = 0, x = 0;
+    double value = 0.0;
+  };
+
+  size_t image_size = 0;
+  double score = 0.0;
+  std::vector<Place> map;  // values at some places of the anomaly map
+};
+
+// What the program takes from the file; what the file does not say has no value.
+struct Sidecar {
+  std::string warning;  // why the model is used unchecked; empty if it is not
+  std::optional<size_t> image_size;
+  std::optional<float> threshold;
+  std::optional<SelfTest> selftest;
+};
 
 // Returns where the JSON file of a model stands: "a/b.mindir" -> "a/b.json".
 std::string SidecarPath(const std::string &model_path);
 
-// Checks a model's SHA-256 against the JSON file beside it; the library can crash on a damaged model. Returns a
-// warning if there is no such file, as for models that other tools converted; else "". Throws Error: the JSON file is
-// damaged or does not describe the model, or the model is not the one that it describes.
-std::string CheckAgainstSidecar(const std::string &model_path);
+// Reads the JSON file beside a model and checks the model's SHA-256 against it; the library can crash on a damaged
+// model. If there is no such file, as for models that other tools converted, only the warning is set. Throws Error: the
+// file is damaged or does not describe the model, or the model is not the one that it describes.
+Sidecar ReadSidecar(const std::string &model_path);
 
 }  // namespace stpm
 

@@ -17,6 +17,7 @@
 #include "inc/lite_engine.h"
 #include "inc/options.h"
 #include "inc/pipeline.h"
+#include "inc/selftest.h"
 #include "inc/sidecar.h"
 
 namespace {
@@ -46,21 +47,56 @@ void Print(const std::string &text, const std::string &way_out) {
   }
 }
 
+// Checks a model's file and reads what stands beside it.
+stpm::Sidecar CheckModel(const std::string &path) {
+  stpm::CheckModelFile(path);
+  const stpm::Sidecar sidecar = stpm::ReadSidecar(path);
+  if (!sidecar.warning.empty()) std::fprintf(stderr, "warning: %s\n", sidecar.warning.c_str());
+  return sidecar;
+}
+
+// Throws Error unless the model takes images of the size that its JSON says.
+void CheckImageSize(const stpm::Engine &engine, const stpm::Sidecar &sidecar, const std::string &path) {
+  if (!sidecar.image_size || *sidecar.image_size * *sidecar.image_size == engine.output_floats()) return;
+  throw stpm::Error(stpm::SidecarPath(path) + ": image_size is " + std::to_string(*sidecar.image_size) + ", but " +
+                    path + " takes images of another size; export it again");
+}
+
 void TellDevice(const stpm::Options &options) {
   if (options.is_device_chosen) return;
   std::fprintf(stderr, "device: %s (--device_type chooses another)\n", stpm::DeviceName(options).c_str());
 }
 
-void Main(const stpm::Options &options) {
+void SelfTest(const stpm::Options &options) {
+  const std::string path = stpm::SidecarPath(options.mindir_path);
+  const stpm::Sidecar sidecar = CheckModel(options.mindir_path);
+  if (!sidecar.selftest) {
+    throw stpm::Error(path + ": holds no selftest, which export.py writes; export the model again");
+  }
+  TellDevice(options);
+  stpm::LiteEngine engine(options);
+  CheckImageSize(engine, sidecar, options.mindir_path);
+  const stpm::SelfTestResult result = stpm::RunSelfTest(&engine, *sidecar.selftest, path);
+  Print(stpm::SelfTestReport(result, options), "");
+  if (result.map_difference > stpm::SelfTestTolerance(options) ||
+      result.score_difference > stpm::SelfTestTolerance(options)) {
+    throw stpm::Error(options.mindir_path + ": selftest failed: on " + stpm::DeviceName(options) +
+                      " it does not compute what " + path + " says; export it again, or see --precision");
+  }
+}
+
+void Infer(stpm::Options options) {
   const std::string timing_path = stpm::Join(options.time_path, stpm::kTimingName);
   const std::string static_path = stpm::Join(options.time_path, stpm::kStaticTimingName);
   // what is wrong with the inputs is said before the model is looked at
   const std::vector<std::string> names = stpm::ListInputs(
       options.input_path,
       {options.result_path, options.time_path, options.mindir_path, stpm::SidecarPath(options.mindir_path)});
-  stpm::CheckModelFile(options.mindir_path);
-  const std::string warning = stpm::CheckAgainstSidecar(options.mindir_path);
-  if (!warning.empty()) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  const stpm::Sidecar sidecar = CheckModel(options.mindir_path);
+  if (!options.has_threshold && sidecar.threshold) {
+    options.has_threshold = true;
+    options.threshold = *sidecar.threshold;
+  }
   TellDevice(options);
   stpm::MakeFolder(options.time_path);
   stpm::PrepareResults(options, names);
@@ -70,6 +106,7 @@ void Main(const stpm::Options &options) {
   stpm::RemoveFile(timing_path);
   stpm::RemoveFile(static_path);
   stpm::LiteEngine engine(options);
+  CheckImageSize(engine, sidecar, options.mindir_path);
   const stpm::RunSummary summary = stpm::RunPipeline(&engine, options, names);
   const std::string report = stpm::Report(summary), line = stpm::StaticReport(summary);
   stpm::WriteFile(static_path, line.data(), line.size());
@@ -99,8 +136,10 @@ int main(int argc, char *argv[]) {
     const stpm::Options options = stpm::ParseOptions(argc, argv);
     if (options.help) {
       Print(stpm::Usage(argv[0]), "");
+    } else if (options.selftest) {
+      SelfTest(options);
     } else {
-      Main(options);
+      Infer(options);
     }
     return 0;
   } catch (const stpm::UsageError &error) {

@@ -2,17 +2,98 @@
 
 #include <sys/stat.h>
 
+#include <cmath>
+#include <limits>
+
 #include "inc/json.h"
+#include "inc/options.h"
 #include "inc/utils.h"
 
 namespace stpm {
 namespace {
 
 constexpr double kFormat = 1.0;  // as FORMAT in src/model/sidecar.py
+constexpr char kPattern[] = "pattern-1";
 
 std::string NameOf(const std::string &path) { return path.substr(path.find_last_of('/') + 1); }
 
-Json ReadSidecar(const std::string &path) {
+// A key's value if it is of this kind; nullptr if not.
+const Json *Find(const Json &object, const char *key, Json::Kind kind) {
+  const Json *const value = object.Find(key);
+  return value != nullptr && value->kind == kind ? value : nullptr;
+}
+
+bool IsWhole(const Json &value, double least, double most) {
+  return value.kind == Json::Kind::kNumber && value.number >= least && value.number <= most &&
+         value.number == std::floor(value.number);
+}
+
+std::optional<size_t> ParseImageSize(const std::string &path, const Json &content) {
+  const Json *const size = content.Find("image_size");
+  if (size == nullptr) return std::nullopt;
+  if (!IsWhole(*size, 32, 4096) || static_cast<size_t>(size->number) % 16 != 0) {
+    throw Error(path + ": image_size is wrong, expected a multiple of 16; export the model again");
+  }
+  return static_cast<size_t>(size->number);
+}
+
+std::optional<float> ParseThreshold(const std::string &path, const Json &content) {
+  const Json *const threshold = content.Find("threshold");
+  if (threshold == nullptr || threshold->kind == Json::Kind::kNull) return std::nullopt;
+  if (threshold->kind != Json::Kind::kNumber || !IsThreshold(threshold->number)) {
+    throw Error(path + ": threshold is wrong, expected null or a number from " + kThresholdLimits);
+  }
+  return static_cast<float>(threshold->number);
+}
+
+// Throws Error unless this is a number that can be a value of a map.
+double ParseValue(const Json &value, const Error &error) {
+  if (value.kind != Json::Kind::kNumber || std::abs(value.number) > std::numeric_limits<float>::max()) throw error;
+  return value.number;
+}
+
+std::optional<SelfTest> ParseSelfTest(const std::string &path, const Json &content) {
+  const Json *const json = content.Find("selftest");
+  if (json == nullptr) return std::nullopt;
+  const Error error(path + ": selftest is damaged; export the model again");
+  const Json *const input = Find(*json, "input", Json::Kind::kString);
+  const Json *const size = json->Find("image_size"), *const score = json->Find("score");
+  const Json *const map = Find(*json, "map", Json::Kind::kArray);
+  if (input == nullptr || size == nullptr || score == nullptr || map == nullptr || map->values.empty()) throw error;
+  if (input->text != kPattern) {
+    throw Error(path + ": selftest has the input '" + input->text + "', this program makes " + kPattern +
+                "; export the model with the release that the program is of");
+  }
+  if (!IsWhole(*size, 1, 4096)) throw error;
+  SelfTest test;
+  test.image_size = static_cast<size_t>(size->number);
+  test.score = ParseValue(*score, error);
+  const double last = size->number - 1;
+  double largest = 0.0;
+  for (const Json &place : map->values) {
+    const bool is_place = place.kind == Json::Kind::kArray && place.values.size() == 3 &&
+                          IsWhole(place.values[0], 0, last) && IsWhole(place.values[1], 0, last);
+    if (!is_place) throw error;
+    test.map.push_back({static_cast<size_t>(place.values[0].number), static_cast<size_t>(place.values[1].number),
+                        ParseValue(place.values[2], error)});
+    largest = std::max(largest, std::abs(test.map.back().value));
+  }
+  if (!(test.score > 0.0) || !(largest > 0.0)) throw error;  // what differences are relative to
+  return test;
+}
+
+void CheckModel(const std::string &model_path, const std::string &path, const Json &content) {
+  const std::string name = NameOf(model_path);
+  const Json *const exports = content.Find("exports");
+  const Json *const facts = exports == nullptr ? nullptr : exports->Find(name);
+  const Json *const sha256 = facts == nullptr ? nullptr : facts->Find("sha256");
+  if (sha256 == nullptr) throw Error(path + ": does not describe " + name + "; export it again");
+  if (sha256->kind != Json::Kind::kString || sha256->text != FileSha256(model_path)) {
+    throw Error(model_path + ": is damaged, or is not the file that " + NameOf(path) + " describes; export it again");
+  }
+}
+
+Json ReadJson(const std::string &path) {
   const std::string text = ReadText(path);
   try {
     return ParseJson(text);
@@ -29,25 +110,25 @@ std::string SidecarPath(const std::string &model_path) {
   return (has_suffix ? model_path.substr(0, dot) : model_path) + ".json";
 }
 
-std::string CheckAgainstSidecar(const std::string &model_path) {
-  const std::string path = SidecarPath(model_path), name = NameOf(model_path);
+Sidecar ReadSidecar(const std::string &model_path) {
+  const std::string path = SidecarPath(model_path);
+  Sidecar sidecar;
   struct stat status = {};
   if (::lstat(path.c_str(), &status) != 0) {  // a link that leads nowhere is no absence
-    return path + ": is missing, so that " + name + " is used unchecked; export.py writes it, keep the two together";
+    sidecar.warning = path + ": is missing, so that " + NameOf(model_path) +
+                      " is used unchecked; export.py writes it, keep the two together";
+    return sidecar;
   }
-  const Json content = ReadSidecar(path);
+  const Json content = ReadJson(path);
   const Json *const format = content.Find("format");
   if (format == nullptr || format->kind != Json::Kind::kNumber || format->number != kFormat) {
     throw Error(path + ": is not of format 1, which export.py writes; export the model again");
   }
-  const Json *const exports = content.Find("exports");
-  const Json *const facts = exports == nullptr ? nullptr : exports->Find(name);
-  const Json *const sha256 = facts == nullptr ? nullptr : facts->Find("sha256");
-  if (sha256 == nullptr) throw Error(path + ": does not describe " + name + "; export it again");
-  if (sha256->kind != Json::Kind::kString || sha256->text != FileSha256(model_path)) {
-    throw Error(model_path + ": is damaged, or is not the file that " + NameOf(path) + " describes; export it again");
-  }
-  return "";
+  CheckModel(model_path, path, content);
+  sidecar.image_size = ParseImageSize(path, content);
+  sidecar.threshold = ParseThreshold(path, content);
+  sidecar.selftest = ParseSelfTest(path, content);
+  return sidecar;
 }
 
 }  // namespace stpm

@@ -107,19 +107,19 @@ void TestSidecarPath() {
   CHECK(SidecarPath("c.mindir") == "c.json" && SidecarPath("a/.hidden") == "a/.hidden.json");
 }
 
-void TestCheckAgainstSidecar() {
+void TestReadSidecar() {
   const TemporaryFolder folder;
   const std::string model = folder / "a.mindir", path = folder / "a.json";
   const auto checked = [&](const std::string &content) {
     Put(path, content);
-    return Thrown<Error>([&] { CHECK(CheckAgainstSidecar(model).empty()); });
+    return Thrown<Error>([&] { ReadSidecar(model); });
   };
   const auto describe = [](const std::string &name, const std::string &sha256) {
     return "{\"format\": 1, \"exports\": {\"" + name + "\": {\"sha256\": \"" + sha256 + "\"}}}";
   };
   const std::string right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
   Put(model, "abc");
-  CHECK(Contains(CheckAgainstSidecar(model), path + ": is missing, so that a.mindir is used unchecked"));
+  CHECK(Contains(ReadSidecar(model).warning, path + ": is missing, so that a.mindir is used unchecked"));
   CHECK(checked(describe("a.mindir", right)).empty());
   Put(model, "abd");
   const std::string damaged = model + ": is damaged, or is not the file that a.json describes; export it again";
@@ -137,11 +137,65 @@ void TestCheckAgainstSidecar() {
   CHECK(checked("{]") == path + ": not valid JSON: expected a key at byte 1");
   RemoveFile(path);
   CHECK(::symlink("nowhere", path.c_str()) == 0);
-  CHECK(Contains(Thrown<Error>([&] { CheckAgainstSidecar(model); }), path + ": cannot be read"));
+  CHECK(Contains(Thrown<Error>([&] { ReadSidecar(model); }), path + ": cannot be read"));
   // a name that is not UTF-8
   Put(folder / "\xff.mindir", "abc");
   Put(folder / "\xff.json", describe("\\udcff.mindir", right));
-  CHECK(CheckAgainstSidecar(folder / "\xff.mindir").empty());
+  CHECK(ReadSidecar(folder / "\xff.mindir").warning.empty());
+}
+
+void TestContent() {
+  const TemporaryFolder folder;
+  const std::string model = folder / "a.mindir";
+  Put(model, "abc");
+  const auto put = [&](const std::string &more) {
+    Put(folder / "a.json",
+        "{\"format\": 1, \"exports\": {\"a.mindir\": {\"sha256\": "
+        "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"}}" +
+            more + "}");
+  };
+  const auto thrown = [&](const std::string &more) {
+    put(", " + more);
+    return Thrown<Error>([&] { ReadSidecar(model); });
+  };
+  put("");
+  Sidecar sidecar = ReadSidecar(model);
+  CHECK(!sidecar.image_size && !sidecar.threshold && !sidecar.selftest);
+  put(", \"image_size\": 256, \"threshold\": null");
+  sidecar = ReadSidecar(model);
+  CHECK(sidecar.image_size == size_t{256} && !sidecar.threshold);
+  put(", \"threshold\": 1.00000005960464477540000000000000000000000000001, \"selftest\": {\"input\": \"pattern-1\", "
+      "\"image_size\": 64, \"score\": 0.5, \"map\": [[0, 63, 0.25], [7, 5, -1e-3]]}");
+  sidecar = ReadSidecar(model);
+  CHECK(sidecar.threshold == 1.0F);  // to the double and from there to the float, as Python goes
+  CHECK(sidecar.selftest && sidecar.selftest->image_size == 64 && sidecar.selftest->score == 0.5);
+  CHECK(sidecar.selftest->map.size() == 2 && sidecar.selftest->map[0].x == 63 && sidecar.selftest->map[1].y == 7);
+  CHECK(sidecar.selftest->map[1].value == -1e-3);
+  for (const char *value : {"\"1\"", "true", "0", "-1", "1e39", "1e-40", "[1]", "{}"}) {
+    CHECK(Contains(thrown("\"threshold\": " + std::string(value)),
+                   "a.json: threshold is wrong, expected null or a number from 1.17549436e-38 to 3.4e38"));
+  }
+  for (const char *value : {"\"256\"", "null", "0", "16", "40", "256.5", "8192", "1e300"}) {
+    CHECK(
+        Contains(thrown("\"image_size\": " + std::string(value)), "a.json: image_size is wrong, expected a multiple"));
+  }
+  for (const char *value :
+       {"null", "[]", "{}", "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 0.5, \"map\": []}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 0, \"map\": [[0, 0, 1]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, 0, 0]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, 64, 1]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, -1, 1]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, 0.5, 1]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, 0]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1, \"map\": [[0, 0, \"1\"]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 64, \"score\": 1e99, \"map\": [[0, 0, 1]]}",
+        "{\"input\": \"pattern-1\", \"image_size\": 1e99, \"score\": 1, \"map\": [[0, 0, 1]]}",
+        "{\"input\": 1, \"image_size\": 64, \"score\": 1, \"map\": [[0, 0, 1]]}"}) {
+    CHECK(
+        Contains(thrown("\"selftest\": " + std::string(value)), "a.json: selftest is damaged; export the model again"));
+  }
+  CHECK(Contains(thrown("\"selftest\": {\"input\": \"pattern-2\", \"image_size\": 64, \"score\": 1, \"map\": [1]}"),
+                 "a.json: selftest has the input 'pattern-2', this program makes pattern-1; "));
 }
 
 }  // namespace
@@ -152,6 +206,7 @@ int main() {
   stpm::TestJson();
   stpm::TestBadJson();
   stpm::TestSidecarPath();
-  stpm::TestCheckAgainstSidecar();
+  stpm::TestReadSidecar();
+  stpm::TestContent();
   return stpm::failures == 0 ? 0 : 1;
 }
