@@ -129,6 +129,7 @@ def test_flags_exist(page):
         "worker_num", "local_worker_num", "master_addr", "node_rank", "generate", "head", "port", "address",
         "images", "epochs", "rounds", "memory_max", "help", "version", "input_path", "result_path", "time_path",
         "device_type", "threads", "warmup", "flag", "layout", "copy", "good", "test_good", "defect", "runs", "held_out",
+        "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
     }  # fmt: skip
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_-]*)", read(page)))
     assert named <= {*FLAGS, *others}

@@ -17,8 +17,8 @@ std::shared_ptr<mindspore::DeviceInfoContext> MakeDevice(const Options &options)
       auto device = std::make_shared<mindspore::AscendDeviceInfo>();
       device->SetDeviceID(options.device_id);
       // What these modes compute (CANN: "precision_mode" of ATC; Lite hands them on as ACL's words, acl_utils.h):
-      //   enforce_fp32       force_fp32, which is cube_fp16in_fp32out: convolutions take float16, add and give float32
-      //                      (an Ascend 310 multiplies nothing wider); all else is float32
+      //   enforce_fp32       force_fp32, which is cube_fp16in_fp32out: convolutions take float16 and give float32, all
+      //                      else is float32
       //   preferred_fp32     allow_fp32_to_fp16: convolutions are float16 altogether, the rest keeps float32
       //   enforce_fp16       force_fp16, the default: the product of three small maps nears the smallest normal number
       //   preferred_optimal  allow_mix_precision: float16 by the toolkit's list of operators
