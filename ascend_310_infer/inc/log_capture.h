@@ -11,7 +11,7 @@ namespace stpm {
 class LogCapture {
  public:
   LogCapture();
-  ~LogCapture() { Take(); }  // what was held back is dropped
+  ~LogCapture();  // what was not taken is written
   LogCapture(const LogCapture &) = delete;
   LogCapture &operator=(const LogCapture &) = delete;
 

@@ -43,12 +43,15 @@ bool IsThreshold(double number);
 // Returns the device's name in the words of --device_type.
 std::string DeviceName(const Options &options);
 
+// Returns the path of the file by which an Ascend's driver is told: /dev/davinci_manager, or what the environment
+// variable STPM_DAVINCI says.
+std::string DriverFile();
+
 // Returns the text of --help.
 std::string Usage(const std::string &program);
 
-// Parses the command line. Without --device_type (or with auto) the device is Ascend where the driver's device file is,
-// else CPU; the environment variable STPM_DAVINCI names another file than /dev/davinci_manager. Throws UsageError,
-// which names the flag and the value and says what would be right.
+// Parses the command line. Without --device_type (or with auto) the device is Ascend where DriverFile() is, else CPU.
+// Throws UsageError, which names the flag and the value and says what would be right.
 Options ParseOptions(int argc, char *const argv[]);
 
 }  // namespace stpm

@@ -42,6 +42,14 @@ std::shared_ptr<mindspore::DeviceInfoContext> MakeDevice(const Options &options)
   return std::make_shared<mindspore::CPUDeviceInfo>();
 }
 
+// Returns the device for messages, and what speaks against there being one.
+std::string Describe(const Options &options) {
+  if (options.device_type == DeviceType::kCpu) return DeviceName(options);
+  const std::string text = DeviceName(options) + " " + std::to_string(options.device_id);
+  const bool is_missing = options.device_type == DeviceType::kAscend && !Exists(DriverFile());
+  return is_missing ? text + " (there is no " + DriverFile() + ")" : text;
+}
+
 std::string Text(const std::vector<int64_t> &shape) {
   std::string text;
   for (const int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
@@ -73,8 +81,7 @@ LiteEngine::LiteEngine(const Options &options) {
   const mindspore::Status status = model_.Build(path, mindspore::kMindIR, context);
   const std::string log = capture.Take();
   if (status != mindspore::kSuccess) {
-    const std::string number = is_cpu ? "" : " " + std::to_string(options.device_id);
-    throw Error(LoadFailure(path, DeviceName(options) + number, status.ToString(), log));
+    throw Error(LoadFailure(path, Describe(options), status.ToString(), log));
   }
   std::fputs(WithoutWarnings(log).c_str(), stderr);
   inputs_ = model_.GetInputs();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <sstream>
 #include <vector>
@@ -114,6 +115,8 @@ LogCapture::LogCapture() {
   action.sa_flags = SA_RESETHAND;  // what returns from the handler happens again, and ends the process
   for (size_t i = 0; i < std::size(kDeadly); ++i) ::sigaction(kDeadly[i], &action, &before[i]);
 }
+
+LogCapture::~LogCapture() { std::fputs(Take().c_str(), stderr); }
 
 std::string LogCapture::Take() {
   std::string text;

@@ -42,11 +42,6 @@ float ParseThreshold(const std::string &text) {
   return static_cast<float>(number);
 }
 
-bool HasAscend() {
-  const char *const path = std::getenv("STPM_DAVINCI");
-  return Exists(path == nullptr || *path == '\0' ? "/dev/davinci_manager" : path);
-}
-
 void ParseDeviceType(const std::string &text, Options *options) {
   options->is_device_chosen = text != "auto";
   if (text == "Ascend") {
@@ -93,6 +88,11 @@ std::string DeviceName(const Options &options) {
       break;
   }
   return "CPU";
+}
+
+std::string DriverFile() {
+  const char *const path = std::getenv("STPM_DAVINCI");
+  return path == nullptr || *path == '\0' ? "/dev/davinci_manager" : path;
 }
 
 std::string Usage(const std::string &program) {
@@ -169,7 +169,7 @@ Options ParseOptions(int argc, char *const argv[]) {
   RequirePath("--input_path", options.input_path);
   RequirePath("--result_path", options.result_path);
   RequirePath("--time_path", options.time_path);
-  if (!options.is_device_chosen) options.device_type = HasAscend() ? DeviceType::kAscend : DeviceType::kCpu;
+  if (!options.is_device_chosen) options.device_type = Exists(DriverFile()) ? DeviceType::kAscend : DeviceType::kCpu;
   if (has_precision) CheckPrecision(options);
   if (options.threads == 0) options.threads = std::min(CoreCount(), kMostThreads);
   return options;
