@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Build the inference program, ascend_310_infer/build/stpm_infer.
-#   MS_LITE_HOME=/path/to/mindspore-lite-VERSION-linux-ARCH bash build.sh    with the vendor's package (Ascend, GPU, CPU)
-#   bash build.sh    fetches MindSpore Lite 2.0.0 from the package index (CPU, x86-64 only; 170 MB, kept in .cache)
+#   MS_LITE_HOME=/path/to/mindspore-lite-VERSION-linux-ARCH bash build.sh [Ascend|GPU|CPU]    with the vendor's package
+#   bash build.sh [CPU]    fetches MindSpore Lite 2.0.0 from the package index (x86-64 only; 170 MB, kept in .cache)
+# The program is the same for all devices; one that is named is checked to be among those of the library.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/../scripts/common.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$STPM_ROOT/scripts/mindspore_lite.sh"
 
 # The last release whose wheel, for CPython 3.7, carries the C++ library; no Python 3.7 is needed to use that.
 readonly SDK=$STPM_ROOT/.cache/mindspore-lite-2.0.0
@@ -48,9 +51,13 @@ is_built() {
 
 main() {
   choose_python
-  (($# == 0)) || die "build.sh takes no arguments; MS_LITE_HOME names the vendor's package"
-  local include library tool
+  local device=${1:-CPU} include library tool
+  (($# <= 1)) && [[ $device =~ ^(Ascend|GPU|CPU)$ ]] ||
+    die "build.sh: expected Ascend, GPU, CPU or nothing, got '$*'; MS_LITE_HOME names the vendor's package"
+  require_package "$device"
   if [[ -n ${MS_LITE_HOME:-} ]]; then
+    MS_LITE_HOME=$(realpath -- "$MS_LITE_HOME")
+    echo "MindSpore Lite $(package_version) in $MS_LITE_HOME"
     include=$MS_LITE_HOME/runtime
     library=$MS_LITE_HOME/runtime/lib/libmindspore-lite.so
   else
@@ -61,7 +68,7 @@ main() {
     include=$SDK/mindspore_lite
     library=$SDK/mindspore_lite/lib/libmindspore-extendrt_python.so
   fi
-  [[ -f $library ]] || die "$library: no such file; MS_LITE_HOME must be an unpacked MindSpore Lite package"
+  [[ -f $library ]] || die "$library: no such file; remove $SDK, and it is fetched again"
   echo "MindSpore Lite: $library"
   if ! was_moved && is_built "$library"; then
     echo "up to date: $BUILD/stpm_infer"
@@ -73,7 +80,7 @@ main() {
   done
   if was_moved; then rm -rf -- "$BUILD"; fi
   cmake -S "$SOURCE" -B "$BUILD" -DMS_LITE_INCLUDE="$include" -DMS_LITE_LIBRARY="$library" >/dev/null
-  cmake --build "$BUILD" --parallel "$(nproc)"
+  with_libraries cmake --build "$BUILD" --parallel "$(nproc)"
   echo "$library" >"$BUILD/library"
 }
 

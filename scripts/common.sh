@@ -80,6 +80,18 @@ run_logged() {
   fi
 }
 
+# stage LOG COMMAND...: run with all output in LOG; if it fails, show that log and end with its status.
+stage() {
+  local log=$1 status=0
+  shift
+  "$@" >"$log" 2>&1 || status=$?
+  if ((status != 0)); then
+    cat -- "$log" >&2
+    echo "error: stage $(basename -- "$log" .log) failed with status $status; its log is $log" >&2
+    exit "$status"
+  fi
+}
+
 # The environment that run_demo.sh and run_tests.sh make, and the other scripts use.
 STPM_VENV=$(realpath -sm -- "${STPM_VENV:-$STPM_ROOT/.venv}")
 

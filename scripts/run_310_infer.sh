@@ -3,25 +3,17 @@
 # A DATASET_PATH without CATEGORY/test is a folder of unlabelled images: the output is then scores.csv, no acc.log.
 #   bash scripts/run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]
 # NEED_PREPROCESS: y, or n to use what an earlier call prepared. DEVICE_TARGET: Ascend, GPU or CPU; without it Ascend
-# where there is one, else CPU.
+# where there is one, else CPU. For Ascend and GPU, MS_LITE_HOME names the vendor's package (docs/ascend.md).
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$STPM_ROOT/scripts/mindspore_lite.sh"
 
 # The inference library warns of every optional library that it does not find; 3 leaves its errors.
 export GLOG_v=${GLOG_v:-3}
 
-# stage NAME COMMAND...: run with all output in NAME.log; if it fails, show that log and end with its status.
-stage() {
-  local log=$OUT/$1.log status=0
-  shift
-  "$@" >"$log" 2>&1 || status=$?
-  if ((status != 0)); then
-    cat -- "$log" >&2
-    echo "error: stage $(basename -- "$log" .log) failed with status $status; its log is $log" >&2
-    exit "$status"
-  fi
-}
+readonly PROGRAM=$STPM_ROOT/ascend_310_infer/build/stpm_infer
 
 # with_maps COMMAND...: run it while no inference program, such as one that was started by hand, writes into the maps.
 with_maps() {
@@ -50,11 +42,10 @@ main() {
   if [[ ! -d $dataset/$category/test ]] && [[ -z $(find "$dataset" -maxdepth 1 -type f -print -quit) ]]; then
     die "CATEGORY $category: no folder $category/test in DATASET_PATH $dataset, and no unlabelled images either"
   fi
-  if [[ -z $target ]]; then
-    target=CPU
-    if [[ -e /dev/davinci_manager ]]; then target=Ascend; fi
-  fi
+  [[ -n $target ]] || target=$(present_device)
   [[ $target =~ ^(Ascend|GPU|CPU)$ ]] || die "DEVICE_TARGET: expected Ascend, GPU or CPU, got '$target'"
+  if [[ -n ${MS_LITE_HOME:-} ]]; then MS_LITE_HOME=$(realpath -m -- "$MS_LITE_HOME"); fi
+  require_package "$target"
 
   local acc=$PWD/acc.log
   OUT=$PWD/$category/310_infer
@@ -68,21 +59,21 @@ main() {
   [[ -z $threshold ]] || limit=(--threshold "$threshold")
 
   local inputs=(--data_dir "$dataset" --img_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir")
+  echo "building${MS_LITE_HOME:+ with MindSpore Lite $(package_version)} ..."
+  stage "$OUT/build.log" bash ascend_310_infer/build.sh "$target"
   if [[ $preprocess == y ]]; then
     echo "preprocessing ..."
-    stage preprocess "$STPM_PYTHON" preprocess.py "${inputs[@]}"
+    stage "$OUT/preprocess.log" "$STPM_PYTHON" preprocess.py "${inputs[@]}"
   else
-    stage preprocess "$STPM_PYTHON" preprocess.py "${inputs[@]}" --check
+    stage "$OUT/preprocess.log" "$STPM_PYTHON" preprocess.py "${inputs[@]}" --check
   fi
-  echo "building ..."
-  stage build bash ascend_310_infer/build.sh
   echo "inferring on $target ..."
   # whatever is not written by this run would be refused afterwards
   with_maps rm -rf -- "$OUT/maps"
-  stage infer ascend_310_infer/build/stpm_infer --mindir_path "$mindir" --input_path "$OUT/inputs" \
+  stage "$OUT/infer.log" with_libraries "$PROGRAM" --mindir_path "$mindir" --input_path "$OUT/inputs" \
     --result_path "$OUT/maps" --time_path "$OUT" --device_type "$target" --device_id "$device" "${limit[@]}"
   cat -- "$OUT/timing.txt"
-  stage postprocess "$STPM_PYTHON" postprocess.py --result_dir "$OUT/maps" --data_dir "$dataset" \
+  stage "$OUT/postprocess.log" "$STPM_PYTHON" postprocess.py --result_dir "$OUT/maps" --data_dir "$dataset" \
     --label_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir" --out_dir "$OUT"
   if [[ -d $dataset/$category/test ]]; then
     tail -n 3 -- "$OUT/postprocess.log" | tee -- "$acc"

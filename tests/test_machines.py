@@ -15,6 +15,7 @@ from src.sweep import __main__ as sweep
 from src.sweep import worker
 from src.utils import InputError, check_platform, core_count, cpu_quota
 from tests.conftest import ROOT, USER_ENVIRONMENT, missing, run_python
+from tests.vendor_package import make_package
 
 # --- which Python --------------------------------------------------------------------------------------------------
 
@@ -223,12 +224,10 @@ def test_moved_build(tmp_path):
     """A tree that was copied after its program was built builds it again, though CMake's notes name another folder."""
     if not shutil.which("cmake") or not shutil.which("c++"):
         missing("no cmake or no C++ compiler")
-    package = tmp_path / "package/runtime"
-    (package / "lib").mkdir(parents=True)
-    (package / "lib/libmindspore-lite.so").touch()
+    make_package(tmp_path / "package")
     root = tmp_path / "one"
-    for name in ("scripts/common.sh", "ascend_310_infer/build.sh"):
-        (root / name).parent.mkdir(parents=True)
+    for name in ("scripts/common.sh", "scripts/mindspore_lite.sh", "ascend_310_infer/build.sh"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     (root / "ascend_310_infer/CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.14)\nproject(small NONE)\n"

@@ -22,6 +22,7 @@ from src.files import read_json
 from src.utils import InputError, core_count
 from tests.conftest import ROOT
 from tests.test_infer import build, check_threshold_text, need_compiler
+from tests.vendor_package import make_package
 
 MODEL = "in float32 2 3 4 4\nout float32 2 1 4 4\n"
 CONVERTER = "libmindspore_converter.so"
@@ -33,14 +34,6 @@ def copy_program(folder):
     """Copy what builds the program; return the copy."""
     shutil.copytree(ROOT / "ascend_310_infer", folder / "ascend_310_infer", ignore=shutil.ignore_patterns("build"))
     shutil.copytree(ROOT / "scripts", folder / "scripts")
-    return folder
-
-
-def make_package(folder):
-    """Write a package that is laid out like the vendor's."""
-    (folder / "runtime/lib").mkdir(parents=True)
-    (folder / "runtime/include").symlink_to(ROOT / "ascend_310_infer/tests/fake_lite/include")
-    (folder / "runtime/lib/libmindspore-lite.so").touch()
     return folder
 
 
@@ -633,7 +626,13 @@ def test_fetched_library(run_build):
 def test_build_refuses(run_build, tmp_path):
     done, calls = run_build("--fast")
     assert done.returncode == 1
-    assert "build.sh takes no arguments" in done.stderr
+    assert "build.sh: expected Ascend, GPU, CPU or nothing, got '--fast'" in done.stderr
+    assert run_build("CPU", "CPU")[0].returncode == 1
+    for device in ("Ascend", "GPU"):
+        done, calls = run_build(device)
+        assert done.returncode == 1
+        assert f"DEVICE_TARGET {device}: MS_LITE_HOME is not set" in done.stderr
+        assert calls == []
     done, _ = run_build(MS_LITE_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "libmindspore-lite.so: no such file; MS_LITE_HOME must be an unpacked MindSpore Lite package" in done.stderr
@@ -642,6 +641,38 @@ def test_build_refuses(run_build, tmp_path):
     done, _ = run_build()
     assert "Linux aarch64: set MS_LITE_HOME to the vendor's MindSpore Lite package" in done.stderr
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("runtime/lib/libruntime_convert_plugin.so", " is not the cloud-side package, which alone reads MINDIR"),
+        ("tools/converter/lib/libmindspore_converter.so", "libruntime_convert_plugin.so needs it"),
+    ],
+)
+def test_other_package(run_build, tmp_path, file, message):
+    """One for phones, which has the same name and the main library, or one that was unpacked in part."""
+    package = make_package(tmp_path / "package")
+    (package / file).unlink()
+    done, calls = run_build(MS_LITE_HOME=str(package))
+    assert done.returncode == 1
+    assert f"error: {package}/{file}: no such file" in done.stderr
+    assert message in done.stderr
+    assert calls == []
+
+
+def test_package_version(run_build, tmp_path):
+    """It stands in the folder's name; where that was changed, the commit tells."""
+    package = make_package(tmp_path / "mindspore-lite-2.2.14.rc1-linux-aarch64")
+    (tmp_path / "lite").symlink_to(package)
+    for device in ((), ("Ascend",), ("GPU",)):
+        done, _ = run_build(*device, MS_LITE_HOME=str(tmp_path / "lite"))
+        assert done.returncode == 0, done.stderr
+        assert f"MindSpore Lite 2.2.14.rc1 in {package}\n" in done.stdout
+    (package / ".commit_id").write_text("commit 0123456789abcdef\nAuthor: somebody\n")
+    assert "MindSpore Lite 2.2.14.rc1 (commit 0123456789ab) in " in run_build(MS_LITE_HOME=str(package))[0].stdout
+    renamed = package.rename(tmp_path / "lite-2")
+    assert "MindSpore Lite unknown (commit 0123456789ab) in " in run_build(MS_LITE_HOME=str(renamed))[0].stdout
 
 
 def test_missing_tool(run_build, tmp_path):

@@ -1,6 +1,7 @@
 """The shell scripts: arguments, paths with spaces, background and foreground."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import train
 from src import predict
 from src.sweep import __main__ as sweep
 from tests.conftest import ROOT, user_environment
+from tests.vendor_package import make_package
 
 FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")
 
@@ -247,6 +249,7 @@ def test_distributed_arguments(recorder, tmp_path):
 
 PYTHON = """#!/bin/bash
 printf '%s\\0' python "$@" $'\\n' >>"$CALLS"
+[[ -z ${LD_LIBRARY_PATH:-} ]] || { echo "error: libraries in Python's way: $LD_LIBRARY_PATH" >&2; exit 9; }
 case "$*" in
   *sidecar*) echo "${THRESHOLD:-}" ;;
   *--result_dir*) printf 'first\\nsecond\\nthird\\nfourth\\n' ;;
@@ -254,7 +257,11 @@ esac
 [[ "$*" != *preprocess.py* || -z ${FAILS:-} ]] || { echo "it went wrong"; exit 5; }
 """
 INFER = """#!/bin/bash
-printf '%s\\0' infer "$@" $'\\n' >>"$CALLS"
+name=infer
+if [[ "$*" == *--selftest ]]; then name=selftest; fi
+printf '%s\\0' "$name" "$@" $'\\n' >>"$CALLS"
+echo "$name: ${LD_LIBRARY_PATH:-}" >>"$CALLS.libraries"
+if [[ $name == selftest ]]; then echo "score: 0.5"; exit "${SELFTEST_STATUS:-0}"; fi
 while (($# > 0)); do declare "${1#--}=$2"; shift 2; done
 mkdir -p "$result_path"
 touch "$result_path/new.bin"
@@ -280,10 +287,13 @@ def infer(recorder, tmp_path):
 
     def run(*, need="y", device="0", category="widget", data="data", target=(), **environment):
         script = root / "scripts/run_310_infer.sh"
+        environment = {"MS_LITE_HOME": "", "LD_LIBRARY_PATH": ""} | environment
         done, calls = recorder(script, "model", data, need, device, category, *target, **environment)
         return done, {Path(call[1] if call[0] == "python" else call[0]).stem: call[1:] for call in calls}
 
     run.out, run.acc = here / "widget/310_infer", here / "acc.log"
+    run.package = make_package(tmp_path / "mindspore-lite-2.2.14-linux-x64")
+    run.libraries = tmp_path / "calls.libraries"
     return run
 
 
@@ -293,7 +303,7 @@ def flag(words, name):
 
 def test_infer_arguments(infer, tmp_path):
     """The number of the card reaches the program; the model's own threshold, too."""
-    done, calls = infer(device="7", target=("GPU",), THRESHOLD="0.25")
+    done, calls = infer(device="7", target=("GPU",), THRESHOLD="0.25", MS_LITE_HOME=str(infer.package))
     assert done.returncode == 0, done.stderr
     here, words = tmp_path / "here", calls["infer"]
     assert dict(zip(words[::2], words[1::2], strict=True)) == {
@@ -301,7 +311,7 @@ def test_infer_arguments(infer, tmp_path):
         "--result_path": f"{infer.out}/maps", "--time_path": str(infer.out), "--device_type": "GPU",
         "--device_id": "7", "--threshold": "0.25",
     }  # fmt: skip
-    assert list(calls)[-4:] == ["preprocess", "build", "infer", "postprocess"]
+    assert list(calls)[-4:] == ["build", "preprocess", "infer", "postprocess"]
     assert "--check" not in calls["preprocess"]
     for stage in ("preprocess", "postprocess"):
         assert flag(calls[stage], "--data_dir") == str(here / "data")
@@ -313,10 +323,44 @@ def test_infer_arguments(infer, tmp_path):
     assert done.stdout.endswith("images: 1\nsecond\nthird\nfourth\n")
     assert infer.acc.read_text() == "second\nthird\nfourth\n"
 
-    _, calls = infer(need="n")
+    _, calls = infer(need="n", STPM_DAVINCI="/nowhere")
     assert "--check" in calls["preprocess"]
     assert "--threshold" not in calls["infer"]
-    assert flag(calls["infer"], "--device_type") == ("Ascend" if Path("/dev/davinci_manager").exists() else "CPU")
+    assert flag(calls["infer"], "--device_type") == "CPU"
+
+
+def test_ascend_found(infer, tmp_path):
+    """By the file that its driver makes; without the vendor's package it is refused before anything is done."""
+    driver = tmp_path / "davinci_manager"
+    driver.touch()
+    done, calls = infer(STPM_DAVINCI=str(driver))
+    assert done.returncode == 1
+    assert "error: DEVICE_TARGET Ascend: MS_LITE_HOME is not set" in done.stderr
+    assert calls == {}
+    assert not infer.out.exists()
+    done, calls = infer(STPM_DAVINCI=str(driver), MS_LITE_HOME=str(infer.package))
+    assert done.returncode == 0, done.stderr
+    assert flag(calls["infer"], "--device_type") == "Ascend"
+    assert "building with MindSpore Lite 2.2.14 ..." in done.stdout
+    for file in ("runtime/lib/libmindspore-lite.so", "runtime/lib/libruntime_convert_plugin.so"):
+        (infer.package / file).unlink()
+        done, calls = infer(target=("CPU",), MS_LITE_HOME=str(infer.package))
+        assert (done.returncode, calls) == (1, {})
+        assert f"{infer.package}/{file}: no such file" in done.stderr
+        (infer.package / file).touch()
+
+
+def test_library_path(infer):
+    """Of the program alone, as the vendor's samples set it, before what the user has; a relative package is found."""
+    home = os.path.relpath(infer.package, infer.out.parent.parent)
+    done, _ = infer(target=("Ascend",), MS_LITE_HOME=home, ASCEND_HOME="/opt/Ascend")
+    assert done.returncode == 0, done.stderr
+    folders = ("runtime/lib", "runtime/third_party/dnnl", "tools/converter/lib", "runtime/third_party/glog",
+               "runtime/third_party/libjpeg-turbo/lib")  # fmt: skip
+    expected = [*(f"{infer.package}/{folder}" for folder in folders), "/opt/Ascend/driver/lib64"]
+    assert infer.libraries.read_text() == f"infer: {':'.join(expected)}\n"
+    infer(target=("CPU",))
+    assert infer.libraries.read_text().splitlines()[1:] == ["infer: "]
 
 
 @pytest.mark.parametrize("failing", [{"FAILS": "1"}, {"INFER_STATUS": "6"}])
