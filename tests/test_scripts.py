@@ -389,6 +389,21 @@ def test_infer_unlabelled(infer, tmp_path):
     assert not infer.acc.exists()
 
 
+def test_other_kind_of_data(infer, tmp_path):
+    """Of labelled and unlabelled images in turn: the results of the call before do not pass for a part of the new."""
+    (tmp_path / "here/new").mkdir()
+    (tmp_path / "here/new/a.png").touch()
+    infer.out.mkdir(parents=True)
+    scores, results = infer.out / "scores.csv", infer.out / "results.json"
+    for data, fails, left in (
+        ("data", {"INFER_STATUS": "6"}, [results, scores]), ("data", {}, [results]), ("new", {}, [scores]),
+    ):  # fmt: skip
+        scores.touch()
+        results.touch()
+        infer(data=data, **fails)
+        assert [path for path in (results, scores) if path.exists()] == left
+
+
 def test_python(recorder, tmp_path):
     """The checkout's own environment, unless STPM_PYTHON names another one."""
     root = tmp_path / "checkout"
