@@ -24,6 +24,23 @@ with_maps() {
   )
 }
 
+# selftest MODEL DEVICE ID: have the program infer the pattern whose map stands in the model's JSON, unless this program
+# passed with this model, device and library before.
+selftest() {
+  local json key
+  json=$(dirname -- "$1")/$(basename -- "${1%.*}").json
+  if ! grep -Eqs '"selftest"[[:space:]]*:[[:space:]]*\{' -- "$json"; then
+    echo "no self-test: $json holds none; a model that is exported again has one"
+    return
+  fi
+  key="$(sha256sum <"$1" | cut -c -64) $(sha256sum <"$PROGRAM" | cut -c -64) $2 $3 ${MS_LITE_HOME:-}"
+  if grep -Fqsx -- "$key" "$OUT/selftest.passed"; then return; fi
+  echo "testing the model on $2 ..."
+  stage "$OUT/selftest.log" with_libraries "$PROGRAM" --mindir_path "$1" --device_type "$2" --device_id "$3" --selftest
+  cat -- "$OUT/selftest.log"
+  echo "$key" >>"$OUT/selftest.passed"
+}
+
 main() {
   choose_python
   local usage="run_310_infer.sh MINDIR_PATH DATASET_PATH NEED_PREPROCESS DEVICE_ID CATEGORY [DEVICE_TARGET]"
@@ -61,6 +78,7 @@ main() {
   local inputs=(--data_dir "$dataset" --img_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir")
   echo "building${MS_LITE_HOME:+ with MindSpore Lite $(package_version)} ..."
   stage "$OUT/build.log" bash ascend_310_infer/build.sh "$target"
+  selftest "$mindir" "$target" "$device"
   if [[ $preprocess == y ]]; then
     echo "preprocessing ..."
     stage "$OUT/preprocess.log" "$STPM_PYTHON" preprocess.py "${inputs[@]}"

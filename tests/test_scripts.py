@@ -363,6 +363,41 @@ def test_library_path(infer):
     assert infer.libraries.read_text().splitlines()[1:] == ["infer: "]
 
 
+def test_selftest_once(infer, tmp_path):
+    """Before anything else is computed, once for a model, a device and a library."""
+    model, sidecar = tmp_path / "here/model", tmp_path / "here/model.json"
+    home = {"MS_LITE_HOME": str(infer.package)}
+    done, calls = infer(target=("GPU",), **home)
+    assert "no self-test: " in done.stdout
+    assert "selftest" not in calls
+    sidecar.write_text(json.dumps({"selftest": {"input": "pattern-1"}}, indent=2))
+    done, calls = infer(target=("GPU",), device="3", SELFTEST_STATUS="1", **home)
+    assert done.returncode == 1
+    assert "error: stage selftest failed with status 1; its log is" in done.stderr
+    assert "score: 0.5" in done.stderr
+    assert list(calls)[-1] == "selftest"
+    done, calls = infer(target=("GPU",), device="3", **home)
+    assert done.returncode == 0, done.stderr
+    assert calls["selftest"] == [
+        "--mindir_path", str(model), "--device_type", "GPU", "--device_id", "3", "--selftest"
+    ]  # fmt: skip
+    assert list(calls)[-5:] == ["build", "selftest", "preprocess", "infer", "postprocess"]
+    assert "testing the model on GPU ...\nscore: 0.5\n" in done.stdout
+    assert infer.libraries.read_text().splitlines()[-2].startswith(f"selftest: {infer.package}/runtime/lib:")
+
+    def is_tested(**options):
+        return "selftest" in infer(**({"target": ("GPU",), "device": "3"} | home | options))[1]
+
+    assert not is_tested()
+    assert is_tested(device="4")
+    assert is_tested(target=("CPU",))
+    assert is_tested(target=("CPU",), MS_LITE_HOME="")
+    assert not is_tested()
+    model.write_text("another")
+    assert is_tested()
+    assert not is_tested()
+
+
 @pytest.mark.parametrize("failing", [{"FAILS": "1"}, {"INFER_STATUS": "6"}])
 def test_earlier_results(infer, failing):
     """Neither figures nor maps of an earlier model pass for those of this one."""
