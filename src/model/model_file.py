@@ -120,6 +120,11 @@ def load_detector(
     Raises:
         InputError: the device or the runtime is missing, or the runtime cannot read the file.
     """
+    if model.sidecar and "converted" in model.sidecar.exports.get(model.path.name, {}):
+        raise InputError(
+            f"{model.path}: is converted for Ascend, which the C++ program alone reads (scripts/run_310_infer.sh); "
+            "give the model that it was made of"
+        )
     if model.path.suffix != ".onnx":
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:

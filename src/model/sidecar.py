@@ -69,6 +69,15 @@ class Port(TypedDict):
     dtype: str
 
 
+class Conversion(TypedDict):
+    """How the vendor's tool converted a MINDIR for Ascend, which fixes its precision."""
+
+    from_sha256: str  # of the MINDIR before
+    precision: str  # the mode, by its name in AscendDeviceInfo::SetPrecisionMode
+    soc_version: str | None  # chip it is for; None: that of the host that converted it
+    mindspore_lite: str  # version of the converter
+
+
 class ExportFacts(TypedDict):
     """What is true of one exported file alone."""
 
@@ -79,6 +88,7 @@ class ExportFacts(TypedDict):
     batch_size: int
     versions: dict[str, str]
     largest_relative_difference: float | None  # of its maps from the checkpoint's; None: not verified
+    converted: NotRequired[Conversion]  # of a file that only the device reads
 
 
 @dataclass(frozen=True)
@@ -307,6 +317,18 @@ def record_export(
             sidecar = _with_later_threshold(sidecar, before)
     exports[model_path.name] = {"sha256": file_sha256(written), **facts}
     replace(sidecar, checkpoint=checkpoint, exports=exports).write(model_path)
+
+
+def record_conversion(model_path: Path, written: Path, sidecar: Sidecar, facts: ExportFacts) -> None:
+    """Write the sidecar of a converted model, which is the only one that it describes.
+
+    Args:
+        written: where the model is until it gets its name.
+        sidecar: the source's, without its threshold.
+        facts: those of the source, in place of whose hash the new file's comes here.
+    """
+    _lock(model_path)
+    replace(sidecar, exports={model_path.name: {**facts, "sha256": file_sha256(written)}}).write(model_path)
 
 
 def _with_later_threshold(sidecar: Sidecar, before: Sidecar) -> Sidecar:
