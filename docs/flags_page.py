@@ -60,6 +60,7 @@ alone: `--resume` is `--resume True`.
 | `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
 | `python -m src.report.table` | `--results`, `--readme`: [results table](accuracy.md#results) of a page |
 | `python -m src.model.sidecar` | `--mindir_path`, `--category`: check an exported model, print its threshold |
+| `python -m src.model.conversion` | the JSON of a converted model; `scripts/convert_ascend.sh` calls it |
 | `ascend_310_infer/build/stpm_infer` | [the C++ program](inference.md#the-c-program); `--help` lists them |
 | `python -m benchmarks.*` | described at the top of each file |
 
@@ -77,6 +78,8 @@ alone: `--resume` is `--resume True`.
 | `MSRUN_PORT`, `STPM_MSRUN_OPTIONS` | [distributed training](training.md#distributed-training) |
 | `RAY_ADDRESS` | cluster on which [all categories](training.md#all-categories) are trained |
 | `MS_LITE_HOME` | MindSpore Lite for the [C++ program](inference.md#the-c-program) |
+| `STPM_DAVINCI` | file that tells of [an Ascend](ascend.md#what-the-scripts-look-for); default: its driver's own |
+| `ASCEND_HOME` | folder with its driver's `driver/lib64`; default: `/usr/local/Ascend` |
 | `GLOG_v` | log level of MindSpore, 0 (all) to 4 (critical errors only); default: 3 |
 | `ONEDNN_MAX_CPU_ISA` | AVX2, unless you set it, for [MindSpore's convolutions](performance.md#the-network-on-cpu) |
 | `STPM_FUZZ_EXAMPLES`, `STPM_SOAK_IMAGES` | size of [tests that run long](robustness.md#tests-that-run-long) |

@@ -29,7 +29,7 @@ MODULES = dict(
 READMES = ("README.md", "README_CN.md")
 SUBJECTS = (
     "flags", "data", "training", "verdict", "inference", "accuracy", "performance", "robustness", "architecture",
-    "files",
+    "files", "ascend", "from_the_zoo",
 )  # fmt: skip
 ENGLISH = tuple(f"docs/{name}.md" for name in SUBJECTS)
 CHINESE = tuple(f"docs/zh/{name}.md" for name in SUBJECTS)
@@ -130,9 +130,13 @@ def test_flags_exist(page):
         "images", "epochs", "rounds", "memory_max", "help", "version", "input_path", "result_path", "time_path",
         "device_type", "threads", "warmup", "flag", "layout", "copy", "good", "test_good", "defect", "runs", "held_out",
         "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
+        "scores", "mindir_version",
     }  # fmt: skip
-    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9_-]*)", read(page)))
-    assert named <= {*FLAGS, *others}
+    of_the_vendor = {"fmk", "saveType", "optimize", "modelFile", "outputFile", "configFile", "soc_version"}
+    of_the_zoo = {"dataset_path", "finetune", "run_eval", "start_eval_epoch", "onnx_path", "file_name", "pt_path"}
+    of_the_zoo |= {"out_size"}
+    named = set(re.findall(r"(?<![\w-])--([a-z][A-Za-z0-9_-]*)", read(page)))
+    assert named <= {*FLAGS, *others, *of_the_vendor, *of_the_zoo}
 
 
 # --- flags ---
