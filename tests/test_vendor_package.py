@@ -83,13 +83,16 @@ def convert(tmp_path):
     model.write_text("no model of any runtime\n")
     model.with_suffix(".onnx").write_text("nor this")
     sidecar = new_sidecar(category="widget", image_size=64, config={"lr": 0.4})
-    sidecar = replace(sidecar, threshold=0.5, calibration={"threshold": 0.5}, others={"selftest": {"score": 0.25}})
+    sidecar = replace(sidecar, threshold=0.5, calibration={"threshold": 0.5})
     checkpoint = {"file": "widget_last.ckpt", "sha256": "0" * 64}
     for suffix in (".onnx", ".mindir"):
         facts = {"inputs": [], "outputs": [], "file_format": suffix[1:].upper(), "batch_size": 4, "versions": {},
                  "largest_relative_difference": 1e-7}  # fmt: skip
         path = model.with_suffix(suffix)
         record_export(path, path, sidecar, checkpoint=checkpoint, facts=facts)
+    written = json.loads(model.with_suffix(".json").read_text())
+    written["selftest"] = {"input": "pattern-1", "image_size": 64, "score": 0.25, "map": [[4, 4, 0.25]]}
+    model.with_suffix(".json").write_text(json.dumps(written))
     package = make_package(tmp_path / "mindspore-lite-2.2.14-linux-x64")
 
     def run(*arguments, **environment):
