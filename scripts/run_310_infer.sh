@@ -10,9 +10,6 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$STPM_ROOT/scripts/mindspore_lite.sh"
 
-# The inference library warns of every optional library that it does not find; 3 leaves its errors.
-export GLOG_v=${GLOG_v:-3}
-
 readonly PROGRAM=$STPM_ROOT/ascend_310_infer/build/stpm_infer
 
 # with_maps COMMAND...: run it while no inference program, such as one that was started by hand, writes into the maps.
@@ -71,9 +68,7 @@ main() {
   with_maps true
   rm -f -- "$acc"
   cd -- "$STPM_ROOT"
-  local threshold limit=()
-  threshold=$("$STPM_PYTHON" -m src.model.sidecar --mindir_path "$mindir" --category "$category")
-  [[ -z $threshold ]] || limit=(--threshold "$threshold")
+  "$STPM_PYTHON" -m src.model.sidecar --mindir_path "$mindir" --category "$category" >/dev/null
 
   local inputs=(--data_dir "$dataset" --img_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir")
   echo "building${MS_LITE_HOME:+ with MindSpore Lite $(package_version)} ..."
@@ -89,7 +84,7 @@ main() {
   # whatever is not written by this run would be refused afterwards
   with_maps rm -rf -- "$OUT/maps"
   stage "$OUT/infer.log" with_libraries "$PROGRAM" --mindir_path "$mindir" --input_path "$OUT/inputs" \
-    --result_path "$OUT/maps" --time_path "$OUT" --device_type "$target" --device_id "$device" "${limit[@]}"
+    --result_path "$OUT/maps" --time_path "$OUT" --device_type "$target" --device_id "$device"
   cat -- "$OUT/timing.txt"
   stage "$OUT/postprocess.log" "$STPM_PYTHON" postprocess.py --result_dir "$OUT/maps" --data_dir "$dataset" \
     --label_dir "$OUT/inputs" --category "$category" --mindir_path "$mindir" --out_dir "$OUT"

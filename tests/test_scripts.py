@@ -251,7 +251,7 @@ PYTHON = """#!/bin/bash
 printf '%s\\0' python "$@" $'\\n' >>"$CALLS"
 [[ -z ${LD_LIBRARY_PATH:-} ]] || { echo "error: libraries in Python's way: $LD_LIBRARY_PATH" >&2; exit 9; }
 case "$*" in
-  *sidecar*) echo "${THRESHOLD:-}" ;;
+  *sidecar*) ;;
   *--result_dir*) printf 'first\\nsecond\\nthird\\nfourth\\n' ;;
 esac
 [[ "$*" != *preprocess.py* || -z ${FAILS:-} ]] || { echo "it went wrong"; exit 5; }
@@ -302,14 +302,14 @@ def flag(words, name):
 
 
 def test_infer_arguments(infer, tmp_path):
-    """The number of the card reaches the program; the model's own threshold, too."""
-    done, calls = infer(device="7", target=("GPU",), THRESHOLD="0.25", MS_LITE_HOME=str(infer.package))
+    """The number of the card reaches the program, which takes the threshold from the model's JSON by itself."""
+    done, calls = infer(device="7", target=("GPU",), MS_LITE_HOME=str(infer.package))
     assert done.returncode == 0, done.stderr
     here, words = tmp_path / "here", calls["infer"]
     assert dict(zip(words[::2], words[1::2], strict=True)) == {
         "--mindir_path": str(here / "model"), "--input_path": f"{infer.out}/inputs",
         "--result_path": f"{infer.out}/maps", "--time_path": str(infer.out), "--device_type": "GPU",
-        "--device_id": "7", "--threshold": "0.25",
+        "--device_id": "7",
     }  # fmt: skip
     assert list(calls)[-4:] == ["build", "preprocess", "infer", "postprocess"]
     assert "--check" not in calls["preprocess"]
@@ -325,7 +325,6 @@ def test_infer_arguments(infer, tmp_path):
 
     _, calls = infer(need="n", STPM_DAVINCI="/nowhere")
     assert "--check" in calls["preprocess"]
-    assert "--threshold" not in calls["infer"]
     assert flag(calls["infer"], "--device_type") == "CPU"
 
 
