@@ -109,9 +109,13 @@ FLAGS: dict[str, dict[str, Any]] = {
     "device_id": {
         "type": _COUNT,
         "default": 0,
-        "help": "number of the card; ignored on CPU, and with --distributed, where msrun assigns the cards",
+        "help": "number of the card; ignored on CPU",
     },
-    "distributed": _SWITCH | {"help": "train as one of the ranks that scripts/run_distribute_train.sh starts"},
+    "distributed": _SWITCH
+    | {
+        "help": "train as one of the ranks that scripts/run_distribute_train.sh starts; msrun then assigns the cards, "
+        "and --device_id is ignored"
+    },
     "device_num": {"type": _POSITIVE_INT, "help": "how many categories are trained at a time"},
     # what it reads and writes
     "data_url": {"metavar": "DIR", "help": "data set folder, which holds the category folders"},

@@ -180,6 +180,14 @@ def test_flags_are_complete(page):
 
 
 @pytest.mark.parametrize("page", ["docs/flags.md", "docs/zh/flags.md"])
+def test_flags_know_their_program(page):
+    """What a program's section says of its flags names no flag that this program does not take."""
+    for program, rows, _ in sections(page):
+        named = {name for cells in rows.values() for name in re.findall(r"--(\w+)", " ".join(cells))}
+        assert named <= {*rows, *flags_of(program, picked_as="TRAINING_FLAGS")}, program
+
+
+@pytest.mark.parametrize("page", ["docs/flags.md", "docs/zh/flags.md"])
 def test_choices(page):
     for program, rows, _ in sections(page):
         for name, (_, choices, _) in rows.items():
