@@ -104,7 +104,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "device_target": {
         "choices": ("auto", *DEVICE_TARGETS),
         "default": "auto",
-        "help": "device; auto takes Ascend, then GPU, then CPU",
+        "help": "device; auto takes Ascend, then GPU, then CPU. export.py: for MINDIR and ONNX CPU, which computes in "
+        "float32",
     },
     "device_id": {
         "type": _COUNT,

@@ -14,7 +14,7 @@ import export as export_entry
 import test as test_entry
 from src.backend import StpmDetector
 from src.checkpoint import load_stpm
-from src.data.images import to_network_input
+from src.data.images import formula_image, to_network_input
 from src.model import export as exporter
 from src.model import model_file, sidecar
 from src.model.sidecar import read_export
@@ -72,6 +72,34 @@ def test_maps(exported, trained, suffix):
     expected = StpmDetector(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
+
+
+@pytest.mark.parametrize("suffix", ["mindir", "onnx"])
+def test_selftest(exported, suffix):
+    """The values in the JSON are those that each runtime computes of the formula's image, at the places agreed on."""
+    selftest = json.loads((exported / "widget.json").read_text())["selftest"]
+    assert (selftest["input"], selftest["image_size"]) == ("pattern-1", 64)
+    batch_size = {"mindir": 4, "onnx": 1}[suffix]
+    images = to_network_input(np.repeat(formula_image(64)[None], batch_size, 0))
+    maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
+    rows, columns, values = zip(*selftest["map"], strict=True)
+    lines = range(4, 64, 8)
+    assert [*zip(rows, columns, strict=True)][:-1] == [(y, x) for y in lines for x in lines]
+    assert values[-1] == selftest["score"] == max(values)
+    assert [float(np.float32(value)) for value in values] == [*values]
+    for one in maps[:, 0]:
+        assert np.abs(one[rows, columns] - values).max() < 1e-4 * max(values)
+        assert one.max() == pytest.approx(selftest["score"], rel=1e-4)
+
+
+def test_device():
+    """Left to the program it is the CPU, but for AIR, which needs another; a device that is named is that one."""
+
+    def chosen(*flags):
+        return export_entry.parse_args(["--ckpt_file", "a", "--category", "b", *flags]).device_target
+
+    assert (chosen(), chosen("--file_format", "ONNX"), chosen("--file_format", "AIR")) == ("CPU", "CPU", "auto")
+    assert chosen("--device_target", "Ascend") == "Ascend"
 
 
 def test_evaluation(exported, trained, session_tree, tmp_path, capsys):

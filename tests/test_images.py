@@ -13,6 +13,7 @@ from src.data import images
 from src.data.images import (
     MASK_RULES,
     binary_mask,
+    formula_image,
     is_image_size,
     load_image,
     load_image_and_size,
@@ -241,6 +242,26 @@ def test_network_input():
     assert prepared.dtype == np.float32
     assert prepared.flags["C_CONTIGUOUS"]
     assert np.allclose(prepared, expected, atol=1e-6)
+
+
+def test_formula():
+    """The image of the self-test by plain whole numbers, some worked by hand, and its input in steps of float32."""
+    image = formula_image(96)
+    assert (image.shape, image.dtype) == ((96, 96, 3), np.uint8)
+    expected = [
+        [[((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) % 256 for c in range(3)] for x in range(96)] for y in range(96)
+    ]
+    assert image.tolist() == expected
+    # 7 * 5 + 13 * 40 + 53 = 608 = 0b10_0110_0000, 5 * 40 / 16 = 12.5; xor 12 and the lowest eight bits: 0b0110_1100
+    assert image[40, 5, 1] == 0b0110_1100
+    assert image[0, 0].tolist() == [0, 53, 106]
+    found = to_network_input(image[None])
+    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+        # rounded after each operation, which double numbers are exact enough to do without a second rounding
+        scaled = (image[..., channel] / 255.0).astype(np.float32)
+        shifted = (scaled.astype(float) - float(np.float32(mean))).astype(np.float32)
+        by_hand = (shifted.astype(float) / float(np.float32(std))).astype(np.float32)
+        assert np.array_equal(found[0, channel], by_hand)
 
 
 def test_unconvertible_colours(tmp_path):

@@ -19,6 +19,8 @@ from src.utils import InputError
 from tests.conftest import result_or_error
 from tests.plain_model import write_red_model
 
+SELFTEST = {"input": "pattern-1", "image_size": 32, "score": 0.5, "map": [[31, 0, 0.25], [7, 7, 0.5]]}
+
 
 def read(path):
     return json.loads(path.with_suffix(".json").read_text())
@@ -103,6 +105,18 @@ def test_command_line(refused, model, capsys):
         ({"calibration": 0.5}, "calibration 0.5, expected null or an object"),
         ({"exports": []}, "exports [], expected an object"),
         ({"exports": {}}, "does not describe widget.onnx; export it again"),
+        ({"selftest": []}, "selftest [], expected an object that names its input; export it again"),
+        ({"selftest": SELFTEST | {"input": 1}}, "expected an object that names its input; export it again"),
+        ({"selftest": SELFTEST | {"image_size": 64}}, "selftest: image_size 64, and the model's is 32; export it"),
+        ({"selftest": SELFTEST | {"score": "0.5"}}, "selftest: score '0.5', expected a number; export it again"),
+        ({"selftest": SELFTEST | {"score": True}}, "selftest: score True, expected a number"),
+        ({"selftest": SELFTEST | {"score": 1e39}}, "selftest: score 1e+39, expected a number"),
+        ({"selftest": {**SELFTEST, "map": []}}, "selftest: map, expected a list of [row, column, value]; export it"),
+        ({"selftest": {**SELFTEST, "map": [[0, 0]]}}, "selftest: map, expected a list"),
+        ({"selftest": {**SELFTEST, "map": [[0, 0, "1"]]}}, "selftest: map, expected a list"),
+        ({"selftest": {**SELFTEST, "map": [[0, 32, 0.5]]}}, "selftest: map, expected a list"),
+        ({"selftest": {**SELFTEST, "map": [[0.5, 0, 0.5]]}}, "selftest: map, expected a list"),
+        ({"selftest": {**SELFTEST, "map": [[-1, 0, 0.5]]}}, "selftest: map, expected a list"),
     ],
 )
 def test_refused(refused, model, changes, message):
@@ -210,6 +224,28 @@ def test_exports(tmp_path):
     assert set(export("onnx", size=32, origin="1")["exports"]) == {"widget.onnx"}
     with pytest.raises(InputError, match=r"widget\.json: does not describe widget\.mindir; export it again"):
         inspect_model(tmp_path / "widget.mindir")
+
+
+def test_selftest(tmp_path):
+    """It stays through a calibration, and where another format is exported without; not for another checkpoint."""
+
+    def export(suffix, *, origin="0", size=32, selftest=None):
+        path = tmp_path / f"widget.{suffix}"
+        path.write_text(suffix)
+        about = replace(new_sidecar(category="widget", image_size=size, config=None), selftest=selftest)
+        record_export(path, path, about, checkpoint={"file": "a.ckpt", "sha256": origin}, facts={"batch_size": 1})
+        return read(path).get("selftest")
+
+    assert export("mindir") is None
+    assert export("mindir", selftest=SELFTEST) == SELFTEST
+    assert read_sidecar(tmp_path / "widget.mindir", category="widget").selftest == SELFTEST
+    record_calibration(tmp_path / "widget.mindir", {"threshold": 0.5}, sha256=sha256(b"mindir"))
+    assert read(tmp_path / "widget.mindir")["selftest"] == SELFTEST
+    assert export("air") == SELFTEST
+    assert export("air", selftest=SELFTEST | {"score": 0.75})["score"] == 0.75
+    assert export("air", origin="1") is None
+    assert export("air", origin="1", selftest=SELFTEST) == SELFTEST
+    assert export("air", origin="1", size=64) is None
 
 
 def test_no_sidecar(tmp_path):

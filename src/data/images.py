@@ -157,6 +157,18 @@ def _check_size(path: Path, size: tuple[int, int], picture: Path) -> None:
     raise InputError(problem)
 
 
+def formula_image(image_size: int) -> np.ndarray:
+    """Return "pattern-1", an image that needs no file: whole numbers alone, the same in every language.
+
+    The C++ program makes it, too, and compares what it computes of it with the values in a model's JSON.
+
+    Returns:
+        uint8 (S, S, 3): in row y, column x and channel c ((7 x + 13 y + 53 c) xor (x y >> 4)) and 255.
+    """
+    y, x, c = np.ogrid[:image_size, :image_size, :3]
+    return (((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) & 255).astype(np.uint8)
+
+
 def binary_mask(mask: np.ndarray, rule: str = "half") -> np.ndarray:
     """Make resized grey masks, uint8 (...), binary: bool (...), by one of ``MASK_RULES``."""
     return mask >= MASK_RULES[rule]

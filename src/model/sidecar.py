@@ -61,6 +61,15 @@ class CalibrationRecord(TypedDict):
     set_at: NotRequired[str]  # UTC, ISO 8601; comes when it is written
 
 
+class SelfTest(TypedDict):
+    """What an exported model must compute of an image that is made by a formula, as the checkpoint does in float32."""
+
+    input: str  # name of the formula
+    image_size: int
+    score: float  # the map's maximum
+    map: list[list[float]]  # row, column and value of some of its pixels
+
+
 class Port(TypedDict):
     """An input or output of an exported model."""
 
@@ -106,6 +115,7 @@ class Sidecar:
         checkpoint: the file that the weights are, or were, in.
         calibration: how the threshold was set.
         exports: of exported models: what is true of each file, by its name.
+        selftest: of exported models: what they must compute; None in those of releases before.
         others: fields that this program does not know, and keeps.
     """
 
@@ -119,6 +129,7 @@ class Sidecar:
     checkpoint: FileHash | None = None
     calibration: CalibrationRecord | None = None
     exports: dict[str, ExportFacts] = field(default_factory=dict)
+    selftest: SelfTest | None = None
     others: dict = field(default_factory=dict)
 
     @classmethod
@@ -146,6 +157,7 @@ class Sidecar:
                 raise InputError(f"{path}: {name} {content[name]!r}, expected {expected}")
         if not all(isinstance(facts, dict) for facts in content["exports"].values()):
             raise InputError(f"{path}: exports {content['exports']!r}, expected an object for each exported file")
+        _check_selftest(path, content.get("selftest"), content["image_size"])
         known = {name: content.pop(name) for name in _FIELDS if name in content}
         del content["format"]
         return cls(**known, others=content)
@@ -153,7 +165,7 @@ class Sidecar:
     def to_json(self) -> dict:
         """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
         content = {"format": FORMAT} | {name: getattr(self, name) for name in _FIELDS}
-        for name in ("checkpoint", "calibration", "exports"):
+        for name in ("checkpoint", "calibration", "exports", "selftest"):
             if not content[name]:
                 del content[name]
         return content | self.others
@@ -217,6 +229,33 @@ def _check_threshold(path: Path, threshold: object) -> None:
     is_valid = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold <= LARGEST
     if threshold is not None and not is_valid:
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
+
+
+def _check_selftest(path: Path, selftest: object, image_size: int) -> None:
+    """Check that these are values of a map of the model's size, if there are any."""
+
+    def is_number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+    def is_pixel(entry: object) -> bool:
+        if not isinstance(entry, list) or len(entry) != 3:
+            return False
+        return all(type(place) is int and 0 <= place < image_size for place in entry[:2]) and is_number(entry[2])
+
+    if selftest is None:
+        return
+    if not isinstance(selftest, dict) or not isinstance(selftest.get("input"), str):
+        raise InputError(f"{path}: selftest {selftest!r}, expected an object that names its input; export it again")
+    if selftest.get("image_size") != image_size:
+        raise InputError(
+            f"{path}: selftest: image_size {selftest.get('image_size')!r}, and the model's is {image_size}; "
+            "export it again"
+        )
+    if not is_number(selftest.get("score")):
+        raise InputError(f"{path}: selftest: score {selftest.get('score')!r}, expected a number; export it again")
+    pixels = selftest.get("map")
+    if not isinstance(pixels, list) or not pixels or not all(map(is_pixel, pixels)):
+        raise InputError(f"{path}: selftest: map, expected a list of [row, column, value]; export it again")
 
 
 def read_sidecar(model_path: Path, *, category: str | None) -> Sidecar | None:
@@ -299,7 +338,8 @@ def record_export(
 ) -> None:
     """Write the sidecar of an exported model, keeping what it says of the same checkpoint's other formats.
 
-    So is a threshold that was set on one of them later than the checkpoint's: their maps are the same.
+    So is a threshold that was set on one of them later than the checkpoint's, and the self-test's values where
+    ``sidecar`` has none: their maps are the same.
 
     Args:
         written: where the model is until it gets its name.
@@ -314,7 +354,7 @@ def record_export(
         if content.get("checkpoint") == checkpoint and content.get("image_size") == sidecar.image_size:
             before = Sidecar.from_json(path, content)
             exports |= before.exports
-            sidecar = _with_later_threshold(sidecar, before)
+            sidecar = _with_later_threshold(replace(sidecar, selftest=sidecar.selftest or before.selftest), before)
     exports[model_path.name] = {"sha256": file_sha256(written), **facts}
     replace(sidecar, checkpoint=checkpoint, exports=exports).write(model_path)
 

@@ -1,0 +1,27 @@
+"""What a model must compute of an image that is made by a formula: by that a device is found out. No mindspore here.
+
+The values stand in an exported model's JSON; ``stpm_infer --selftest`` makes the same image and compares.
+"""
+
+import numpy as np
+
+from ..data.images import formula_image
+from .maps import Detector, predict_maps
+from .sidecar import SelfTest
+
+INPUT = "pattern-1"  # ``formula_image``
+_GRID = 8
+
+
+def make_selftest(detector: Detector, *, image_size: int) -> SelfTest:
+    """Return score and some values of the map of ``formula_image``: on a grid, and the maximum itself.
+
+    Args:
+        detector: computes in float32.
+    """
+    (one,) = predict_maps(detector, formula_image(image_size)[None], batch_size=1)
+    lines = [(2 * i + 1) * image_size // (2 * _GRID) for i in range(_GRID)]
+    highest = np.unravel_index(np.argmax(one), one.shape)
+    places = [*((y, x) for y in lines for x in lines), (int(highest[0]), int(highest[1]))]
+    pixels = [[y, x, float(one[y, x])] for y, x in places]
+    return {"input": INPUT, "image_size": image_size, "score": float(one.max()), "map": pixels}
