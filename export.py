@@ -15,14 +15,17 @@ from src.model.sidecar import describe_file, new_sidecar, record_export
 from src.utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "ckpt_file", "category", "file_format", "batch_size", "image_size", "num_class", "out_dir", "device_target",
-    "device_id",
+    "ckpt_file", "category", "file_format", "mindir_version", "batch_size", "image_size", "num_class", "out_dir",
+    "device_target", "device_id",
 )  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
-    args = build_parser(__doc__, FLAG_NAMES).parse_args(argv)
+    parser = build_parser(__doc__, FLAG_NAMES)
+    args = parser.parse_args(argv)
+    if args.mindir_version == "native" and args.file_format != "MINDIR":
+        parser.error(f"--mindir_version native: is of MINDIR files, not of --file_format {args.file_format}")
     args.batch_size = args.batch_size or 1
     args.out_dir = args.out_dir or "."
     # other devices round the inputs of convolutions to float16: neither would the maps agree to TOLERANCE there, nor
@@ -59,7 +62,9 @@ def main(args: Namespace) -> int:
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
     sidecar = checkpoint.sidecar or new_sidecar(category=args.category, image_size=size, config=None)
     with atomic_path(path) as temporary:
-        facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape)
+        version = None if args.mindir_version == "native" else int(args.mindir_version)
+        facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape,
+                            mindir_version=version)  # fmt: skip
         reference = StpmDetector(stpm, image_size=size)
         difference = verify(temporary, reference, input_shape)
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),

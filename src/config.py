@@ -262,6 +262,12 @@ FLAGS: dict[str, dict[str, Any]] = {
         "default": "MINDIR",
         "help": "format of the exported model; AIR needs an Ascend device",
     },
+    "mindir_version": {
+        "choices": ("native", "1"),
+        "default": "1",
+        "help": "version of the format that a MINDIR file bears: 1, which MindSpore Lite 2.0 reads, too, or native, "
+        "the one of this MindSpore",
+    },
     "data_dir": {
         "metavar": "DIR",
         "required": True,

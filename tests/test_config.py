@@ -82,6 +82,7 @@ def test_choices(capsys):
         "cache_teacher": ("auto", "on", "off"),
         "mask_rule": ("half", "erode", "dilate"),
         "file_format": ("MINDIR", "AIR", "ONNX"),
+        "mindir_version": ("native", "1"),
     }
     assert {flag for flag, facts in FLAGS.items() if "choices" in facts} == set(choices)
     for flag, names in choices.items():

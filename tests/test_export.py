@@ -12,6 +12,7 @@ import pytest
 
 import export as export_entry
 import test as test_entry
+from src import predict
 from src.backend import StpmDetector
 from src.checkpoint import load_stpm
 from src.data.images import formula_image, to_network_input
@@ -60,8 +61,42 @@ def test_mindir(exported):
     primitives = {primitive.op_type for primitive in model.primitives}
     assert kinds | primitives <= PORTABLE | STRUCTURE
     assert "Conv2D" in kinds | primitives
-    outputs = read_export(exported / "widget.mindir", category="widget")[1]["outputs"]
+    facts = read_export(exported / "widget.mindir", category="widget")[1]
+    assert facts["mindir_version"] == 1
+    assert "mindir_version" not in read_export(exported / "widget.onnx", category="widget")[1]
+    outputs = facts["outputs"]
     assert [node.domain for node in model.graph.node if node.domain == outputs[0]["name"]] == ["maps"]
+
+
+def test_native_mindir(checkpoint, session_tree, tmp_path, refused, monkeypatch):
+    """It bears MindSpore's own version, as the JSON says, and gives the same scores; where it cannot be read, why."""
+    import mindspore
+    from mindspore.train import mind_ir_pb2
+
+    flags = ("--ckpt_file", checkpoint, "--category", "widget", "--mindir_version", "native")
+    assert export_entry.main(export_entry.parse_args([str(word) for word in (*flags, "--out_dir", tmp_path)])) == 0
+    path = tmp_path / "widget.mindir"
+    model = mind_ir_pb2.ModelProto()
+    model.ParseFromString(path.read_bytes())
+    newest = max(number for name, number in mind_ir_pb2.Version.items())
+    facts = read_export(path, category="widget")[1]
+    assert facts["mindir_version"] == model.mind_ir_version == newest > 1
+    assert facts["largest_relative_difference"] < 1e-4  # loaded and compared
+    assert [node.domain for node in model.graph.node if node.domain == "maps"] == ["maps"]
+
+    def cannot(name):
+        raise RuntimeError(f"{name}: Load file failed. Please check the correctness of the file.")
+
+    monkeypatch.setattr(mindspore, "load", cannot)
+    error = refused(
+        predict, "--ckpt_path", path, "--image_path", session_tree / "widget/test/good", "--out_dir", tmp_path
+    )
+    assert (
+        f"{path}: not a MINDIR that MindSpore {mindspore.__version__} can read; it bears version {newest} of" in error
+    )
+    assert "export.py --mindir_version 1 writes one for all" in error
+    onnx = refused_export(refused, *flags[:2], *flags[4:], "--file_format", "ONNX")
+    assert "--mindir_version native: is of MINDIR files, not of --file_format ONNX" in onnx
 
 
 @pytest.mark.parametrize("suffix", ["mindir", "onnx"])

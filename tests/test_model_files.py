@@ -146,7 +146,7 @@ def test_maps(tmp_path, monkeypatch, maps, words):
         return maps
 
     export(tmp_path / "m.onnx", new_sidecar(category="nut", image_size=96, config=None))
-    monkeypatch.setattr(model_file, "load_exported", lambda path: compute)
+    monkeypatch.setattr(model_file, "load_exported", lambda path, **_: compute)
     map_function = model_file.load_detector(inspect_model(tmp_path / "m.onnx"))
     images = np.zeros((1, 3, 96, 96), np.float32)
     if words is None:

@@ -13,23 +13,37 @@ from ..stpm import AnomalyMap
 from ..utils import InputError, first_line
 from .maps import Detector
 
-# The version of the MINDIR format that MindSpore Lite 2.0 reads. MindSpore 2.10 stamps its files 3 and reads both;
-# for the operators of this network the two do not differ.
-_MINDIR_VERSION = 1
 OUTPUT_NAME = "maps"
 # Largest max|a - b| / max|b| between the maps of a checkpoint and of its export.
 TOLERANCE = 1e-4
 
 
-def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shape: tuple[int, ...]) -> dict:
+def write_model(
+    network: AnomalyMap,
+    path: Path,
+    *,
+    file_format: str,
+    input_shape: tuple[int, ...],
+    mindir_version: int | None = None,
+) -> dict:
     """Export a network; return its inputs and outputs: names (None: by position), shapes, dtypes.
+
+    And, of a MINDIR, the version of the format that the file bears. A library reads files of its own version and of
+    those below (``load_mindir/anf_model_parser.cc`` of MindSpore): 2.10 bears and reads 3, MindSpore Lite 2.0 reads 1. For
+    the operators of this network the versions do not differ.
+
+    Args:
+        mindir_version: None for this MindSpore's own.
 
     Raises:
         InputError: MindSpore cannot write the file.
     """
+    about: dict[str, object] = {}
 
     def stamp(model: "ModelProto") -> None:  # noqa: F821 - a class that MindSpore makes at run time
-        model.mind_ir_version = _MINDIR_VERSION
+        if mindir_version is not None:
+            model.mind_ir_version = mindir_version
+        about["mindir_version"] = model.mind_ir_version
         by_output = {node.output[0]: node for node in model.graph.node}
         (output,) = model.graph.output
         # the output is Depend(map, state); runtimes name it after the operator that computes the map
@@ -49,10 +63,9 @@ def write_model(network: AnomalyMap, path: Path, *, file_format: str, input_shap
     batch, _, height, width = input_shape
     # MindSpore numbers the values of an ONNX file, so that its output has no lasting name
     output_name = None if file_format == "ONNX" else OUTPUT_NAME
-    return {
-        "inputs": [{"name": "images", "shape": list(input_shape), "dtype": "float32"}],
-        "outputs": [{"name": output_name, "shape": [batch, 1, height, width], "dtype": "float32"}],
-    }
+    about["inputs"] = [{"name": "images", "shape": list(input_shape), "dtype": "float32"}]
+    about["outputs"] = [{"name": output_name, "shape": [batch, 1, height, width], "dtype": "float32"}]
+    return about
 
 
 def check_same_maps(exported: Detector, reference: Detector, *, input_shape: tuple[int, ...]) -> float:

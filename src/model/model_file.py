@@ -128,7 +128,8 @@ def load_detector(
     if model.path.suffix != ".onnx":
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
     if model.path.suffix in EXPORTED_SUFFIXES:
-        return _checked(load_exported(model.path), model.path)
+        facts = model.sidecar.exports[model.path.name] if model.sidecar else {}
+        return _checked(load_exported(model.path, mindir_version=facts.get("mindir_version")), model.path)
     from ..backend import StpmDetector
     from ..checkpoint import load_stpm
     from ..stpm import STPM
@@ -158,22 +159,30 @@ def _checked(detector: Detector, path: Path) -> Detector:
     return compute
 
 
-def load_exported(path: Path) -> Detector:
+def load_exported(path: Path, *, mindir_version: int | None = None) -> Detector:
     """Load an exported model; MINDIR needs MindSpore's device to be set up.
+
+    Args:
+        mindir_version: of a MINDIR, for the message where it is one that MindSpore cannot read; None: not known.
 
     Raises:
         InputError: the runtime is missing or cannot read the file.
     """
-    return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path)
+    return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path, mindir_version)
 
 
-def _mindir_function(path: Path) -> Detector:
+def _mindir_function(path: Path, version: int | None) -> Detector:
     import mindspore as ms
 
     try:
         network = ms.nn.GraphCell(ms.load(str(path)))
     except Exception as error:  # MindSpore raises whatever its reader does
-        raise InputError(f"{path}: not a MINDIR that MindSpore {ms.__version__} can read") from error
+        problem = f"{path}: not a MINDIR that MindSpore {ms.__version__} can read"
+        if version is not None and version > 1:
+            problem += (
+                f"; it bears version {version} of the format, and export.py --mindir_version 1 writes one for all"
+            )
+        raise InputError(problem) from error
     return lambda images: network(ms.Tensor(images)).asnumpy()
 
 

@@ -91,6 +91,7 @@ class ExportFacts(TypedDict):
     """What is true of one exported file alone."""
 
     sha256: NotRequired[str]  # comes when it is written
+    mindir_version: NotRequired[int]  # of a MINDIR: the version of the format that it bears
     inputs: list[Port]
     outputs: list[Port]
     file_format: str
