@@ -20,9 +20,9 @@ from src.exchange.manifest import (
     iterate_maps,
     read_manifest,
     read_maps,
-    read_milliseconds,
 )
 from src.exchange.origin import check_origin
+from src.exchange.scores import read_milliseconds
 from src.files import atomic_path, make_output_folder, write_json
 from src.model.model_file import choose_threshold, inspect_model
 from src.utils import LOGGER, run_entry_point

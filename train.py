@@ -248,7 +248,8 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
     detector = StpmDetector(run.stpm, image_size=image_size)
     sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
     scores = score_good(detector, held_out, image_size=image_size, batch_size=batch_size)
-    store_threshold(run.folder.checkpoint, scores, held_out, target_fpr=target_fpr, sha256=sha256)
+    names = [sample.path.name for sample in held_out]
+    store_threshold(run.folder.checkpoint, scores, names, target_fpr=target_fpr, sha256=sha256)
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:

@@ -19,7 +19,8 @@ PROGRAMS = {
     "postprocess.py": "Scores the maps of the C++ program; `scripts/run_310_infer.sh` calls it.",
     "src/predict.py": "Scores new images ([new images](verdict.md#new-images)): `python -m src.predict`, or "
     "`scripts/run_predict.sh`.",
-    "src/calibrate.py": "Sets the threshold of a trained model ([threshold](verdict.md#threshold)): "
+    "src/calibrate.py": "Sets the threshold of a trained model ([threshold](verdict.md#threshold), "
+    "[on the device](verdict.md#threshold-calibrated-on-the-device)): "
     "`python -m src.calibrate`.",
     "src/sweep/__main__.py": "Trains and evaluates all categories ([all categories](training.md#all-categories)): "
     "`python -m src.sweep`, or `scripts/run_all_mvtec.sh`.",
@@ -32,7 +33,12 @@ _REQUIRED = {
         "ckpt_path": "required, here or as --ckpt_url",
     },
     "src/predict.py": {"image_path": "required", "ckpt_path": "required"},
-    "src/calibrate.py": {"image_path": "required", "ckpt_path": "required"},
+    "src/calibrate.py": {
+        "ckpt_path": "required, here or as --mindir_path",
+        "category": "the model's own",
+        "image_path": "required, unless --scores is given",
+        "label_dir": "inputs beside the folder of --scores, or the folder around it",
+    },
     "src/sweep/__main__.py": {"data_url": "required", "pre_ckpt_path": "required", "device_num": "required"},
 }
 _PAGE = """[STPM](../README.md) | [简体中文](zh/flags.md)

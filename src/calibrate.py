@@ -1,32 +1,42 @@
 """Set a model's decision threshold by good images that it was not trained on.
 
 python -m src.calibrate --ckpt_path bottle_last.ckpt --category bottle --image_path more_good_images
+
+python -m src.calibrate --mindir_path bottle.mindir --scores bottle/310_infer/maps/scores.csv
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from .config import build_parser
+import numpy as np
+
+from .config import build_parser, resolve_aliases
 from .data.samples import GOOD, Sample, list_images
 from .evaluation.threshold import check_image_count
+from .exchange.scores import read_good_scores
 from .files import make_output_folder
 from .model.calibration import score_good, store_threshold
 from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_detector
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "ckpt_path", "category", "image_path", "target_fpr", "image_size", "eval_batch_size", "device_target", "device_id",
+    "ckpt_path", "mindir_path", "category", "image_path", "scores", "label_dir", "target_fpr", "image_size",
+    "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = build_parser(__doc__, FLAG_NAMES)
+    parser = build_parser(__doc__, FLAG_NAMES, optional=("category", "label_dir"))
     args = parser.parse_args(argv)
-    for name in ("ckpt_path", "image_path"):
-        if getattr(args, name) is None:
-            parser.error(f"--{name} is required")
+    resolve_aliases(parser, args, "ckpt_path", "mindir_path")
+    if args.image_path is None and args.scores is None:
+        parser.error("--image_path is required, good images, or --scores, what the C++ program made of such")
+    if args.image_path is not None and args.scores is not None:
+        parser.error("give --image_path or --scores, not both")
+    if args.label_dir is not None and args.scores is None:
+        parser.error("--label_dir belongs to --scores")
     return args
 
 
@@ -42,24 +52,43 @@ def main(args: argparse.Namespace) -> int:
             f"--image_size {model.image_size}: {model.path} has its threshold at {model.sidecar.image_size} pixels; "
             "leave the flag out, or export it at that size and calibrate the exported model"
         )
+    is_exported = model.path.suffix in EXPORTED_SUFFIXES
+    if args.scores and not is_exported:
+        raise InputError(f"--scores: are of an exported model, and {model.path} is a checkpoint; see --mindir_path")
     make_output_folder(model.path.parent)  # for the threshold
-    samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
-    try:
-        check_image_count(len(samples), target_fpr=args.target_fpr)
-    except ValueError as error:
-        raise InputError(f"{args.image_path}: cannot set a threshold: {error}") from error
-    detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
-    scores = score_good(detector, samples, image_size=model.image_size, batch_size=model.batch_size)
-    stored = store_threshold(model.path, scores, samples, target_fpr=args.target_fpr, sha256=model.sha256)
+    if args.scores:
+        inputs = Path(args.label_dir) if args.label_dir else None
+        read = read_good_scores(Path(args.scores), model=model.path, category=model.sidecar.category, inputs=inputs)
+        check_count(len(read), of=args.scores, target_fpr=args.target_fpr)
+        names, scores = list(read), np.array(list(read.values()), np.float32)
+    else:
+        samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
+        check_count(len(samples), of=args.image_path, target_fpr=args.target_fpr)
+        detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
+        names = [sample.path.name for sample in samples]
+        scores = score_good(detector, samples, image_size=model.image_size, batch_size=model.batch_size)
+    stored = store_threshold(model.path, scores, names, target_fpr=args.target_fpr, sha256=model.sha256)
     if not stored:
         return 1
-    if model.path.suffix not in EXPORTED_SUFFIXES:
+    if not is_exported:
         LOGGER.info(
             "models exported from it before keep their threshold: export again, or calibrate them themselves, such as "
             "--ckpt_path %s.mindir",
             model.sidecar.category,
         )
     return 0
+
+
+def check_count(count: int, *, of: str, target_fpr: float) -> None:
+    """Check that so many good images can set a threshold.
+
+    Raises:
+        InputError: they cannot; the message names the path ``of`` which they are.
+    """
+    try:
+        check_image_count(count, target_fpr=target_fpr)
+    except ValueError as error:
+        raise InputError(f"{of}: cannot set a threshold: {error}") from error
 
 
 if __name__ == "__main__":

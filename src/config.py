@@ -229,6 +229,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "an image, or a folder of images. src/calibrate.py: good ones that the model was not trained on",
     },
+    "scores": {
+        "metavar": "FILE",
+        "help": "instead of --image_path: scores.csv that the C++ program wrote for such images with this model, on "
+        "the device that the threshold is for; no image is read and nothing computed",
+    },
     # evaluation
     "eval_batch_size": {
         "type": _BATCH_SIZE,
@@ -277,11 +282,17 @@ FLAGS: dict[str, dict[str, Any]] = {
     "mindir_path": {
         "metavar": "FILE",
         "help": "exported model that the inputs are for. preprocess.py: the image size is taken from the JSON beside "
-        "it. postprocess.py: its threshold is used, and maps of another model are refused",
+        "it. postprocess.py: its threshold is used, and maps of another model are refused. src/calibrate.py: another "
+        "name of --ckpt_path",
     },
     "check": _SWITCH | {"help": "write nothing; fail unless --img_dir holds what would be written"},
     "result_dir": {"metavar": "DIR", "required": True, "help": "folder with the maps that the C++ program wrote"},
-    "label_dir": {"metavar": "DIR", "required": True, "help": "folder that preprocess.py wrote: its manifest.json"},
+    "label_dir": {
+        "metavar": "DIR",
+        "required": True,
+        "help": "folder that preprocess.py wrote: its manifest.json. src/calibrate.py: it tells which of the images of "
+        "--scores are good",
+    },
 }
 
 
@@ -302,12 +313,19 @@ def resolve_aliases(parser: argparse.ArgumentParser, args: argparse.Namespace, n
     setattr(args, name, first or second)
 
 
-def build_parser(description: str, names: tuple[str, ...] = ()) -> argparse.ArgumentParser:
-    """Return a parser that knows the named flags and refuses all others, abbreviations included."""
+def build_parser(
+    description: str, names: tuple[str, ...] = (), *, optional: tuple[str, ...] = ()
+) -> argparse.ArgumentParser:
+    """Return a parser that knows the named flags and refuses all others, abbreviations included.
+
+    Args:
+        optional: those of them that this program can do without, though others cannot.
+    """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     parser.add_argument("--version", action="version", version=f"STPM {__version__}")
     for name in names:
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
         kind: dict[str, Any] = {"type": _path} if is_path else {}
-        parser.add_argument(f"--{name}", **kind, **FLAGS[name])
+        need: dict[str, Any] = {"required": False} if name in optional else {}
+        parser.add_argument(f"--{name}", **kind | FLAGS[name] | need)
     return parser

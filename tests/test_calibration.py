@@ -36,11 +36,12 @@ from src.evaluation.threshold import (
     proportion_interval,
 )
 from src.exchange.manifest import read_manifest
+from src.exchange.origin import file_checksum
 from src.files import file_sha256
 from src.model.model_file import choose_threshold, inspect_model
 from src.model.sidecar import new_sidecar, read_export, record_calibration
 from src.utils import InputError
-from tests.conftest import make_tree, save_picture, train_arguments
+from tests.conftest import forget_process, make_tree, run_python, save_picture, train_arguments
 from tests.damage import contents
 from tests.plain_model import red_map, write_red_model
 
@@ -326,6 +327,144 @@ def test_calibrate(tmp_path, caplog):
     assert run(calibrate_entry, *flags, "--target_fpr", 0.5) == 0
     median = json.loads(model.with_suffix(".json").read_text())["threshold"]
     assert median == pytest.approx(sorted(scores.values())[4], abs=1e-6)
+
+
+def infer_in_cpp(pictures, model, folder, scores):
+    """Stand in for the C++ program in the folder that the script makes; these scores are in the order of the inputs."""
+    inputs, maps = folder / "inputs", folder / "maps"
+    flags = ("--data_dir", pictures, "--img_dir", inputs, "--category", "widget", "--mindir_path", model)
+    assert run(preprocess, *flags) == 0
+    maps.mkdir()
+    rows = [f"{name}.bin,{score:.9g},1.5" for name, score in zip(read_manifest(inputs).names, scores, strict=True)]
+    (maps / "scores.csv").write_text("\n".join(["input,score,milliseconds", *reversed(rows)]) + "\n")
+    marks = {"manifest": file_checksum(inputs / "manifest.json"), "model": file_checksum(model)}
+    (maps / "origin.json").write_text(json.dumps({"format": 1} | marks))
+    return maps / "scores.csv"
+
+
+@pytest.fixture
+def inferred(tmp_path):
+    """Nine good pictures without labels, and what the C++ program made of them; the model."""
+    model = write_red_model(tmp_path / "model", threshold=0.5)
+    for i in range(9):
+        save_picture(tmp_path / f"more/{i}.png", np.random.default_rng(i))
+    scores = np.float32([0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4])
+    return infer_in_cpp(tmp_path / "more", model, tmp_path / "widget/310_infer", scores), model
+
+
+def test_scores_of_program(inferred, tmp_path):
+    """They set the threshold as pictures do, to the last bit, by the pictures' names, and without MindSpore."""
+    scores, model = inferred
+    before = json.loads(model.with_suffix(".json").read_text())
+    forget_process()  # which wrote the model, and keeps others from it
+    code = "import sys, runpy; sys.modules['mindspore'] = None; runpy.run_module('src.calibrate', run_name='__main__')"
+    done = run_python("-c", code, "--scores", scores, "--mindir_path", model, "--target_fpr", 0.2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "threshold 0.8 (order statistic of 9 good images, target false positive rate 0.2" in done.stdout
+    after = json.loads(model.with_suffix(".json").read_text())
+    # of 10 places for a further score 2 are above the second highest, and the threshold is the next number
+    assert after["threshold"] == np.nextafter(np.float32(0.8), np.float32(1))
+    expected = {f"{i}.png": score for i, score in enumerate((0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4))}
+    assert {name: np.float32(score) for name, score in after["calibration"]["scores"].items()} == {
+        name: np.float32(score) for name, score in expected.items()
+    }
+    assert after["calibration"]["images"] == 9
+    assert {**after, "threshold": 0, "calibration": 0} == {**before, "threshold": 0, "calibration": 0}
+
+
+def test_scores_of_test_images(tree, tmp_path, caplog):
+    """Of a data set with labels the defective images do not count, and it is said what such a threshold is worth."""
+    model = write_red_model(tmp_path / "model")
+    scores = infer_in_cpp(tree, model, tmp_path / "310", [0.25, 0.5, 9, 8, 7, 6])
+    moved = (tmp_path / "310/inputs").rename(tmp_path / "elsewhere")
+    assert run(calibrate_entry, "--scores", scores, "--mindir_path", model, "--label_dir", moved) == 0
+    assert "of test images: the 4 defective ones of 6 are left out" in caplog.text
+    about = json.loads(model.with_suffix(".json").read_text())["calibration"]
+    assert about["scores"] == {"test/good/000.png": 0.25, "test/good/001.png": 0.5}
+    assert about["images"] == 2
+
+
+def test_scores_without_manifest(inferred, caplog):
+    """Inputs that another program made are the user's word; results may lie in the folder of the inputs."""
+    scores, model = inferred
+    origin = json.loads((scores.parent / "origin.json").read_text())
+    (scores.parent / "origin.json").write_text(json.dumps(origin | {"manifest": None}))
+    assert run(calibrate_entry, "--scores", scores, "--mindir_path", model, "--target_fpr", 0.2) == 0
+    assert "its inputs had no manifest, so that all images are taken to be good" in caplog.text
+    names = json.loads(model.with_suffix(".json").read_text())["calibration"]["scores"]
+    assert sorted(names) == [f"{i:05}_unlabelled_{i}.bin" for i in range(9)]
+
+    (scores.parent / "origin.json").write_text(json.dumps(origin))
+    inside = shutil.move(scores.parent, scores.parent.parent / "inputs/results")
+    caplog.clear()
+    assert run(calibrate_entry, "--scores", f"{inside}/scores.csv", "--mindir_path", model) == 0
+    assert not caplog.records or "no manifest" not in caplog.text
+
+
+def swap(old, new, name="scores.csv"):
+    def damage(maps):
+        text = (maps / name).read_text()
+        assert old in text
+        (maps / name).write_text(text.replace(old, new))
+
+    return damage
+
+
+def other_manifest(maps):
+    path = maps.parent / "inputs/manifest.json"
+    path.write_text(path.read_text() + " ")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda maps: (maps / "scores.csv").unlink(), "scores.csv: cannot be read: No such file or directory"),
+        (lambda maps: (maps / "origin.json").unlink(), "origin.json: is missing; the inference program writes it"),
+        (swap('"model": {"bytes": ', '"model": {"bytes": 1', "origin.json"), "the maps are not of the model"),
+        (swap('"crc32": ', '"crc32": 1', "origin.json"), "name the folder that preprocess.py wrote as --label_dir"),
+        (other_manifest, "scores.csv: the manifest of its inputs, which tells the good ones, is not near it; name the"),
+        (swap(",0.5,", ",nan,"), "scores.csv: is damaged (ValueError('score of 00000_unlabelled_0.bin: nan, expected"),
+        (swap(",0.5,", ",0,"), "score of 00000_unlabelled_0.bin: 0.0, expected a number above 0"),
+        (swap(",0.5,", ",high,"), "scores.csv: is damaged (ValueError("),
+        (swap(",0.5,1.5", ""), "scores.csv: is damaged (TypeError("),
+        (swap("00001_", "00000_"), "scores.csv: does not match the manifest in "),
+        (swap("00001_unlabelled_1", "00000_unlabelled_0"), "00000_unlabelled_0.bin stands twice"),
+        (swap("score,", "value,"), "scores.csv: is damaged (KeyError('score'))"),
+        (swap("00008_unlabelled_8.bin,0.400000006,1.5\n", ""), "scores.csv: does not match the manifest in "),
+    ],
+)
+def test_refused_scores_of_program(refused, inferred, damage, message):
+    scores, model = inferred
+    damage(scores.parent)
+    before = model.with_suffix(".json").read_bytes()
+    assert message in refused(calibrate_entry, "--scores", scores, "--mindir_path", model)
+    assert model.with_suffix(".json").read_bytes() == before
+
+
+def test_refused_uses_of_scores(refused, inferred, trained, tmp_path):
+    """Of another category, too few, of a checkpoint, beside pictures; and a manifest that is not theirs."""
+    scores, model = inferred
+    flags = ("--scores", scores, "--mindir_path", model)
+    assert "give --image_path or --scores, not both" in refused(calibrate_entry, *flags, "--image_path", tmp_path)
+    assert "--label_dir belongs to --scores" in refused(
+        calibrate_entry, *flags[2:], "--image_path", "a", "--label_dir", "b"
+    )
+    assert "--image_path is required, good images, or --scores" in refused(calibrate_entry, *flags[2:])
+    assert "--ckpt_path is required" in refused(calibrate_entry, *flags[:2])
+    assert "was trained on 'widget'" in refused(calibrate_entry, *flags, "--category", "nut")
+    (tmp_path / "empty").mkdir()
+    assert "manifest.json: cannot be read" in refused(calibrate_entry, *flags, "--label_dir", tmp_path / "empty")
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    error = refused(calibrate_entry, *flags[:2], "--ckpt_path", checkpoint)
+    assert f"--scores: are of an exported model, and {checkpoint} is a checkpoint; see --mindir_path" in error
+    (tmp_path / "one").mkdir()
+    save_picture(tmp_path / "one/0.png", np.random.default_rng(0))
+    one = infer_in_cpp(tmp_path / "one", model, tmp_path / "few", [0.5])
+    error = refused(calibrate_entry, "--scores", one, *flags[2:])
+    assert f"{one}: cannot set a threshold: 1 image, expected at least 2" in error
+    about = model.with_suffix(".json")
+    about.write_text(about.read_text().replace('"category": "widget"', '"category": "nut"'))
+    assert "scores.csv: of images of 'widget', and " in refused(calibrate_entry, *flags)
 
 
 def test_calibrate_without_result(tmp_path, caplog):

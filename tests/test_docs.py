@@ -224,7 +224,7 @@ NEEDED = {  # flags that a program cannot do without
     "preprocess.py": ("data_dir", "img_dir", "category"),
     "postprocess.py": ("result_dir", "data_dir", "label_dir", "category"),
     "src/predict.py": ("image_path", "ckpt_path"),
-    "src/calibrate.py": ("image_path", "ckpt_path", "category"),
+    "src/calibrate.py": ("image_path", "ckpt_path"),
     "src/sweep/__main__.py": ("data_url", "pre_ckpt_path", "device_num"),
 }
 

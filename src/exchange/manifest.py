@@ -6,7 +6,6 @@ A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per 
 order. No mindspore here.
 """
 
-import csv
 import hashlib
 import os
 import shutil
@@ -21,7 +20,7 @@ import numpy as np
 from ..data.arrays import told_of_check
 from ..data.images import load_image, to_network_input
 from ..data.samples import UNLABELLED, Sample, samples_sha256
-from ..files import check_regular_file, file_sha256, read_json, short_name, write_json
+from ..files import file_sha256, read_json, short_name, write_json
 from ..model.sidecar import PREPROCESSING, check_made_for_this_program, note_preprocessing
 from ..utils import InputError, core_count
 
@@ -45,6 +44,7 @@ class Manifest:
         is_labelled: whether it is known which images are defective.
         sha256: of the ``.bin`` files, once they are written.
         earlier: stems of those of the call before, as long as they are being replaced.
+        defective: stems of those of images that are known to be defective, once the manifest is read.
     """
 
     category: str
@@ -55,6 +55,7 @@ class Manifest:
     is_labelled: bool
     sha256: list[str] = field(default_factory=list, compare=False)
     earlier: list[str] = field(default_factory=list, compare=False)
+    defective: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def input_bytes(self) -> int:
@@ -187,6 +188,7 @@ def _parse(path: Path, content: dict) -> tuple[Manifest, bool]:
             is_labelled=all(image["label"] is not None for image in images),
             sha256=[str(image["sha256"]) for image in images],
             earlier=[str(name) for name in content.get("earlier", ())],
+            defective=frozenset(str(image["name"]) for image in images if image["label"]),
         )
         is_complete = content["complete"] is True
     except (KeyError, TypeError, ValueError) as error:
@@ -271,24 +273,3 @@ def iterate_maps(folder: Path, manifest: Manifest) -> Iterator[np.ndarray]:
         return one
 
     return map(read, names)
-
-
-def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
-    """Read how long the inference of each image took from the program's scores.csv.
-
-    Raises:
-        InputError: the file is missing, or is not of the manifest's images.
-    """
-    path = folder / "scores.csv"
-    try:
-        check_regular_file(path)
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            found = {row["input"]: float(row["milliseconds"]) for row in csv.DictReader(file)}
-        milliseconds = [found[f"{name}.bin"] for name in manifest.names]
-        if not np.isfinite(milliseconds).all():
-            raise ValueError("a time is not finite")
-        return milliseconds
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; the inference program writes it last") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: does not match the manifest ({error!r})") from error

@@ -26,8 +26,23 @@ def file_checksum(path: Path) -> dict:
     return {"bytes": len(content), "crc32": zlib.crc32(content)}
 
 
-def check_origin(maps: Path, inputs: Path, model: Path | None) -> None:
-    """Check that maps were computed from the inputs that are there now, and by ``model``, if that is known.
+def read_origin(maps: Path) -> dict | None:
+    """Return what the inference program noted beside its maps; None where there is no note.
+
+    Raises:
+        InputError: the note is damaged, or of another format.
+    """
+    path = maps / ORIGIN_NAME
+    if not os.path.lexists(path):
+        return None
+    origin = read_json(path)
+    if origin.get("format") != FORMAT:
+        raise InputError(f"{path}: format {origin.get('format')!r}, this program reads format {FORMAT}")
+    return origin
+
+
+def check_origin(maps: Path, inputs: Path | None, model: Path | None) -> None:
+    """Check that maps were computed from the inputs that are there now, and by ``model``, each if that is known.
 
     Maps without a note, those of another program, are taken with a warning.
 
@@ -35,13 +50,10 @@ def check_origin(maps: Path, inputs: Path, model: Path | None) -> None:
         InputError: they were not, or the note is damaged.
     """
     path = maps / ORIGIN_NAME
-    if not os.path.lexists(path):
+    if (origin := read_origin(maps)) is None:
         LOGGER.warning("warning: no %s, so it is not checked that the maps are of these inputs and of this model", path)
         return
-    origin = read_json(path)
-    if origin.get("format") != FORMAT:
-        raise InputError(f"{path}: format {origin.get('format')!r}, this program reads format {FORMAT}")
-    if origin.get("manifest") != file_checksum(inputs / MANIFEST_NAME):
+    if inputs is not None and origin.get("manifest") != file_checksum(inputs / MANIFEST_NAME):
         raise InputError(f"{path}: the maps are not of the inputs that {inputs} holds now; run the inference again")
     if model is not None and origin.get("model") != file_checksum(model):
         raise InputError(f"{path}: the maps are not of the model {model}; run the inference again, with it")

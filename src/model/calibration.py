@@ -1,6 +1,7 @@
 """A model's threshold: the scores of good images, and where it is kept."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,13 @@ def score_good(detector: Detector, samples: list[Sample], *, image_size: int, ba
 
 
 def store_threshold(
-    model_path: Path, scores: np.ndarray, samples: list[Sample], *, target_fpr: float, sha256: str
+    model_path: Path, scores: np.ndarray, names: Sequence[str], *, target_fpr: float, sha256: str
 ) -> Calibration | None:
     """Set the threshold by the scores of good images and write it beside the model; None where it cannot be set.
 
     Args:
+        scores: float32 (N,).
+        names: of the images' files.
         sha256: of the model's file that computed the scores.
 
     Raises:
@@ -47,7 +50,6 @@ def store_threshold(
     except ValueError as error:
         LOGGER.warning("warning: no threshold for %s: %s", model_path, error)
         return None
-    names = [sample.path.name for sample in samples]
     about = calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
     record_calibration(model_path, about, sha256=sha256)
     low, high = calibration.fpr_interval

@@ -29,8 +29,8 @@ def write_model(
     """Export a network; return its inputs and outputs: names (None: by position), shapes, dtypes.
 
     And, of a MINDIR, the version of the format that the file bears. A library reads files of its own version and of
-    those below (``load_mindir/anf_model_parser.cc`` of MindSpore): 2.10 bears and reads 3, MindSpore Lite 2.0 reads 1. For
-    the operators of this network the versions do not differ.
+    those below (``load_mindir/anf_model_parser.cc`` of MindSpore): MindSpore 2.10 writes and reads 3, MindSpore Lite
+    2.0 reads 1. For the operators of this network the versions do not differ.
 
     Args:
         mindir_version: None for this MindSpore's own.

@@ -355,7 +355,8 @@ def record_export(
         if content.get("checkpoint") == checkpoint and content.get("image_size") == sidecar.image_size:
             before = Sidecar.from_json(path, content)
             exports |= before.exports
-            sidecar = _with_later_threshold(replace(sidecar, selftest=sidecar.selftest or before.selftest), before)
+            sidecar = _with_later_threshold(sidecar, before)
+            sidecar = replace(sidecar, selftest=sidecar.selftest or before.selftest)
     exports[model_path.name] = {"sha256": file_sha256(written), **facts}
     replace(sidecar, checkpoint=checkpoint, exports=exports).write(model_path)
 
