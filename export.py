@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from src.config import build_parser
+from src.config import build_parser, resolve_aliases
 from src.device import pinned, set_up_device, versions
 from src.files import atomic_path, check_checkpoint_file, make_output_folder
 from src.model.maps import Detector
@@ -15,8 +15,8 @@ from src.model.sidecar import describe_file, new_sidecar, record_export
 from src.utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "ckpt_file", "category", "file_format", "mindir_version", "batch_size", "image_size", "num_class", "out_dir",
-    "device_target", "device_id",
+    "ckpt_file", "category", "file_format", "mindir_version", "batch_size", "image_size", "out_size", "num_class",
+    "out_dir", "device_target", "device_id",
 )  # fmt: skip
 
 
@@ -24,6 +24,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__, FLAG_NAMES)
     args = parser.parse_args(argv)
+    resolve_aliases(parser, args, "image_size", "out_size", required=False)
     if args.mindir_version == "native" and args.file_format != "MINDIR":
         parser.error(f"--mindir_version native: is of MINDIR files, not of --file_format {args.file_format}")
     args.batch_size = args.batch_size or 1

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from src.config import build_parser
+from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_masks
 from src.data.images import find_former_resizing
 from src.data.samples import list_for_inference
@@ -25,14 +25,19 @@ from src.exchange.origin import check_origin
 from src.exchange.scores import read_milliseconds
 from src.files import atomic_path, make_output_folder, write_json
 from src.model.model_file import choose_threshold, inspect_model
-from src.utils import LOGGER, run_entry_point
+from src.utils import LOGGER, InputError, run_entry_point
 
-FLAG_NAMES = ("result_dir", "data_dir", "label_dir", "category", "mindir_path", "mask_rule", "threshold", "out_dir")
+FLAG_NAMES = (
+    "result_dir", "data_dir", "label_dir", "category", "mindir_path", "image_size", "out_size", "mask_rule",
+    "threshold", "out_dir",
+)  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
-    args = build_parser(__doc__, FLAG_NAMES).parse_args(argv)
+    parser = build_parser(__doc__, FLAG_NAMES)
+    args = parser.parse_args(argv)
+    resolve_aliases(parser, args, "image_size", "out_size", required=False)
     args.out_dir = args.out_dir or "."
     return args
 
@@ -41,6 +46,11 @@ def main(args: Namespace) -> int:
     """Score; return the exit status."""
     # 1. Do manifest, data set and results belong together?
     manifest = read_manifest(Path(args.label_dir))
+    if args.image_size not in (None, manifest.image_size):
+        raise InputError(
+            f"--image_size {args.image_size}: the inputs in {args.label_dir} are of {manifest.image_size} pixels; "
+            "leave the flag out, or run preprocess.py and the inference again, with a model of that size"
+        )
     samples = list_for_inference(Path(args.data_dir), args.category)
     check_matches(Path(args.label_dir), describe(samples, category=args.category, image_size=manifest.image_size))
     model = None

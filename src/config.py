@@ -151,9 +151,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "image_size": {
         "type": _image_size,
-        "help": "side to which images are resized, in pixels, a multiple of 16; default: the model's own, else "
-        f"{DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}",
+        "help": "side to which images are resized, in pixels, a multiple of 16. postprocess.py: must be the "
+        f"manifest's; default: the model's own, else {DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}; "
+        "in postprocess.py: the manifest's",
     },
+    "out_size": {"type": _image_size, "help": "another name of --image_size, as in the model zoo"},
     # training
     "recipe": {
         "choices": tuple(RECIPES),
@@ -303,12 +305,14 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def resolve_aliases(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str) -> None:
-    """Make one argument, ``name``, of two flags for one thing, of which one must be given."""
+def resolve_aliases(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, name: str, twin: str, *, required: bool = True
+) -> None:
+    """Make one argument, ``name``, of two flags for one thing, of which one must be given if it is required."""
     first, second = getattr(args, name), getattr(args, twin)
     if first and second and first != second:
         parser.error(f"--{name} and --{twin} are the same flag: give one")
-    if not first and not second:
+    if required and not first and not second:
         parser.error(f"--{name} is required: {FLAGS[name]['help'].partition(';')[0]}")
     setattr(args, name, first or second)
 

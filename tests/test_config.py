@@ -2,6 +2,8 @@
 
 import pytest
 
+import export
+import postprocess
 from src.config import FLAGS, build_parser, resolve_aliases
 
 # Of every kind of flag the values at its bounds, and what they are read as.
@@ -20,6 +22,7 @@ TAKEN = {
     "device_id": [("0", 0), ("7", 7)],
     "eval_interval": [("0", 0), ("5", 5)],
     "seed": [("0", 0), ("2147483647", 2147483647)],
+    "out_size": [("32", 32), ("256", 256)],
     "image_size": [("32", 32), ("48", 48), ("256", 256), ("4096", 4096)],
     "val_split": [("0", 0.0), ("0.2", 0.2), ("0.9999", 0.9999)],
     "target_fpr": [("1e-9", 1e-9), ("0.01", 0.01), ("0.9999", 0.9999)],
@@ -44,6 +47,7 @@ REFUSED = {
     "device_id": ("-1", "0.5"),
     "eval_interval": ("-1",),
     "seed": ("-1", "4294967296", "one"),
+    "out_size": ("16", "40"),
     "image_size": ("16", "33", "40", "4112", "4095", "256.0", "-256"),
     "val_split": ("-0.1", "1", "1.5", "nan"),
     "target_fpr": ("0", "1", "-0.1", "nan"),
@@ -128,3 +132,18 @@ def test_twins(capsys, words, expected):
     with pytest.raises(SystemExit):
         resolve_aliases(parser, args, "ckpt_path", "ckpt_url")
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "size"), [([], None), (["--out_size", "64"], 64), (["--image_size", "64"], 64)])
+def test_sizes(words, size):
+    """The zoo's name for the side of images and maps, where it stands in the zoo's programs; it need not be given."""
+    needed = ["--category", "c", "--ckpt_file", "a"]
+    assert export.parse_args([*needed, *words]).image_size == size
+    needed = ["--category", "c", "--result_dir", "a", "--data_dir", "a", "--label_dir", "a"]
+    assert postprocess.parse_args([*needed, *words]).image_size == size
+
+
+def test_two_sizes(capsys):
+    with pytest.raises(SystemExit):
+        export.parse_args(["--category", "c", "--ckpt_file", "a", "--out_size", "64", "--image_size", "96"])
+    assert "--image_size and --out_size are the same flag: give one" in capsys.readouterr().err

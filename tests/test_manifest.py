@@ -301,6 +301,22 @@ def test_unlabelled_scores(refused, tree, tmp_path, capsys):
         assert "scores.csv: does not match the manifest" in refused(postprocess, *words)
 
 
+def test_size_of_maps(refused, tree, tmp_path):
+    """The size that the zoo's postprocess.py is told may be told, and must be the one that there is."""
+    pictures = tree / "widget/test/hole"
+    assert prepare(pictures, tmp_path / "in") == 0
+    size = read_manifest(tmp_path / "in").image_size
+    write_maps(tmp_path / "in", tmp_path / "maps", np.random.default_rng(3))
+    (tmp_path / "maps/scores.csv").write_text(
+        "input,milliseconds\n" + "".join(f"{name}.bin,1\n" for name in read_manifest(tmp_path / "in").names)
+    )
+    words = score_flags((pictures, tmp_path / "in", tmp_path / "maps"), tmp_path / "out")
+    error = refused(postprocess, *words, "--out_size", 512)
+    assert f"--image_size 512: the inputs in {tmp_path / 'in'} are of {size} pixels; leave the flag out" in error
+    assert not (tmp_path / "out/scores.csv").exists()
+    assert postprocess.main(postprocess.parse_args([str(word) for word in (*words, "--out_size", size)])) == 0
+
+
 def test_mark(tmp_path):
     """The check value in the definition of CRC-32, that of the digits 1 to 9."""
     (tmp_path / "digits").write_bytes(b"123456789")
