@@ -23,11 +23,15 @@ import torch
 
 import export
 import train
-from benchmarks import compare, inference, large_data, paper_code, peer, processes, recipes, train_step
+from benchmarks import compare, float16, inference, large_data, paper_code, peer, processes, recipes, train_step
 from src import demo_data
+from src.backend import StpmDetector
+from src.checkpoint import load_stpm, named_arrays
 from src.data.arrays import decode_images
 from src.data.samples import hold_out, list_train
+from src.loss import NORM_EPS
 from src.model.sidecar import sidecar_path
+from src.stpm import STPM
 from src.utils import InputError, core_count
 from tests.conftest import ROOT, save_picture, train_arguments
 
@@ -432,3 +436,23 @@ def test_paper_code(session_tree, tmp_path):
     (kept,) = (name for name in found if "kept" in name)
     assert found[kept][0] <= found["3"][1]  # the mean map of the images that were held out
     assert all(0 <= number <= 1 for number in (*found["3"][2:], *found[kept][1:]))
+
+
+def test_float16(trained, session_tree):
+    """The emulation computes the network's maps in float32, and others, not far from them, in float16."""
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    lines = run(float16, "--ckpt_path", checkpoint, "--data_url", session_tree, "--category", "widget", "--images", 3)
+    lines = lines.splitlines()
+    assert lines[0] == "images: 3"
+    for name in ("float16 in:", "float16 in, flushed:"):
+        start = lines.index(name) + 1
+        found = {name: float(value) for name, value in (line.split(": ") for line in lines[start : start + 3])}
+        assert 1e-6 < found["maps"] < math.inf
+        assert 1e-6 < found["scores, median"] <= found["scores, at most"] < math.inf
+    stpm = load_stpm(STPM(), checkpoint)
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    network = float16.Network(named_arrays(stpm), image_size=64, norm_eps=NORM_EPS)
+    with torch.no_grad():
+        maps = network(torch.from_numpy(images), float16.Float32())
+    expected = StpmDetector(stpm, image_size=64)(images)[:, 0]
+    assert np.abs(maps - expected).max() < 1e-4 * expected.max()
