@@ -23,8 +23,13 @@ from src.data.images import load_mask_and_doubts
 from src.device import prepare_environment, set_up_device
 from src.utils import InputError, run_entry_point
 
-USER_ENVIRONMENT = dict(os.environ)
+# What this process sets for itself is not for programs in processes of their own. A worker that runs some of the tests
+# begins with the environment of the process that started it: this variable names what came to that.
+_OWN = "STPM_TESTS_OWN_VARIABLES"
+_before = set(os.environ) - set(os.environ.get(_OWN, "").split())
 prepare_environment(own_convolutions=True)  # some tests in this process use them
+os.environ[_OWN] = " ".join(sorted(os.environ.keys() - _before | {_OWN}))
+USER_ENVIRONMENT = {name: value for name, value in os.environ.items() if name in _before - {_OWN}}
 settings.register_profile("stpm", derandomize=True, deadline=None, database=None)  # the same examples in every run
 settings.load_profile("stpm")
 
@@ -220,9 +225,7 @@ def train_arguments(data, backbone, out, *, epoch, category="widget"):
 
 def user_environment(**changes):
     """The environment for a program in its own process: as a user has it, not as this process made it for itself."""
-    own = {
-        name for name in os.environ.keys() - USER_ENVIRONMENT.keys() if name.startswith(("ONEDNN_", "GLOG_", "OMP_"))
-    }
+    own = os.environ[_OWN].split()
     return {name: value for name, value in os.environ.items() if name not in own} | changes
 
 

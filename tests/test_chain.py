@@ -120,7 +120,8 @@ def train(caplog, *words):
 def test_same_seed(trained, session_tree, random_backbone, tmp_path, caplog):
     """The same weights in another process, and what is done to resume a training that is at its end."""
     arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=3)
-    train(caplog, *arguments)
+    done = run_python("train.py", *arguments)
+    assert done.returncode == 0, done.stderr
     assert_same_weights(tmp_path / "widget/widget_last.ckpt", trained[0] / "widget/widget_last.ckpt")
     losses = [
         [epoch["loss"] for epoch in read(folder / "widget/train.json")["epochs"]] for folder in (tmp_path, trained[0])

@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from src.files import lock_folder, write_json
 from src.utils import run_entry_point
 from tests import conftest
-from tests.conftest import ROOT, examples
+from tests.conftest import ROOT, examples, run_python
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,10 @@ def test_examples(monkeypatch, count):
     assert (found.max_examples, found.derandomize) == ((7, False) if is_campaign else (50, True))
     assert found.database is None
     assert found.deadline is None
+
+
+def test_environment_of_programs():
+    """In the test's process, or in a worker's, they get what the user has, not what the tests set for themselves."""
+    code = "import os; print([name for name in os.environ if name.startswith(('ONEDNN_', 'STPM_TESTS_'))])"
+    assert run_python("-c", code).stdout == "[]\n"
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
