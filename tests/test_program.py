@@ -47,7 +47,6 @@ def program(tmp_path_factory):
     need_compiler()
     folder = copy_program(tmp_path_factory.mktemp("a checkout"))
     package = make_package(folder / "a package")
-    (package / "tools/converter/lib").mkdir(parents=True)
     empty = ["c++", "-shared", "-x", "c++", "/dev/null", "-x", "none"]
     converter = package / "tools/converter/lib" / CONVERTER
     build([*empty, f"-Wl,-soname,{CONVERTER}", "-o", converter])
