@@ -82,7 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check every category; return 0, or 1 where a defect was found."""
+    """Check every category; return 0, or 1 where something is wrong."""
     from .data.check import check_dataset
 
     return 1 if check_dataset(args.check) else 0

@@ -150,7 +150,7 @@ def test_btad(btad, tmp_path):
     assert (target / "01/ground_truth/ko/0001_mask.png").samefile(btad / "01/ground_truth/ko/0001.png")
     done = run_python("-m", "src.dataset", "--check", target)
     assert done.returncode == 0, done.stdout
-    assert "categories: 3, defects: 0" in done.stdout
+    assert "categories: 3, problems: 0" in done.stdout
 
 
 def test_loco(loco, tmp_path):

@@ -57,6 +57,7 @@ NEARLY = [
     ("test/good", "test/normal", "test/normal: expected the name good"),
     ("test/good", "test/defect-free", "test/defect-free: expected the name good"),
     ("test/good", "test/良品", "test/良品: expected the name good"),
+    ("test/good", "test/normal_test", "test/normal_test: expected the name good"),
     ("test", "Test", "Test: expected the name test"),
     ("test", "testing", "testing: expected the name test"),
     ("ground_truth", "masks", "masks: expected the name ground_truth"),
@@ -101,7 +102,7 @@ def test_nearly(tree, tmp_path, refused, capsys, right, wrong, message, others):
         assert message in refused(dataset, "--check", tree)
     else:
         assert dataset.main(check) == 1
-        assert f"defect: {tree}/widget/{message}" in capsys.readouterr().out
+        assert f"problem: {tree}/widget/{message}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("right", "other", "message"), BESIDE)
@@ -143,12 +144,88 @@ def test_level(tree, tmp_path, refused, monkeypatch, given, hint, is_relative):
         monkeypatch.chdir(root)
         root = Path(".")
     hint = hint.format(data=tree)
+    without_flag = hint.partition(", and --category")[0]
     for module, *words in programs(root, tmp_path):
         if module is preprocess and given == "data/widget/train/good":
             continue  # a folder of pictures
-        assert hint in refused(module, *words), module
-    assert hint in refused(dataset, "--check", root)
+        said = refused(module, *words)
+        assert (without_flag if module is sweep else hint) in said, module
+        assert module is not sweep or "--category" not in said
+    said = refused(dataset, "--check", root)  # which has no --category either
+    assert without_flag in said
+    assert "--category" not in said
     assert not (tmp_path / "in").exists()
+
+
+LINKS = [
+    "widget",
+    *("widget/train", "widget/train/good", "widget/test", "widget/test/hole"),
+    *("widget/ground_truth", "widget/ground_truth/hole"),
+]
+
+
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("place", LINKS)
+def test_dead_links(tree, tmp_path, refused, capsys, place, others):
+    """A folder on a disk that is not mounted is missed: without a word it would be a set of fewer images or masks."""
+    if others:
+        make_tree(tree, category="gadget", train=2)
+    shutil.rmtree(tree / place)
+    (tree / place).symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    message = f"{tree / place}: is a link that leads nowhere; mend or remove it"
+    for module, *words in programs(tree, tmp_path):
+        assert refused(module, *words) == f"error: {message}", module
+    if place in LINKS[:3] and not others:
+        assert refused(dataset, "--check", tree) == f"error: {message}"
+    else:
+        assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+        assert f"\nproblem: {message}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["train", "train/good", "test", "ground_truth", "ground_truth/hole"])
+def test_files_for_folders(tree, refused, place):
+    """As a system without links checks them out: a file that holds where the link led."""
+    shutil.rmtree(tree / "widget" / place)
+    (tree / "widget" / place).write_text("../elsewhere")
+    with pytest.raises(InputError, match=rf"{place}: is a file, expected a folder"):
+        list_train(tree, "widget")
+
+
+def test_check_without_test(tree, capsys):
+    """What is there for training alone is sound; a test folder that is empty, or masks without it, are not."""
+    shutil.rmtree(tree / "widget/test")
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+    shutil.rmtree(tree / "widget/ground_truth")
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].split() == ["widget", "6", "0", "0", "-", "0"]
+    assert lines[-2:] == [
+        f"note: {tree}/widget: has no folder test; training needs none, test.py does",
+        "categories: 1, problems: 0",
+    ]
+    (tree / "widget/test").mkdir()
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+
+
+@pytest.mark.parametrize("place", ["train/good/000.png", "test/hole/000.png", "ground_truth/hole/000_mask.png"])
+def test_check_of_dead_links(tree, capsys, place):
+    """An image that cannot even be looked at is one problem among others."""
+    (tree / "widget" / place).unlink()
+    (tree / "widget" / place).symlink_to("nowhere")
+    (tree / "widget/test/stain/001.png").write_bytes(b"no picture")
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["widget", "6", "6", "4", "-", "2"]
+    assert f"{tree}/widget/{place}: " in lines[2] + lines[3]
+    assert "stain/001.png: not a readable image" in lines[2] + lines[3]
+    assert lines[4:] == ["categories: 1, problems: 2"]
+
+
+def test_counts_that_are_not_known(tree, capsys):
+    """Of a category that cannot be listed: none is not nought."""
+    (tree / "widget/test/good").rename(tree / "widget/test/OK")
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
+    assert capsys.readouterr().out.splitlines()[1].split() == ["widget", "-", "-", "-", "-", "1"]
 
 
 def test_long_category(tree, refused, tmp_path):
@@ -226,16 +303,17 @@ def test_subfolders_and_loose(tree, caplog):
         (folder / "train/good" / circle).symlink_to(folder / "train/good" / target, target_is_directory=True)
     said = warnings_of(caplog, list_train, tree, "widget") + warnings_of(caplog, list_test, tree, "widget")
     own = f"read: {READ}, in the folder itself"
-    parts = "read: folders train, test, ground_truth"
+    parts = "only these folders are read: train, test, ground_truth"
     assert sorted(said) == sorted(
         [
             f"warning: {folder}: 2 pictures left out: preview.png, validation/good/000.png ({parts})",
-            f"warning: {folder}/train: 2 pictures left out: 001.jpg, bad/000.png (read: folders good)",
+            f"warning: {folder}/train: 2 pictures left out: 001.jpg, bad/000.png (only these folders are read: good)",
             f"warning: {folder}/train/good: 5 pictures left out: batch/old/0.png, batch/old/1.png, batch/old/2.png, "
             f"... ({own})",
-            f"warning: {folder}/test: 1 picture left out: 002.gif (read: folders good, hole, stain)",
+            f"warning: {folder}/test: 1 picture left out: 002.gif (only these folders are read: good, hole, stain)",
             f"warning: {folder}/test/hole: 1 picture left out: more/003.webp ({own})",
-            f"warning: {folder}/ground_truth: 1 picture left out: 004.png (read: folders good, hole, stain)",
+            f"warning: {folder}/ground_truth: 1 picture left out: 004.png "
+            "(only these folders are read: good, hole, stain)",
             f"warning: {folder}/ground_truth/hole: 1 picture left out: aside/005.png ({own})",
         ]
     )
@@ -267,7 +345,7 @@ def test_nothing_else(tree, refused, tmp_path):
 
 
 def test_said_by_programs(tree, tmp_path, caplog, capsys):
-    """In prediction, calibration and preprocessing of a folder, and by --check, where it is no defect."""
+    """In prediction, calibration and preprocessing of a folder, and by --check, where it is no problem."""
     hole = tree / "widget/test/hole"
     put(hole / "x.webp")
     said = f"{hole}: 1 picture left out: x.webp"
@@ -286,8 +364,8 @@ def test_said_by_programs(tree, tmp_path, caplog, capsys):
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0
     out = capsys.readouterr().out
     assert f"warning: {said}" in out
-    assert f"warning: {tree}: 1 picture left out: loose.png (read: folders widget)" in out
-    assert "categories: 1, defects: 0, warnings: 2" in out
+    assert f"warning: {tree}: 1 picture left out: loose.png (only these folders are read: widget)" in out
+    assert "categories: 1, problems: 0, warnings: 2" in out
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "jpe", "JFIF"])
@@ -333,7 +411,7 @@ def test_leftovers(tree, tmp_path, caplog, capsys, name):
     assert [path.name for path in list_images(tree / "widget/test/hole")] == ["000.png", "001.png"]
     assert len(list_for_inference(tree / "widget/test/hole", "other")) == 2
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0
-    assert capsys.readouterr().out.endswith("categories: 1, defects: 0\n")
+    assert capsys.readouterr().out.endswith("categories: 1, problems: 0\n")
     assert not caplog.messages
 
 

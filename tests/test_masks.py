@@ -271,6 +271,52 @@ def test_folder_and_file(loco):
         list_test(loco, "widget")
 
 
+@pytest.mark.parametrize("name", ["002.gif", "more/002.png", "002"])
+def test_part_that_is_not_read(loco, capsys, name):
+    """Without it, a part of the defect would count as good."""
+    folder = loco / "widget/ground_truth/hole/000"
+    (folder / name).parent.mkdir(exist_ok=True)
+    WHITE.save(folder / name, "GIF" if name.endswith("gif") else "PNG")
+    with pytest.raises(InputError, match=rf"hole/000: 1 picture left out: {name} .* each marks a part of one defect"):
+        list_test(loco, "widget")
+    assert dataset.main(dataset.parse_args(["--check", str(loco)])) == 1
+
+
+def test_folder_without_image(loco):
+    """As with a file: a mask that belongs to nothing tells of an image that is missing."""
+    shutil.copytree(loco / "widget/ground_truth/hole/001", loco / "widget/ground_truth/hole/007")
+    with pytest.raises(InputError, match=r"hole/007: extra mask, there is no image 007"):
+        list_test(loco, "widget")
+
+
+def test_image_named_mask(tree):
+    """An image may be called so itself."""
+    for part, name, new in (
+        ("test", "000.png", "a_mask.png"),
+        ("ground_truth", "000_mask.png", "a_mask.png"),
+        ("test", "001.png", "b_mask.png"),
+        ("ground_truth", "001_mask.png", "b_mask_mask.png"),
+    ):
+        (tree / f"widget/{part}/hole/{name}").rename(tree / f"widget/{part}/hole/{new}")
+    pairs = [(sample.path.name, sample.mask_path.name) for sample in list_test(tree, "widget")[2:4]]
+    assert pairs == [("a_mask.png", "a_mask.png"), ("b_mask.png", "b_mask_mask.png")]
+
+
+@pytest.mark.parametrize("name", ["000_mask.gif", "000_Mask.png", "000-mask.png", "mask"])
+def test_nearly_named_mask(tree, name):
+    """The message names what lies there instead."""
+    truth = tree / "widget/ground_truth/hole"
+    said = f", found {name} "
+    if name == "mask":
+        (truth / "000_mask.png").unlink()
+        (truth / "000_mask").mkdir()
+        said = ", found the folder 000_mask without masks "
+    else:
+        (truth / "000_mask.png").rename(truth / name)
+    with pytest.raises(InputError, match=rf"no mask for .*/000\.png; expected 000_mask\.png{said}"):
+        list_test(tree, "widget")
+
+
 def test_folder_missing(loco):
     shutil.rmtree(loco / "widget/ground_truth/hole/001")
     with pytest.raises(InputError, match=r"hole: no mask for .*test/hole/001\.png; expected 001_mask\.png"):

@@ -1,13 +1,25 @@
 """Is a data set what it should be? Counts, layout, readability, and images that are in both train and test."""
 
+import contextlib
+import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..files import file_sha256
 from ..utils import InputError, core_count
 from .images import load_image, load_mask_and_doubts
-from .samples import Sample, check_root, layout_problems, list_test, list_train, report_beside_categories
+from .samples import (
+    GROUND_TRUTH,
+    TEST,
+    Sample,
+    check_root,
+    layout_problems,
+    list_test,
+    list_train,
+    report_beside_categories,
+)
 
 # (train, test) images of each category of MVTec AD (Bergmann et al. 2021, table 1).
 OFFICIAL_COUNTS = {
@@ -29,8 +41,29 @@ OFFICIAL_COUNTS = {
 }
 
 
+@dataclass
+class _Findings:
+    """What was found in a category: lines to print, each once and in order, and its samples, None if it has no list."""
+
+    problems: dict[str, None] = field(default_factory=dict)
+    warnings: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    train: list[Sample] | None = None
+    test: list[Sample] | None = None
+
+    @property
+    def counts(self) -> tuple[int | None, int | None, int | None]:
+        """The numbers of training images, test images and masks."""
+        masks = None if self.test is None else sum(sample.mask_path is not None for sample in self.test)
+        return (
+            None if self.train is None else len(self.train),
+            None if self.test is None else len(self.test),
+            masks,
+        )
+
+
 def check_dataset(root: Path) -> list[str]:
-    """Check every category below ``root``, print a line each and the defects found; return the defects.
+    """Check every category below ``root``, print a line each and the problems found; return the problems.
 
     What is left out or doubtful, but need not be wrong, is printed as a warning.
 
@@ -38,46 +71,49 @@ def check_dataset(root: Path) -> list[str]:
         InputError: ``root`` is no folder or holds no category.
     """
     categories, nearly = check_root(root)
-    defects = dict.fromkeys(nearly)  # in order, each once
-    warnings: dict[str, None] = {}
-    report_beside_categories(root, categories, warnings.setdefault)
-    print(f"{'category':<16}{'train':>7}{'test':>7}  {'MVTec AD':<13}defects")
+    whole = _Findings(problems=dict.fromkeys(nearly))
+    report_beside_categories(root, categories, whole.warnings.setdefault)
+    print(f"{'category':<16}{'train':>7}{'test':>7}{'masks':>7}  {'MVTec AD':<13}problems")
     for category in categories:
-        train, test, found, doubts = _check_category(root, category)
+        found = _check_category(root, category)
+        train, test, masks = ("-" if count is None else count for count in found.counts)
         official = OFFICIAL_COUNTS.get(category)
-        if official and official != (train, test):
-            found.append(f"{category}: {train} + {test} images, MVTec AD has {official[0]} + {official[1]}")
         expected = f"{official[0]} + {official[1]}" if official else "-"
-        print(f"{category:<16}{train:>7}{test:>7}  {expected:<13}{len(found)}")
-        defects |= dict.fromkeys(found)
-        warnings |= dict.fromkeys(doubts)
-    for kind, lines in (("warning", warnings), ("defect", defects)):
+        if official and official != found.counts[:2] and None not in found.counts:
+            found.warnings[f"{category}: {train} + {test} images, MVTec AD has {expected}"] = None
+        print(f"{category:<16}{train:>7}{test:>7}{masks:>7}  {expected:<13}{len(found.problems)}")
+        for name in ("problems", "warnings", "notes"):
+            getattr(whole, name).update(getattr(found, name))
+    for kind, lines in (("note", whole.notes), ("warning", whole.warnings), ("problem", whole.problems)):
         for line in lines:
             print(f"{kind}: {line}")
-    said = f", warnings: {len(warnings)}" if warnings else ""
-    print(f"categories: {len(categories)}, defects: {len(defects)}{said}")
-    return list(defects)
+    said = f", warnings: {len(whole.warnings)}" if whole.warnings else ""
+    print(f"categories: {len(categories)}, problems: {len(whole.problems)}{said}")
+    return list(whole.problems)
 
 
-def _check_category(root: Path, category: str) -> tuple[int, int, list[str], list[str]]:
-    """Return the numbers of train and test images, the defects of a category, and what is left out or doubtful."""
-    defects: list[str] = []
-    warnings: list[str] = []
-    train: list[Sample] = []
-    test: list[Sample] = []
+def _check_category(root: Path, category: str) -> _Findings:
+    found = _Findings()
+    folder = root / category
     try:
-        defects += layout_problems(root / category)
-        train = list_train(root, category, report=warnings.append)
+        found.problems |= dict.fromkeys(layout_problems(folder))
+        found.train = list_train(root, category, report=found.warnings.setdefault)
     except InputError as error:
-        defects.append(str(error))
-    try:
-        test = list_test(root, category, report=warnings.append)
-    except InputError as error:
-        defects.append(str(error))
+        found.problems[str(error)] = None
+    if found.train is not None and not any(map(os.path.lexists, (folder / TEST, folder / GROUND_TRUTH))):
+        found.test = []
+        found.notes[f"{folder}: has no folder {TEST}; training needs none, test.py does"] = None
+    else:
+        try:
+            found.test = list_test(root, category, report=found.warnings.setdefault)
+        except InputError as error:
+            found.problems[str(error)] = None
+    train, test = found.train or [], found.test or []
     unreadable, doubts = _look_at(train + test)
-    defects += unreadable
-    defects += [f"{path}: byte-identical to {other}" for path, other in _duplicates(train, test)]
-    return len(train), len(test), list(dict.fromkeys(defects)), warnings + doubts
+    found.warnings |= dict.fromkeys(doubts)
+    found.problems |= dict.fromkeys(unreadable)
+    found.problems |= dict.fromkeys(f"{path}: byte-identical to {other}" for path, other in _duplicates(train, test))
+    return found
 
 
 def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
@@ -101,20 +137,34 @@ def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
 
 
 def _duplicates(train: list[Sample], test: list[Sample]) -> list[tuple[Path, Path]]:
-    """Return test images that are, byte for byte, training images too; only files of one size are read."""
-    train_by_size: dict[int, list[Path]] = defaultdict(list)
-    for sample in train:
-        train_by_size[sample.path.stat().st_size].append(sample.path)
-    pairs = []
-    digests: dict[Path, str] = {}
+    """Return test images that are, byte for byte, training images too; only files of one size are read.
 
-    def digest(path: Path) -> str:
+    Files that cannot be read are passed over: ``_look_at`` names them.
+    """
+    train_by_size: dict[int | None, list[Path]] = defaultdict(list)
+    for sample in train:
+        train_by_size[_size(sample.path)].append(sample.path)
+    pairs = []
+    digests: dict[Path, str | None] = {}
+
+    def digest(path: Path) -> str | None:
         if path not in digests:
-            digests[path] = file_sha256(path)
+            digests[path] = None
+            with contextlib.suppress(InputError):
+                digests[path] = file_sha256(path)
         return digests[path]
 
     for sample in test:
-        for candidate in train_by_size[sample.path.stat().st_size]:
-            if digest(candidate) == digest(sample.path):
+        size = _size(sample.path)
+        for candidate in train_by_size[size] if size is not None else ():
+            if digest(sample.path) is not None and digest(candidate) == digest(sample.path):
                 pairs.append((sample.path, candidate))
     return pairs
+
+
+def _size(path: Path) -> int | None:
+    """Return a file's size; None of what cannot be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -56,6 +56,11 @@ def _is_leftover(name: str) -> bool:
     return name.startswith(".") or name.casefold() in LEFTOVERS
 
 
+def leads_nowhere(path: Path) -> bool:
+    """Tell whether a path is a link to what is not there, such as a disk that is not mounted, or to itself."""
+    return os.path.islink(path) and not os.path.exists(path)
+
+
 def folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted by name."""
     return [entry for entry in visible(folder) if entry.is_dir()]
@@ -119,8 +124,11 @@ def left_out(folder: Path, *, read: Collection[str] = (), takes_pictures: bool =
         return None
     names = ", ".join(os.fspath(path.relative_to(folder)) for path in found[:_NAMED])
     number = f"{len(found)}{' or more' if len(below) == _MOST else ''} picture{'s' if len(found) > 1 else ''}"
-    is_read = f"{' '.join(IMAGE_SUFFIXES)}, in the folder itself" if takes_pictures else f"folders {', '.join(read)}"
-    return f"{number} left out: {names}{', ...' if len(found) > _NAMED else ''} (read: {is_read})"
+    if takes_pictures:
+        is_read = f"read: {' '.join(IMAGE_SUFFIXES)}, in the folder itself"
+    else:
+        is_read = f"only these folders are read: {', '.join(read)}"
+    return f"{number} left out: {names}{', ...' if len(found) > _NAMED else ''} ({is_read})"
 
 
 def report_left_out(folder: Path, report: Report, *, read: Collection[str] = (), takes_pictures: bool = True) -> None:

@@ -7,7 +7,8 @@ Layout of a category (https://www.mvtec.com/company/research/datasets/mvtec-ad):
     <root>/<category>/ground_truth/<defect type>/<stem>_mask.png
 
 or, where several masks each mark a part (MVTec LOCO), ``ground_truth/<defect type>/<stem>/*.png``. A folder that is
-called nearly so is refused; pictures that are not read are reported (``src/data/folders.py``).
+called nearly so is refused, and so is a link in its place that leads nowhere; pictures that are not read are reported
+(``src/data/folders.py``).
 """
 
 import contextlib
@@ -23,7 +24,17 @@ import numpy as np
 
 from ..files import file_sha256
 from ..utils import InputError
-from .folders import Report, folders, holds_none, pictures, report_left_out, visible, warn_once
+from .folders import (
+    Report,
+    folders,
+    holds_none,
+    leads_nowhere,
+    left_out,
+    pictures,
+    report_left_out,
+    visible,
+    warn_once,
+)
 
 TRAIN, TEST, GROUND_TRUTH, GOOD = "train", "test", "ground_truth", "good"
 UNLABELLED = "unlabelled"  # in place of a defect type, where none is known
@@ -35,8 +46,9 @@ _TRUTH_NAMES = {"groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "tr
 _GOOD_NAMES = {
     *("good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "healthy", "intact", "flawless", "perfect"),
     *("nodefect", "nodefects", "defectfree", "nondefective", "anomalyfree", "noanomaly", "faultfree", "undamaged"),
-    *("良品", "正常", "合格"),
+    *("normaltest", "goodtest", "良品", "正常", "合格"),
 }
+_UNLABELLED_NAMES = {UNLABELLED, "unlabeled"}
 
 
 @dataclass(frozen=True)
@@ -104,15 +116,15 @@ def check_root(root: Path) -> tuple[list[str], list[str]]:
     """
     categories = list_categories(root)
     problems: list[str] = []
-    for folder in folders(root):
+    for folder in visible(root):
         if folder.name in categories:
             with contextlib.suppress(InputError):  # whoever lists it will say so
                 problems += layout_problems(folder)
         elif nearly := _nearly_category(folder):
             problems.append(nearly)
     if not categories:
-        hint = problems[0] if problems else f"{root}: holds no category (a folder with train/good){_level_hint(root)}"
-        raise InputError(hint)
+        level = _level_hint(root, takes_category=False)
+        raise InputError(problems[0] if problems else f"{root}: holds no category (a folder with train/good){level}")
     return categories, problems
 
 
@@ -126,12 +138,36 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
+def is_good_name(name: str) -> bool:
+    """Tell whether a folder or label of this name is, by what people call them, of good images."""
+    return _plain(name) in _GOOD_NAMES
+
+
+def is_unlabelled_name(name: str) -> bool:
+    """Tell whether a name is, however it is written, the one that stands for images without labels."""
+    return _plain(name) in _UNLABELLED_NAMES
+
+
+def _no_folder(path: Path) -> str | None:
+    """Say what stands where a folder is expected, if it is none."""
+    if leads_nowhere(path):
+        return f"{path}: is a link that leads nowhere; mend or remove it"
+    if path.is_file():
+        return f"{path}: is a file, expected a folder; rename or remove it"
+    return None
+
+
 def _nearly_category(folder: Path) -> str | None:
-    """Say what a folder that is no category lacks to be one, if it is only a name."""
+    """Say what a folder that is no category lacks to be one, if it is only a name or the end of a link."""
+    if not folder.is_dir():
+        return _no_folder(folder) if leads_nowhere(folder) else None
+    for path in (folder / TRAIN, folder / TRAIN / GOOD):
+        if problem := _no_folder(path):
+            return problem
     with contextlib.suppress(InputError, OSError):  # a folder that cannot be listed may be anybody's
         for train in folders(folder):
             for good in folders(train) if _plain(train.name) in _TRAIN_NAMES else ():
-                if _plain(good.name) in _GOOD_NAMES:
+                if is_good_name(good.name):
                     return f"{good}: expected the name {TRAIN}/{GOOD}; rename it"
     return None
 
@@ -139,29 +175,53 @@ def _nearly_category(folder: Path) -> str | None:
 def layout_problems(folder: Path) -> Iterator[str]:
     """Yield what is wrong with the names of a category's folders: what would be read as something else, or not at all.
 
+    Also links in their places that lead nowhere, and files.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    yield from part_problems(folder)
+    found = [entry.name for entry in folders(folder)]
+    for part in (TRAIN, TEST):
+        for entry in folders(folder / part) if part in found else ():
+            if entry.name != GOOD and is_good_name(entry.name):
+                says = "" if part == TRAIN else " (by its name it would count as a type of defect)"
+                yield f"{entry}: expected the name {GOOD}{says}; rename it, or move its images into {GOOD}"
+
+
+def part_problems(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with a category's folders, whatever layout calls its good images.
+
+    That is nearly right names of the folders themselves, links that lead nowhere, and files where folders belong.
+
     Raises:
         InputError: a folder cannot be listed.
     """
     found = [entry.name for entry in folders(folder)]
+    for part in (TRAIN, TEST, GROUND_TRUTH):
+        if problem := _no_folder(folder / part):
+            yield problem
+    for part in (TEST, GROUND_TRUTH):
+        for entry in visible(folder / part) if part in found else ():
+            # a file in place of a folder of masks: a link, as systems without links check it out
+            is_file = part == GROUND_TRUTH and TEST in found and (folder / TEST / entry.name).is_dir()
+            if (leads_nowhere(entry) or is_file) and (problem := _no_folder(entry)):
+                yield problem
     for expected, names in ((TRAIN, _TRAIN_NAMES), (TEST, _TEST_NAMES), (GROUND_TRUTH, _TRUTH_NAMES)):
         for name in found:
             is_same_word = _plain(name) == _plain(expected)
             if name != expected and _plain(name) in names and (is_same_word or expected not in found):
                 yield f"{folder / name}: expected the name {expected}; rename it, or move it elsewhere"
-    for part in (TRAIN, TEST):
-        for entry in folders(folder / part) if part in found else ():
-            if entry.name != GOOD and _plain(entry.name) in _GOOD_NAMES:
-                says = "" if part == TRAIN else " (by its name it would count as a type of defect)"
-                yield f"{entry}: expected the name {GOOD}{says}; rename it, or move its images into {GOOD}"
 
 
-def _level_hint(root: Path) -> str:
-    """Return, to be put behind an error, which other folder seems to be the data set."""
+def _level_hint(root: Path, *, takes_category: bool = True) -> str:
+    """Return, to be put behind an error, which other folder seems to be the data set, and which flag goes with it."""
     here = Path(os.path.abspath(root))
     for folder in (here, *here.parents[:2]):  # a category, its train, or its train/good
         if _is_category(folder) and folder != folder.parent:
             what = "it is a category itself" if folder == here else f"it is a part of the category {folder.name!r}"
-            return f"; {what}: give its parent folder {folder.parent}, and --category {folder.name}"
+            flag = f", and --category {folder.name}" if takes_category else ""
+            return f"; {what}: give its parent folder {folder.parent}{flag}"
     for folder in folders(root):
         with contextlib.suppress(InputError, OSError):
             if any(map(_is_category, folders(folder))):
@@ -275,24 +335,42 @@ def _pair_masks(images: dict[str, Path], folder: Path, *, is_good: bool) -> dict
     """Pair masks with images by stem: ``000_mask.png``, ``000.png`` or a folder ``000`` belongs to ``000.png``.
 
     Raises:
-        InputError: an image has no mask, unless it is good, or a mask no image.
+        InputError: an image has no mask, unless it is good, or a mask no image, or a part of a mask is not read.
     """
     masks: dict[str, Path] = {}
-    files = [(stem.removesuffix("_mask"), path) for stem, path in _images_by_stem(folder).items()]
-    named = [entry for entry in visible(folder) if entry.name in images]
-    parts = [(entry.name, entry) for entry in named if entry.is_dir() and pictures(entry)]
+    files = []
+    for stem, path in _images_by_stem(folder).items():
+        short = stem.removesuffix("_mask")  # unless the image itself is called so
+        files.append((stem if stem in images and short not in images else short, path))
+    parts = [(entry.name, entry) for entry in folders(folder) if pictures(entry)]
+    if not any(name in images for name, _ in parts):
+        parts = []  # masks are files, and what lies in folders is something else
     for stem, path in files + parts:
         twin = masks.setdefault(stem, path)
         if twin is not path:
             raise InputError(f"{path}: second mask for one image, besides {twin.name}")
+    used = [mask for stem, mask in masks.items() if stem in images]
     for stem in sorted(images.keys() - masks.keys()) if not is_good else ():
         raise InputError(
-            f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png "
+            f"{folder}: no mask for {images[stem]}; expected {stem}_mask.png{_nearly_mask(folder, stem, used)} "
             "(remove the whole folder if this defect type has no masks)"
         )
     for stem in sorted(masks.keys() - images.keys()):
         raise InputError(f"{masks[stem]}: extra mask, there is no image {stem} to which it belongs")
+    for _, path in parts:
+        if found := left_out(path):
+            raise InputError(f"{path}: {found}; each marks a part of one defect: save it as PNG there, or move it away")
     return masks
+
+
+def _nearly_mask(folder: Path, stem: str, used: list[Path]) -> str:
+    """Return, to be put behind an error, what lies there in place of an image's mask, and is no other image's."""
+    wanted = {_plain(stem), _plain(f"{stem}_mask")}
+    for entry in visible(folder):
+        if entry not in used and {_plain(entry.stem), _plain(entry.name)} & wanted:
+            is_empty = entry.is_dir() and not pictures(entry)
+            return f", found the folder {entry.name} without masks" if is_empty else f", found {entry.name}"
+    return ""
 
 
 def list_test(root: Path, category: str, *, report: Report = warn_once) -> list[Sample]:
@@ -310,7 +388,7 @@ def list_test(root: Path, category: str, *, report: Report = warn_once) -> list[
     samples = []
     defects = [entry.name for entry in folders(test)]
     for defect in defects:
-        if defect == UNLABELLED:
+        if is_unlabelled_name(defect):
             raise InputError(f"{test / defect}: this name stands for images without labels; rename the folder")
         images = _images_by_stem(test / defect)
         if not images:
