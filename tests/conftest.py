@@ -88,9 +88,7 @@ def forget_process():
     files._LOCKS.clear()
     files._remove_leftovers.cache_clear()
     images._FORMER.clear()
-    for lock in (decoding._FIRST_DARK, decoding._FIRST_ODD):
-        if lock.locked():
-            lock.release()
+    decoding.REMARKS.forget()
     warn_once.cache_clear()
 
 

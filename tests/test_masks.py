@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,6 +101,46 @@ def test_grey_levels(tmp_path):
         assert not doubts
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255)])
+def test_colours(tmp_path, colour):
+    """With soft edges, red is as bright as white: the brightest channel counts, as in GIMP's "value"."""
+    grey = WHITE.resize((70, 70), Image.Resampling.BILINEAR)
+    channels = [grey if level else Image.new("L", grey.size) for level in colour]
+    Image.merge("RGB", channels).save(tmp_path / "a.png")
+    mask, doubts = load_mask_and_doubts([tmp_path / "a.png"], 32)
+    assert np.array_equal(mask, np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR)))
+    assert not doubts
+
+
+def test_two_colours(tmp_path):
+    """One for each type of defect, on black: both mark."""
+    pixels = np.asarray(colours((255, 0, 0))).copy()
+    pixels[30:35, 30:40] = 0, 255, 0
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = Image.fromarray(pixels.max(axis=2)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(load_mask(tmp_path / "a.png", 32), expected)
+
+
+def test_dark_values(tmp_path):
+    """What is said of a mask that marks nothing: the values that it has, not only what they became."""
+    labels = np.zeros((40, 48), np.uint8)
+    labels[:10], labels[20:] = 1, 2
+    black = Image.fromarray(labels).convert("P")
+    black.putpalette([0] * 768)
+    steps = np.linspace(0, 255, 40 * 48).reshape(40, 48).astype(np.uint16)
+    for image, said in (
+        (Image.fromarray(labels), "is 2 (its values are 0, 1, 2; if they are labels, mark all by 255), expected"),
+        (black, "is 0 (the colours of its palette are all dark), expected"),
+        (Image.fromarray(steps), "is 1 (255 of 65535), expected"),
+    ):
+        image.save(tmp_path / "a.png")
+        with pytest.raises(InputError, match=re.escape(f"a.png: marks nothing: its brightest pixel {said}")):
+            load_mask(tmp_path / "a.png", 32)
+    cv2.imwrite(str(tmp_path / "a.png"), np.stack([labels.astype(np.uint16)] * 3, -1))
+    with pytest.raises(InputError, match=r"pixel is 0 \(of 16 bits in colour the upper 8 count\), expected"):
+        load_mask(tmp_path / "a.png", 32)
+
+
 @pytest.mark.parametrize("other", [(0, 0, 0), (0, 0, 0, 255), (255, 255, 255, 0)])
 def test_marking_nothing(tmp_path, other):
     Image.new("RGBA" if len(other) == 4 else "RGB", (48, 40), other).save(tmp_path / "a.png")
@@ -163,6 +205,61 @@ def test_warnings(tree, caplog):
     assert inverted.startswith(f"warning: mask {truth}/hole/000_mask.png marks 92% of its picture")
     assert inverted.endswith("(3 of 4 masks)")
     assert grey.startswith(f"warning: mask {truth}/stain/000_mask.png is not two-valued: grey levels far from any edge")
+
+
+def turned_picture(path, orientation, size=(48, 48)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, (90, 80, 70)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "own", "is_doubtful"),
+    [
+        *((orientation, (48, 48), 1, orientation > 1) for orientation in range(1, 9)),
+        *((orientation, (48, 40), 1, True) for orientation in (2, 3, 4)),
+        (6, (40, 48), 1, False),  # as they lie in the file: turned, they are as large as the mask
+        (3, (48, 40), 3, False),
+        (6, (48, 48), 6, False),
+    ],
+)
+def test_orientation_untold(tmp_path, orientation, size, own, is_doubtful):
+    """Whether a mask was drawn on the upright picture, where its size is the same either way."""
+    turned_picture(tmp_path / "a.png", orientation, size)
+    turned_picture(tmp_path / "mask.png", own, size if orientation < 5 or own > 1 else size[::-1])
+    with Image.open(tmp_path / "mask.png") as mask:
+        exif = mask.getexif()
+        pixels = np.zeros((mask.height, mask.width), np.uint8)
+        pixels[:10, :8] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png", exif=exif if own > 1 else None)
+    doubts = load_mask_and_doubts([tmp_path / "mask.png"], 32, picture=tmp_path / "a.png")[1]
+    assert set(doubts) == ({"turned"} if is_doubtful else set())
+    if is_doubtful:
+        assert f"a.png as its EXIF orientation {orientation} turns it" in doubts["turned"]
+
+
+def test_check_of_doubts(tree, capsys):
+    """The one about all masks of a category is one line; each of the others is a mask's own."""
+    for i in (0, 1):
+        turned_picture(tree / f"widget/test/hole/00{i}.png", 3, (48, 40))
+    for name in ("hole/000", "stain/001"):
+        levels(0, background=255).save(tree / f"widget/ground_truth/{name}_mask.png")
+    for i in range(3):
+        turned_picture(tree / f"widget/train/good/00{i}.png", 9, (48, 40))
+        Image.fromarray(np.full((40, 48), 400 + i, np.uint16)).save(tree / f"widget/train/good/00{i + 3}.png")
+    assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    truth, train = tree / "widget/ground_truth", tree / "widget/train/good"
+    assert [line.partition(".png")[0] for line in lines[2:-1]] == [
+        f"warning: {truth}/hole/000_mask",
+        f"warning: {truth}/stain/001_mask",
+        f"warning: {truth}/hole/000_mask",
+        f"warning: {train}/003",
+        f"warning: {train}/000",
+    ]
+    assert lines[4].endswith("turn the mask, too (2 such masks)")
+    assert [line.rpartition(" (")[2] for line in lines[5:7]] == ["3 such images)", "3 such images)"]
+    assert lines[-1] == "categories: 1, problems: 0, warnings: 5"
 
 
 # Masks of good images
@@ -261,7 +358,7 @@ def test_same_results(loco, tmp_path):
 
 def test_part_of_another_size(loco):
     Image.new("L", (40, 48), 255).save(loco / "widget/ground_truth/hole/000/001.png")
-    with pytest.raises(InputError, match=r"hole/000/001\.png: has \(40, 48\) pixels"):
+    with pytest.raises(InputError, match=r"hole/000/001\.png: is 40 x 48 pixels"):
         decode_masks(list_test(loco, "widget"), image_size=32)
 
 

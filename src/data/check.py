@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..files import file_sha256
 from ..utils import InputError, core_count
-from .images import load_image, load_mask_and_doubts
+from .decoding import REMARKS
+from .images import TURNED, load_image, load_mask_and_doubts
 from .samples import (
     GROUND_TRUTH,
     TEST,
@@ -109,8 +110,10 @@ def _check_category(root: Path, category: str) -> _Findings:
         except InputError as error:
             found.problems[str(error)] = None
     train, test = found.train or [], found.test or []
-    unreadable, doubts = _look_at(train + test)
+    with REMARKS.collected() as remarks:
+        unreadable, doubts = _look_at(train + test)
     found.warnings |= dict.fromkeys(doubts)
+    found.warnings |= dict.fromkeys(_of_each_kind(remarks, "images"))
     found.problems |= dict.fromkeys(unreadable)
     found.problems |= dict.fromkeys(f"{path}: byte-identical to {other}" for path, other in _duplicates(train, test))
     return found
@@ -118,7 +121,7 @@ def _check_category(root: Path, category: str) -> _Findings:
 
 def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
     """Return what is wrong with the files that cannot be decoded, and what is doubtful in the masks of others."""
-    doubts: list[str] = []
+    doubts: list[tuple[str, Path, str]] = []
 
     def problem(sample: Sample) -> str | None:
         try:
@@ -127,13 +130,27 @@ def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
                 found = load_mask_and_doubts(
                     sample.mask_files, 32, picture=sample.path, is_good=not sample.is_defective
                 )[1]
-                doubts.extend(f"{sample.mask_path}: {doubt}" for doubt in found.values())
+                doubts.extend((kind, sample.mask_path, doubt) for kind, doubt in found.items())
         except InputError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor(core_count()) as pool:
-        return [found for found in pool.map(problem, samples) if found is not None], sorted(doubts)
+        unreadable = [found for found in pool.map(problem, samples) if found is not None]
+    of_masks = sorted(f"{path}: {doubt}" for kind, path, doubt in doubts if kind != TURNED)
+    return unreadable, of_masks + _of_each_kind([doubt for doubt in doubts if doubt[0] == TURNED], "masks")
+
+
+def _of_each_kind(remarks: list[tuple[str, Path, str]], noun: str) -> list[str]:
+    """Return, of each kind, what is said of the first file, and of how many."""
+    by_kind: dict[str, dict[Path, str]] = defaultdict(dict)
+    for kind, path, sentence in sorted(remarks):
+        by_kind[kind].setdefault(path, sentence)
+    lines = []
+    for found in by_kind.values():
+        path, sentence = next(iter(found.items()))
+        lines.append(f"{path}: {sentence}" + (f" ({len(found)} such {noun})" if len(found) > 1 else ""))
+    return lines
 
 
 def _duplicates(train: list[Sample], test: list[Sample]) -> list[tuple[Path, Path]]:

@@ -5,10 +5,12 @@ Pillow decodes. What it would not notice is checked before; of what surrounds th
 
 import contextlib
 import ctypes
+import errno
 import functools
 import io
 import itertools
 import logging
+import os
 import re
 import threading
 import warnings
@@ -24,7 +26,7 @@ from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, Png
 
 from ..files import check_regular_file
 from ..utils import LOGGER, PIXEL_LIMIT, InputError, pixel_limit
-from .masks import two_valued
+from .masks import brightest_channel, two_valued
 
 # Bytes that all threads together hold while they decode; a picture that needs more is decoded alone.
 BUDGET = 1_500_000_000
@@ -39,7 +41,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DARK = 16  # what the 12 bits of many a camera reach of 255, where 16 are expected
-_FIRST_DARK, _FIRST_ODD = threading.Lock(), threading.Lock()  # whoever takes one warns, for the process
+_SATURATED = {2**bits - 1: bits for bits in (13, 14, 15)}  # the brightest value of cameras of more bits than 12
 _BLOCK = 2**20  # bytes, or pixels, that are worked on at a time
 _LONGEST_TEXT = 2**22  # bytes of metadata that are looked at
 _MASKS_WITH_ALPHA = ("L", "LA", "P", "PA", "RGB", "RGBA")
@@ -78,6 +80,42 @@ class _Room:
 
 
 _ROOM = _Room()
+
+
+class _Remarks:
+    """What is worth saying of pictures that are read: a warning of each kind, for the first one in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+        self._collected: list[tuple[str, Path, str]] | None = None
+
+    def add(self, kind: str, path: Path, sentence: str) -> None:
+        with self._lock:
+            if self._collected is not None:
+                self._collected.append((kind, path, sentence))
+                return
+            is_first = kind not in self._said
+            self._said.add(kind)
+        if is_first:
+            LOGGER.warning("warning: %s: %s; said once, of the first such", path, sentence)
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[list[tuple[str, Path, str]]]:
+        """Collect while the block runs, of every picture, instead of warning: by kind, file, and what there is."""
+        found: list[tuple[str, Path, str]] = []
+        self._collected = found
+        try:
+            yield found
+        finally:
+            self._collected = None
+
+    def forget(self) -> None:
+        """Begin again, as a process does."""
+        self._said.clear()
+
+
+REMARKS = _Remarks()
 
 
 class _Parts(io.RawIOBase):
@@ -156,10 +194,12 @@ class Picture:
     def decode(self, mode: str) -> Image.Image:
         """Return the pixels as "RGB", "L" or "mask", upright, on black where they are transparent.
 
-        A mask is "L", and 255 where one of two values is that is not 0, whatever it is (``two_valued``).
+        A mask is "L", and 255 where one of two values is that is not 0, whatever it is (``two_valued``). Of others,
+        the level is that of the brightest colour channel.
         """
-        is_deep = ";16" in str(self.image.tile)
+        is_deep = mode != "mask" and ";16" in str(self.image.tile)
         turned = self.raw()
+        deepest = None
         if mode == "mask":
             if _has_alpha(turned):  # what is transparent marks nothing, whatever its colour is
                 if turned.mode not in _MASKS_WITH_ALPHA:
@@ -170,15 +210,18 @@ class Picture:
             marked = two_valued(self._levels(turned))
             if marked is not None:
                 return self._replace(turned, marked)
+            if turned.mode not in ("1", "L", "I;16", "I;16B"):
+                turned = self._replace(turned, brightest_channel(turned))
             mode = "L"
         if turned.mode.startswith("I;16"):
+            deepest = int(np.max(np.asarray(turned)))
             turned = self._replace(turned, self._to_8_bit(turned))
         if _has_alpha(turned):
             turned = self._replace(turned, _on_black(turned, may_be_empty=False))
         if turned.mode != mode:
             turned = self._replace(turned, turned.convert(mode))
         if is_deep:
-            _warn_of_darkness(turned, self.path)
+            _remark_on_bits(turned, self.path, None if self.is_inverted else deepest)
         return turned
 
     def raw(self) -> Image.Image:
@@ -272,6 +315,12 @@ def opened(path: Path) -> Iterator[Picture]:
         raise
     except MemoryError as error:
         raise InputError(f"{path}: not enough memory to decode it") from error
+    except OSError as error:
+        if error.errno is None:  # Pillow's own
+            raise InputError(f"{path}: not a readable image: {error}") from error
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            raise InputError(f"{path}: is a link that leads nowhere") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # Pillow's decoders raise whatever damaged numbers lead to, TypeError among others
         raise InputError(f"{path}: not a readable image: {error}") from error
 
@@ -298,7 +347,7 @@ def _open(path: Path, file: BinaryIO) -> Picture:
 def _check_pixels(path: Path, width: int, height: int) -> None:
     if width * height > pixel_limit():
         raise InputError(
-            f"{path}: has {width} x {height} pixels, more than {pixel_limit() / 1e6:.0f} million; "
+            f"{path}: has {width} x {height} pixels, more than {pixel_limit() / 1e6:.3g} million; "
             f"if it is not damaged, set {PIXEL_LIMIT}={width * height} in the environment"
         )
 
@@ -460,10 +509,8 @@ def _checked_orientation(path: Path, value: object, problems: list[str]) -> int:
         return value
     if value is not None:
         problems = [*problems, f"an orientation {value!r}, which is none of 1 to 8"]
-    if problems and _FIRST_ODD.acquire(blocking=False):
-        LOGGER.warning(
-            "warning: %s: has %s; it is read as it lies in the file; said once, of the first such", path, problems[0]
-        )
+    if problems:
+        REMARKS.add("orientation", path, f"has {problems[0]}; it is read as it lies in the file")
     return 1
 
 
@@ -601,13 +648,27 @@ def brightest(image: Image.Image) -> int:
     return int(np.max(image.getextrema()))  # of one band, or of each
 
 
-def _warn_of_darkness(image: Image.Image, path: Path) -> None:
-    """Warn, once, of a 16-bit picture that uses only 12; scaling each by its own values would make them differ."""
+def _remark_on_bits(image: Image.Image, path: Path, deepest: int | None) -> None:
+    """Remark on a 16-bit picture that uses fewer; scaling each by its own values would make them differ.
+
+    Args:
+        image: as it is read, of 8 bits.
+        deepest: of a grey picture, its brightest value of 16 bits. Of 13 bits and more it tells only where it is the
+            largest that they have, as in highlights: what is just not so bright may be of 16 bits and dark.
+    """
     found = brightest(image)
-    if found <= _DARK and _FIRST_DARK.acquire(blocking=False):
-        LOGGER.warning(
-            "warning: %s: uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: %d of 255); "
-            "if the camera gives no more, scale all pictures alike (12 bits: times 16); said once, of the first such",
+    if found <= _DARK:
+        REMARKS.add(
+            "bits",
             path,
-            found,
+            f"uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: {found} of 255); "
+            "if the camera gives no more, scale all pictures alike (12 bits: times 16)",
+        )
+    elif deepest in _SATURATED:
+        bits = _SATURATED[deepest]
+        REMARKS.add(
+            "bits",
+            path,
+            f"has the brightest value {deepest}, the largest of {bits} bits, which of 16 is read as {found} of 255; "
+            f"if the camera gives no more, scale all pictures alike ({bits} bits: times {2 ** (16 - bits)})",
         )

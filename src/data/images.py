@@ -13,6 +13,8 @@ from .masks import find_doubts
 
 MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff")
+_MOST_LABELS = 8  # values of a mask that a message lists
+TURNED = "turned"  # the doubt whether a mask is of the upright picture, which is one about all masks of a category
 _FORMER: list[Path] = []  # the file that ``note_former_resizing`` was told of, until a picture differs
 # ImageNet statistics of torchvision's pretrained models, RGB.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -91,13 +93,13 @@ def load_mask_and_doubts(
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Read files that each mark a part of a defect as grey, and resize what they mark together bilinearly.
 
-    A mask of exactly two values, one of them 0, marks the other one, whatever that is; of others the grey level counts.
-    What is transparent marks nothing.
+    A mask of exactly two values, one of them 0, marks the other one, whatever that is; of others the grey level counts,
+    of colours that of the brightest channel. What is transparent marks nothing.
 
     Args:
         picture: what it is the mask of, and must be as large as, turned upright. Who draws masks sees pictures
-            upright: a mask without an orientation of its own is taken to be so, which its size cannot tell where
-            the picture is square or upside down.
+            upright: a mask without an orientation of its own is taken to be so, which is doubtful where the
+            picture is square or upside down, so that its size cannot tell.
         is_good: the picture is good, so that its mask must be black.
 
     Returns:
@@ -107,11 +109,14 @@ def load_mask_and_doubts(
         InputError: a file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
     """
     whole: Image.Image | None = None
+    doubts: dict[str, str] = {}
     for path in paths:
         with decoded(path, "mask") as part:
             size, highest = part.size, brightest(part)
             if picture is not None:
-                _check_size(path, size, picture)
+                doubt = _check_size(path, size, picture)
+                if doubt and not is_good:
+                    doubts.setdefault(TURNED, doubt)
             if is_good and highest > 0:
                 raise InputError(
                     f"{path}: marks pixels of a good image; expected a black mask or none, "
@@ -119,14 +124,15 @@ def load_mask_and_doubts(
                 )
             if not is_good and highest < MASK_RULES["half"]:
                 raise InputError(
-                    f"{path}: marks nothing: its brightest pixel is {highest}, expected 255 on the defect, 0 elsewhere"
+                    f"{path}: marks nothing: its brightest pixel is {highest}{_values_of(path)}, "
+                    "expected 255 on the defect, 0 elsewhere"
                 )
             if whole is not None and size != whole.size:
-                raise InputError(f"{path}: has {size} pixels, and {paths[0]} has {whole.size}")
+                raise InputError(f"{path}: is {_by(size)} pixels, {paths[0]} is {_by(whole.size)}")
             whole = part if whole is None else ImageChops.lighter(whole, part)
     if whole is None:
         raise ValueError("no files of a mask")
-    doubts = find_doubts(np.asarray(whole))
+    doubts |= find_doubts(np.asarray(whole))
     return _resized(whole, image_size, Image.Resampling.BILINEAR, paths[0]), doubts
 
 
@@ -145,13 +151,43 @@ def load_labels(path: Path) -> np.ndarray:
     return labels
 
 
-def _check_size(path: Path, size: tuple[int, int], picture: Path) -> None:
-    """Check that a mask is as large as its picture, turned upright."""
+def _values_of(path: Path) -> str:
+    """Return, to be put into an error, which values a mask has in its file, if they tell more than its brightest."""
+    with opened(path) as mask:
+        mode, is_deep = mask.image.mode, ";16" in str(mask.image.tile)
+    try:
+        values = np.unique(load_labels(path)).tolist()
+    except InputError:  # with transparency
+        return ""
+    if mode == "RGB":
+        return " (of 16 bits in colour the upper 8 count)" if is_deep else ""
+    if len(values) < 2:
+        return ""
+    if mode == "P":
+        return " (the colours of its palette are all dark)"
+    if len(values) <= _MOST_LABELS:
+        return f" (its values are {', '.join(map(str, values))}; if they are labels, mark all by 255)"
+    return f" ({values[-1]} of 65535)" if is_deep else ""
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _check_size(path: Path, size: tuple[int, int], picture: Path) -> str | None:
+    """Check that a mask is as large as its picture, turned upright; return the doubt that its size cannot settle."""
     with opened(picture) as other:
         expected, lying, orientation = other.upright_size, other.size, other.orientation
+    if size == expected == lying and orientation != 1:
+        with opened(path) as mask:
+            if mask.orientation == 1:
+                return (
+                    f"is taken to be drawn on {picture} as its EXIF orientation {orientation} turns it, which its size "
+                    "cannot tell: if it was drawn on the image as it lies in the file, turn the mask, too"
+                )
     if size == expected:
-        return
-    problem = f"{path}: has {size} pixels, and its image {picture} has {expected}"
+        return None
+    problem = f"{path}: is {_by(size)} pixels, its image {picture} is {_by(expected)}"
     if orientation in LYING and size == lying:
         problem += f" once its EXIF orientation {orientation} turns it upright; expected a mask of the upright picture"
     raise InputError(problem)

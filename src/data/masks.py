@@ -1,7 +1,7 @@
 """A mask's decoded picture -> grey levels, 255 on the defect; and what in it is doubtful."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 _HALF = 128  # the level from which a pixel is nearer to marked than to unmarked
 _REACH = 4  # pixels that resampling smears an edge by, to either side
@@ -24,6 +24,12 @@ def two_valued(image: Image.Image) -> Image.Image | None:
     if is_marked.all() or not len(values) or (values != values[0]).any():
         return None
     return Image.fromarray(is_marked.astype(np.uint8) * np.uint8(255))
+
+
+def brightest_channel(image: Image.Image) -> Image.Image:
+    """Return the level of the brightest colour channel: red is as bright as white, grey is as it was."""
+    red, green, blue = image.convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
 def find_doubts(mask: np.ndarray) -> dict[str, str]:

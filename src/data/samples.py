@@ -159,12 +159,12 @@ def _no_folder(path: Path) -> str | None:
 
 def _nearly_category(folder: Path) -> str | None:
     """Say what a folder that is no category lacks to be one, if it is only a name or the end of a link."""
-    if not folder.is_dir():
-        return _no_folder(folder) if leads_nowhere(folder) else None
-    for path in (folder / TRAIN, folder / TRAIN / GOOD):
-        if problem := _no_folder(path):
-            return problem
     with contextlib.suppress(InputError, OSError):  # a folder that cannot be listed may be anybody's
+        if not folder.is_dir():
+            return _no_folder(folder) if leads_nowhere(folder) else None
+        for path in (folder / TRAIN, folder / TRAIN / GOOD):
+            if problem := _no_folder(path):
+                return problem
         for train in folders(folder):
             for good in folders(train) if _plain(train.name) in _TRAIN_NAMES else ():
                 if is_good_name(good.name):
