@@ -344,10 +344,43 @@ def refuse_other_word_for_good(root):
     return "'Good': is a name for good images, and here that of a defect type"
 
 
+def refuse_good_beside_ok(root):
+    shutil.copytree(root / "01/test/ok", root / "01/test/good")
+    return "01/test/good: expected the name ok; rename it, or move its images into ok"
+
+
+def refuse_other_name_of_masks(root):
+    (root / "01/ground_truth").rename(root / "01/gt")
+    return "01/gt: expected the name ground_truth"
+
+
+def refuse_other_name_of_test(root):
+    (root / "01/test").rename(root / "01/Test")
+    shutil.rmtree(root / "01/ground_truth")
+    return "01/Test: expected the name test"
+
+
+def refuse_nearly_a_category(root):
+    (root / "02/train/ok").rename(root / "02/train/good")
+    return "02/train/good: expected the name train/ok; rename it"
+
+
+def refuse_dead_link_of_masks(root):
+    shutil.rmtree(root / "01/ground_truth/ko")
+    (root / "01/ground_truth/ko").symlink_to("nowhere")
+    return "01/ground_truth/ko: is a link that leads nowhere"
+
+
+def refuse_dead_link_of_category(root):
+    shutil.rmtree(root / "03")
+    (root / "03").symlink_to("nowhere")
+    return "03: is a link that leads nowhere"
+
+
 def refuse_reserved_name(root):
-    (root / "01/test/ko").rename(root / "01/test/unlabelled")
-    (root / "01/ground_truth/ko").rename(root / "01/ground_truth/unlabelled")
-    return "'unlabelled': stands for images without labels"
+    (root / "01/test/ko").rename(root / "01/test/Unlabelled")
+    (root / "01/ground_truth/ko").rename(root / "01/ground_truth/Unlabelled")
+    return "'Unlabelled': stands for images without labels"
 
 
 def refuse_dead_link(root):
@@ -469,6 +502,8 @@ def test_loco_masks(loco, tmp_path, capsys):
         ("new.png,dent,test,,nail", "category 'nail': has no good images for training"),
         ("new.png,dent,test", "line 9: has not as many cells as the header, 5"),
         (",dent,test,,bracket", "line 9: names no image"),
+        (f"new.png,good,train,,{'b' * 201}", "b': has more than 200 bytes; rename the category"),
+        (f"new.png,{'d' * 256},test,,bracket", "d': has more than 255 bytes; rename the defect type"),
     ],
 )
 def test_rows(table, tmp_path, capsys, row, expected):
@@ -480,6 +515,93 @@ def test_rows(table, tmp_path, capsys, row, expected):
         run("--layout", "csv", table, tmp_path / "new")
     assert expected.format(root=table.parent) in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+WORDS = ["good", "OK", "okay", "Normal", "normal_test", "pass", "defect-free", "良品"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_for_good(table, tmp_path, word):
+    """The same as --check names: what it would refuse as a folder is no defect type here."""
+    picture(table.parent / "new.png")
+    with open(table, "a", encoding="utf-8") as file:
+        file.write(f"new.png,{word},test,,bracket\n")
+    assert run("--layout", "csv", table, tmp_path / "new") == 0
+    assert "bracket/test/good/new.png" in tree(tmp_path / "new")
+    assert is_sound(tmp_path / "new")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_for_good_as_defects(folders, tmp_path, capsys, word):
+    (folders / "NG/rusty").rename(folders / "NG" / word)
+    with pytest.raises(convert.InputError, match="1 problem "):
+        run("--layout", "folder", "--good", "OK", "--defect", f"NG/{word}", folders, tmp_path / "new")
+    said = f"NG/{word}: is called as good images are" if word == "good" else f"{word!r}: is a name for good images"
+    assert said in capsys.readouterr().err
+
+
+def test_left_out(btad, visa, loco, tmp_path, caplog):
+    """Whatever a layout does not know, in each of its folders."""
+    picture(btad / "01/loose.png")
+    (btad / "02/notes.txt").touch()
+    (loco / "pushpins/license.txt").touch()
+    picture(visa / "capsules/Data/Images/Normal/0000.JPG")
+    (visa / "candle/image_anno.csv").touch()
+    for part in ("Data/More", "Data/Images/Odd", "Data/Masks/Odd"):
+        picture(visa / "candle" / part / "0.JPG")
+    for name, root in (("btad", btad), ("visa", visa), ("loco", loco)):
+        assert run("--layout", name, root, tmp_path / name) == 0
+    said = [message.removeprefix("warning: ") for message in caplog.messages if "left out" in message]
+    assert said == [
+        f"{btad}/01: left out 1 of its entries: loose.png",
+        f"{btad}/02: left out 1 of its entries: notes.txt",
+        f"{visa}: left out 1 of its entries: capsules",
+        f"{visa}/candle: left out 1 of its entries: image_anno.csv",
+        f"{visa}/candle/Data: left out 1 of its entries: More",
+        f"{visa}/candle/Data/Images: left out 1 of its entries: Odd",
+        f"{visa}/candle/Data/Masks: left out 1 of its entries: Odd",
+        f"{loco}/pushpins: left out 2 of its entries: defects_config.json, license.txt",
+    ]
+
+
+def test_labels_read_otherwise(visa, tmp_path, capsys):
+    """Of one label, but read as nothing if they were linked: of a black palette, or all over the image."""
+    masks = visa / "candle/Data/Masks/Anomaly"
+    array = mask(masks / "000.png", (8, 2))
+    black = Image.fromarray(array).convert("P")
+    black.putpalette([0] * 768)
+    black.save(masks / "000.png")
+    Image.new("L", (48, 40), 1).save(masks / "001.png")
+    assert run("--layout", "visa", visa, tmp_path / "new") == 0
+    for name, expected in (("000", array > 0), ("001", np.ones((40, 48), bool))):
+        with Image.open(tmp_path / f"new/candle/ground_truth/anomaly/{name}_mask.png") as image:
+            assert np.array_equal(np.asarray(image) == 255, expected)
+    assert is_sound(tmp_path / "new")
+    bright = mask(masks / "001.png", (8, 200), (20, 250))  # both mark, but one of them not in full
+    assert run("--layout", "visa", visa, tmp_path / "newer") == 0
+    with Image.open(tmp_path / "newer/candle/ground_truth/anomaly/001_mask.png") as image:
+        assert np.array_equal(np.asarray(image), np.where(bright, 255, 0))
+    Image.new("L", (48, 40)).save(masks / "001.png")
+    with pytest.raises(convert.InputError, match="1 problem "):
+        run("--layout", "visa", visa, tmp_path / "other")
+    assert "Anomaly/001.png: marks nothing: all its values are 0" in capsys.readouterr().err
+
+
+def test_without_masks(folders, tmp_path, capsys):
+    """A folder of masks that is not there is one problem, not one of each image; one of a thing is no plural."""
+    flags = ["--good", "OK", "--defect", "NG/bent=mask"]
+    with pytest.raises(convert.InputError, match="1 problem "):
+        run("--layout", "folder", *flags, folders, tmp_path / "new")
+    assert capsys.readouterr().err == f"problem: {folders}/mask: no such folder of masks\n"
+
+
+def test_one(folders, tmp_path, caplog):
+    for path in (folders / "OK/1.jpg", folders / "OK/2.jpg", folders / "NG/bent/bent1.jpg"):
+        path.unlink()
+    (folders / "masks/bent1_mask.png").unlink()
+    with caplog.at_level("INFO"):
+        assert run("--layout", "folder", "--good", "OK", "--defect", "NG/bent=masks", folders, tmp_path / "new") == 0
+    assert "bolts: 1 training image, 1 test image (1 bent), 1 mask" in caplog.messages
 
 
 def test_tables(table, tmp_path, refused):
@@ -500,7 +622,8 @@ def test_tables(table, tmp_path, refused):
     write_table(table, ["image_path,label,label_index,category", "left/0.png,scratch,0,bracket"])
     assert "1 problem " in refused(convert, "--layout", "csv", table, new)
     write_table(table, ["image_path,label,category"])
-    assert "1 problem " in refused(convert, "--layout", "csv", table, new)
+    said = refused(convert, "--layout", "csv", table, new)
+    assert said.endswith("manifest.csv: names no image; expected a row for each, below the header")
     assert refused(convert, "--layout", "csv", table.parent, new).endswith("no such file; expected a table of images")
 
 
@@ -517,4 +640,12 @@ def test_flags(btad, folders, tmp_path, refused):
     assert "--defect NG/bent is given twice" in refused(
         convert, "--layout", "folder", "--good", "OK", *twice, folders, new
     )
+    for flag, other, folder in (
+        ("--test_good", "--good", "OK/"),
+        ("--defect", "--good", "./OK"),
+        ("--defect", "--test_good", "OK test"),
+    ):
+        flags = ["--good", "OK", "--test_good", "OK test", flag, folder]
+        said = f"{flag} {folder} is the folder of {other}, too; give each its own images"
+        assert said in refused(convert, "--layout", "folder", *flags, folders, new)
     assert "1 problem " in refused(convert, "--layout", "folder", "--good", "nowhere", folders, new)

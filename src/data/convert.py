@@ -24,11 +24,9 @@ from PIL import Image
 from .. import __version__
 from ..files import LONGEST_NAME, make_output_folder, removed_on_sigterm
 from ..utils import LOGGER, InputError, core_count, run_entry_point
+from .decoding import decoded
 from .images import IMAGE_SUFFIXES, load_labels
 from .layouts import (
-    GOOD_WORDS,
-    TEST,
-    TRAIN,
     VALIDATION,
     Item,
     Layout,
@@ -38,24 +36,19 @@ from .layouts import (
     read_loco,
     read_visa,
 )
-from .samples import GOOD, UNLABELLED
+from .samples import GOOD, LONGEST_CATEGORY, TEST, TRAIN, is_good_name, is_unlabelled_name
 
 _SHOWN = 10  # problems that are printed
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without them answer
 
 
-def join_masks(paths: tuple[Path, ...]) -> tuple[np.ndarray, bool]:
-    """Join an image's masks, whose values but 0 are labels.
-
-    Returns:
-        The joint mask, bool (H, W), and whether it is more than any one file says: they are several, or the one holds
-        several labels.
+def join_masks(paths: tuple[Path, ...]) -> np.ndarray:
+    """Join an image's masks, whose values but 0 are labels: bool (H, W).
 
     Raises:
         InputError: a mask cannot be read, or they are not of one size.
     """
     joint: np.ndarray | None = None
-    labels = 0
     for path in paths:
         mask = load_labels(path)
         if joint is None:
@@ -63,10 +56,9 @@ def join_masks(paths: tuple[Path, ...]) -> tuple[np.ndarray, bool]:
         elif joint.shape != mask.shape:
             raise InputError(f"{path}: is not as large as {paths[0]}, the other mask of its image")
         joint |= mask != 0
-        labels = max(labels, np.count_nonzero(np.unique(mask)))
     if joint is None:
         raise ValueError("no mask to join")
-    return joint, len(paths) > 1 or labels > 1
+    return joint
 
 
 def names_of(layout: Layout) -> dict[Item, str]:
@@ -105,7 +97,7 @@ def _place(item: Item) -> str:
 def check(layout: Layout) -> None:
     """Add what is wrong with a layout's items to its problems: missing files, masks that do not pair, bad names."""
     if not layout.items and not layout.problems:
-        layout.problems.append("names no image")
+        layout.problems.append(f"{layout.base}: holds no image")
     seen: dict[str, Item] = {}
     by_kind: dict[tuple[str, str], list[Item]] = defaultdict(list)
     trained = {item.category for item in layout.items if item.part == TRAIN}
@@ -126,9 +118,12 @@ def check(layout: Layout) -> None:
         for name in (category, kind):
             if not name or name.startswith(".") or "/" in name or "\0" in name:
                 layout.problems.append(f"{name!r}: cannot be the name of a folder; rename the category or defect type")
-        if kind == UNLABELLED:
+        for noun, name, longest in (("category", category, LONGEST_CATEGORY), ("defect type", kind, LONGEST_NAME)):
+            if len(os.fsencode(name)) > longest:
+                layout.problems.append(f"{name!r}: has more than {longest} bytes; rename the {noun}")
+        if is_unlabelled_name(kind):
             layout.problems.append(f"{kind!r}: stands for images without labels; rename the defect type")
-        if kind != GOOD and kind.lower() in GOOD_WORDS:
+        if kind != GOOD and is_good_name(kind):
             layout.problems.append(f"{kind!r}: is a name for good images, and here that of a defect type; rename it")
         if category not in trained:
             layout.problems.append(f"category {category!r}: has no good images for training")
@@ -154,19 +149,37 @@ def _file_problem(path: Path, *, is_mask: bool) -> str | None:
 
 
 def _to_join(layout: Layout) -> set[Item]:
-    """Return the items whose masks must be joined into one; masks that cannot be are added to the problems."""
+    """Return the items whose masks must be joined into one, or would be read as something else if they were linked.
+
+    Masks that cannot be read, or mark nothing, are added to the problems.
+    """
     items = [item for item in layout.items if item.masks] if layout.masks_hold_labels else []
 
     def look(item: Item) -> bool | str:
         try:
-            return join_masks(item.masks)[1]
+            joint = join_masks(item.masks)
         except InputError as error:
             return str(error)
+        if not joint.any():
+            return f"{item.masks[0]}: marks nothing: all its values are 0; leave its image out, or mark the defect"
+        return len(item.masks) > 1 or not _is_read_as(item.masks[0], joint)
 
     with ThreadPoolExecutor(core_count()) as pool:
         answers = list(pool.map(look, items))
     layout.problems += [answer for answer in answers if isinstance(answer, str)]
     return {item for item, answer in zip(items, answers, strict=True) if answer is True}
+
+
+def _is_read_as(path: Path, joint: np.ndarray) -> bool:
+    """Tell whether a mask of labels, as it is, would be read as what it marks, 255 there and 0 elsewhere.
+
+    Not so if there are several labels, or one label all over the image, or a palette that makes it black.
+    """
+    try:
+        with decoded(path, "mask") as mask:
+            return np.array_equal(np.asarray(mask), np.where(joint, 255, 0))
+    except InputError:
+        return False
 
 
 def convert(layout: Layout, target: Path, *, copy: bool = False) -> None:
@@ -191,9 +204,8 @@ def convert(layout: Layout, target: Path, *, copy: bool = False) -> None:
         for problem in layout.problems[:_SHOWN]:
             print(f"problem: {problem}", file=sys.stderr)
         count = len(layout.problems)
-        plural = "s" if count > 1 else ""
         raise InputError(
-            f"{layout.base}: nothing written, for {count} problem{plural} ({min(count, _SHOWN)} listed above)"
+            f"{layout.base}: nothing written, for {_number(count, 'problem')} ({min(count, _SHOWN)} listed above)"
         )
     was_there = target.exists()
     make_output_folder(target)
@@ -210,7 +222,7 @@ def convert(layout: Layout, target: Path, *, copy: bool = False) -> None:
                 is_short = len(os.fsencode(f"{name}_mask{suffix}")) <= LONGEST_NAME  # without _mask it pairs, too
                 mask = folder / "ground_truth" / item.kind / f"{name}{'_mask' if is_short else ''}{suffix}"
                 if item in joined:
-                    _write_mask(join_masks(item.masks)[0], mask)
+                    _write_mask(join_masks(item.masks), mask)
                 else:
                     place(item.masks[0], mask)
             for folder in sorted(temporary.iterdir()):
@@ -272,15 +284,19 @@ def _report(layout: Layout, joined: set[Item]) -> None:
         kinds: dict[str, int] = defaultdict(int)
         for item in parts[TEST]:
             kinds[item.kind] += 1
-        line = f"{category}: {len(parts[TRAIN])} training images, {len(parts[TEST])} test images"
+        line = f"{category}: {_number(len(parts[TRAIN]), 'training image')}, {_number(len(parts[TEST]), 'test image')}"
         if kinds:
             line += f" ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))})"
-        line += f", {sum(bool(item.masks) for item in own)} masks"
+        line += f", {_number(sum(bool(item.masks) for item in own), 'mask')}"
         if count := sum(item in joined for item in own):
             line += f", {count} of them joined"
         if parts[VALIDATION]:
             line += f", {len(parts[VALIDATION])} in {VALIDATION}/{GOOD}"
         LOGGER.info("%s", line)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _defect(text: str) -> tuple[str, str | None]:
@@ -324,8 +340,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.category is not None and args.layout not in ("folder", "csv"):
         parser.error(f"--category is for --layout folder and csv; {args.layout} names its categories itself")
     folders = [folder for folder, _ in args.defect]
-    if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
+    paths = [os.path.normpath(folder) for folder in folders]
+    if twice := sorted({folder for folder in paths if paths.count(folder) > 1}):
         parser.error(f"--defect {twice[0]} is given twice; masks of one defect type are in one folder")
+    flags = [("--good", args.good), ("--test_good", args.test_good), *(("--defect", folder) for folder in folders)]
+    taken: dict[str, str] = {}
+    for flag, folder in flags:
+        if folder and (other := taken.setdefault(os.path.normpath(folder), flag)) != flag:
+            parser.error(f"{flag} {folder} is the folder of {other}, too; give each its own images")
     if args.layout == "folder" and not args.good:
         parser.error("--good is required with --layout folder: the folder of the good images for training")
     return args

@@ -13,10 +13,9 @@ from pathlib import Path
 from ..utils import InputError
 from .folders import visible
 from .images import IMAGE_SUFFIXES
-from .samples import GOOD
+from .samples import GOOD, GROUND_TRUTH, TEST, TRAIN, is_good_name, nearly_category, part_problems
 
-TRAIN, TEST, VALIDATION = "train", "test", "validation"
-GOOD_WORDS = (GOOD, "normal", "normal_test", "ok")  # labels of good images, in any case
+VALIDATION = "validation"
 _PARTS = {"train": TRAIN, "test": TEST, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION}
 _NAMED = 3  # files that a remark names
 
@@ -82,6 +81,9 @@ class Layout:
 
     def pair_by_stem(self, images: Iterable[Path], folder: Path) -> dict[Path, tuple[Path, ...]]:
         """Return the mask of each image: that of ``000.bmp`` is ``000.png`` or ``000_mask.png``, of any suffix."""
+        if not folder.is_dir():
+            self.problems.append(f"{folder}: no such folder of masks")
+            return {}
         by_stem: dict[str, Path] = {}
         for path in images:
             if (twin := by_stem.setdefault(path.stem, path)) is not path:
@@ -144,6 +146,10 @@ def read_folder(
         masks |= found.pair_by_stem(sharing, source / folder)
     for name, paths in images.items():
         kind = (source / name).name
+        if kind == GOOD:
+            found.problems.append(
+                f"{source / name}: is called as good images are, and given by --defect; rename it, or give --test_good"
+            )
         found.items += [Item(category, TEST, kind, path, masks.get(path, ())) for path in paths]
     holding = {source, *(one for path in found.named for one in path.parents if source in one.parents)}
     for holder in sorted(path for path in holding if path.is_dir() and path not in found.named):
@@ -195,18 +201,24 @@ def _read_categories(
     folders = [folder for folder in inside if (folder / TRAIN / good).is_dir()]
     if not folders:
         hint = ""
+        others = [path for folder in inside for path in folder.glob(f"{TRAIN}/*") if path.name.casefold() == good]
         if (found.base / TRAIN / good).is_dir():
             hint = "; it is a category itself: give its parent folder"
+        elif others:
+            hint = f"; found {others[0]}: rename it"
         elif below := [folder for folder in inside if any(folder.glob(f"*/{TRAIN}/{good}"))]:
             hint = f"; did you mean {below[0]}?"
         raise InputError(f"{found.base}: holds no category of this layout (a folder with {TRAIN}/{good}){hint}")
-    found.leave_out(found.base, [folder for folder in inside if folder not in folders])
+    nearly = {
+        folder: problem for folder in inside if folder not in folders if (problem := nearly_category(folder, good))
+    }
+    found.problems += nearly.values()
+    found.leave_out(found.base, [folder for folder in inside if folder not in folders and folder not in nearly])
     for folder in folders:
-        name, truth = folder.name, folder / "ground_truth"
-        others = [
-            path for path in visible(folder) if path.is_dir() and path.name not in (TRAIN, TEST, VALIDATION, truth.name)
-        ]
-        found.leave_out(folder, others)
+        name, truth = folder.name, folder / GROUND_TRUTH
+        found.problems += part_problems(folder)
+        parts = (TRAIN, TEST, VALIDATION, GROUND_TRUTH)
+        found.leave_out(folder, [path for path in visible(folder) if path.name not in parts])
         found.leave_out(folder / TRAIN, [path for path in visible(folder / TRAIN) if path.name != good])
         found.items += [Item(name, TRAIN, GOOD, path) for path in found.images(folder / TRAIN / good)]
         if (folder / VALIDATION).is_dir():
@@ -218,6 +230,8 @@ def _read_categories(
         found.leave_out(folder / TEST, [path for path in entries if path not in kinds])
         for kind in kinds:
             images = found.images(kind)
+            if kind.name == GOOD != good:
+                found.problems.append(f"{kind}: expected the name {good}; rename it, or move its images into {good}")
             if kind.name == good:
                 found.items += [Item(name, TEST, GOOD, path) for path in images]
                 continue
@@ -256,11 +270,14 @@ def read_visa(source: Path) -> Layout:
     found = _read_table(table, base=source, category=None)
     found.masks_hold_labels = True
     named = {path for item in found.items for path in (item.path, *item.masks)}
-    for category in sorted({item.category for item in found.items}):
-        for part in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly"):
-            folder = source / category / "Data" / part
+    categories = sorted({item.category for item in found.items})
+    found.leave_out(source, [path for path in visible(source) if path.name not in (*categories, "split_csv")])
+    parts = ("", "Data", "Data/Images", "Data/Masks", "Data/Images/Normal", "Data/Images/Anomaly", "Data/Masks/Anomaly")
+    for category in categories:
+        looked_into = [source / category / part for part in parts]
+        for folder in looked_into:
             entries = visible(folder) if folder.is_dir() else []
-            found.leave_out(folder, [path for path in entries if path not in named])
+            found.leave_out(folder, [path for path in entries if path not in named and path not in looked_into])
     return found
 
 
@@ -280,10 +297,10 @@ def read_csv(source: Path, *, category: str | None) -> Layout:
 
     https://github.com/open-edge-platform/anomalib, src/anomalib/data/datasets/image/tabular.py.
 
-    Columns, by name, in any order, separated by commas, semicolons or tabs: ``image_path``, ``label`` ("good",
-    "normal", or the name of a defect type) or ``label_index`` (0: good, 1: defective), and, if it is there, ``split``
-    (train, test, val), ``mask_path``, and ``category``. VisA's names ``image``, ``mask`` and ``object`` stand for
-    image_path, mask_path and category. Paths are relative to the table's folder.
+    Columns, by name, in any order, separated by commas, semicolons or tabs: ``image_path``, ``label`` ("good" or
+    another word for it, or the name of a defect type) or ``label_index`` (0: good, 1: defective), and, if it is
+    there, ``split`` (train, test, val), ``mask_path``, and ``category``. VisA's names ``image``, ``mask`` and
+    ``object`` stand for image_path, mask_path and category. Paths are relative to the table's folder.
 
     Args:
         source: the file.
@@ -312,6 +329,8 @@ def _read_table(table: Path, *, base: Path, category: str | None) -> Layout:
     except csv.Error as error:
         raise InputError(f"{table}: not a readable table: {error}") from error
     columns = _columns(table, header, category)
+    if not rows:
+        raise InputError(f"{table}: names no image; expected a row for each, below the header")
     found = Layout(base)
     unread = [name for name in header if name not in columns.values()]
     if unread:
@@ -365,7 +384,7 @@ def _item(cells: dict[str, str], base: Path, category: str | None, where: str) -
         return f"label_index {index!r}; expected 0 (good) or 1 (defective)"
     if label is not None and (not label or label.isdecimal()):
         return f"label {label!r}; expected 'good' or the defect type's name (in a column label_index, 0 is good)"
-    is_good = index == "0" if label is None else label.lower() in GOOD_WORDS
+    is_good = index == "0" if label is None else is_good_name(label)
     if label is not None and index is not None and is_good != (index == "0"):
         return f"label {label!r} and label_index {index} contradict each other"
     if "split" in cells:
@@ -373,7 +392,7 @@ def _item(cells: dict[str, str], base: Path, category: str | None, where: str) -
         if part is None:
             return f"split {cells['split']!r}; expected train, test or val"
     else:
-        part = TRAIN if is_good and (label or "").lower() != "normal_test" else TEST
+        part = TRAIN if is_good and not (label or "").casefold().endswith("test") else TEST
     kind = GOOD if is_good else label or "anomaly"
     mask = cells.get("mask")
     own = cells["category"] if category is None else category

@@ -120,7 +120,7 @@ def check_root(root: Path) -> tuple[list[str], list[str]]:
         if folder.name in categories:
             with contextlib.suppress(InputError):  # whoever lists it will say so
                 problems += layout_problems(folder)
-        elif nearly := _nearly_category(folder):
+        elif nearly := nearly_category(folder):
             problems.append(nearly)
     if not categories:
         level = _level_hint(root, takes_category=False)
@@ -157,18 +157,22 @@ def _no_folder(path: Path) -> str | None:
     return None
 
 
-def _nearly_category(folder: Path) -> str | None:
-    """Say what a folder that is no category lacks to be one, if it is only a name or the end of a link."""
+def nearly_category(folder: Path, good: str = GOOD) -> str | None:
+    """Say what a folder that is no category lacks to be one, if it is only a name or the end of a link.
+
+    Args:
+        good: what the layout calls the folder of good images.
+    """
     with contextlib.suppress(InputError, OSError):  # a folder that cannot be listed may be anybody's
         if not folder.is_dir():
             return _no_folder(folder) if leads_nowhere(folder) else None
-        for path in (folder / TRAIN, folder / TRAIN / GOOD):
+        for path in (folder / TRAIN, folder / TRAIN / good):
             if problem := _no_folder(path):
                 return problem
         for train in folders(folder):
-            for good in folders(train) if _plain(train.name) in _TRAIN_NAMES else ():
-                if is_good_name(good.name):
-                    return f"{good}: expected the name {TRAIN}/{GOOD}; rename it"
+            for entry in folders(train) if _plain(train.name) in _TRAIN_NAMES else ():
+                if is_good_name(entry.name):
+                    return f"{entry}: expected the name {TRAIN}/{good}; rename it"
     return None
 
 
@@ -239,7 +243,7 @@ def category_folder(root: Path, category: str) -> Path:
     categories = list_categories(root)
     folder = root / category
     if category not in categories:
-        if nearly := _nearly_category(folder):
+        if nearly := nearly_category(folder):
             raise InputError(nearly)
         found = ", ".join(categories) if categories else "none (a category holds a folder train/good)"
         raise InputError(f"{root}: no category {category!r}; found: {found}{_level_hint(root)}")
@@ -306,7 +310,7 @@ def _is_data_set(root: Path, category: str) -> bool:
     folder = root / category
     if not root.is_dir() or _is_category(root):
         return True
-    if _is_category(folder) or (folder / TEST).is_dir() or _nearly_category(folder):
+    if _is_category(folder) or (folder / TEST).is_dir() or nearly_category(folder):
         return True
     # any other folder of that name may be this program's output, beside the pictures
     return not pictures(root) and bool(folder.is_dir() or list_categories(root) or _level_hint(root))
