@@ -177,7 +177,7 @@ def test_visa(visa, tmp_path):
     picture(visa / "pcb1/Data/Images/Normal/0009.JPG")
     done = run_python("-m", "src.data.convert", "--layout", "visa", visa, tmp_path / "new")
     assert done.returncode == 0, done.stderr
-    assert "pcb1: 3 training images, 3 test images (2 anomaly, 1 good), 2 masks, 1 of them joined" in done.stdout
+    assert "pcb1: 3 training images, 3 test images (2 anomaly, 1 good), 2 masks, 1 of them rewritten" in done.stdout
     assert f"{visa}/pcb1/Data/Images/Normal: left out 1 of its entries: 0009.JPG" in done.stdout
     folder = tmp_path / "new/pcb1"
     assert (folder / "ground_truth/anomaly/000_mask.png").samefile(visa / "pcb1/Data/Masks/Anomaly/000.png")
@@ -517,7 +517,7 @@ def test_rows(table, tmp_path, capsys, row, expected):
     assert not (tmp_path / "new").exists()
 
 
-WORDS = ["good", "OK", "okay", "Normal", "normal_test", "pass", "defect-free", "良品"]
+WORDS = ["good", "OK", "okay", "Normal", "normal_test", "test good", "pass", "defect-free", "良品"]
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -56,6 +56,8 @@ NEARLY = [
     ("test/good", "test/ok", "test/ok: expected the name good"),
     ("test/good", "test/normal", "test/normal: expected the name good"),
     ("test/good", "test/defect-free", "test/defect-free: expected the name good"),
+    ("test/good", "test/test_good", "test/test_good: expected the name good"),
+    ("test/good", "test/OK images", "test/OK images: expected the name good"),
     ("test/good", "test/良品", "test/良品: expected the name good"),
     ("test/good", "test/normal_test", "test/normal_test: expected the name good"),
     ("test", "Test", "Test: expected the name test"),
@@ -117,11 +119,11 @@ def test_beside(tree, tmp_path, refused, capsys, right, other, message):
 
 def test_names_of_defects(tree):
     """What only begins or ends so is the name of a defect type like others."""
-    for i, name in enumerate(("not good", "goodish", "nok", "ng", "bad", "Crack", "normal_cut")):
+    for i, name in enumerate(("not good", "goodish", "nok", "ng", "bad", "Crack", "normal_cut", "test", "part")):
         shutil.copytree(tree / "widget/test/hole", tree / f"widget/test/{name}")
         assert len(list_test(tree, "widget")) == 8 + 2 * i
     shutil.copytree(tree / "widget/ground_truth", tree / "widget/masks")  # beside ground_truth: left out, and said
-    assert len(list_test(tree, "widget")) == 20
+    assert len(list_test(tree, "widget")) == 24
 
 
 @pytest.mark.parametrize(

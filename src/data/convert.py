@@ -289,7 +289,7 @@ def _report(layout: Layout, joined: set[Item]) -> None:
             line += f" ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))})"
         line += f", {_number(sum(bool(item.masks) for item in own), 'mask')}"
         if count := sum(item in joined for item in own):
-            line += f", {count} of them joined"
+            line += f", {count} of them rewritten"
         if parts[VALIDATION]:
             line += f", {len(parts[VALIDATION])} in {VALIDATION}/{GOOD}"
         LOGGER.info("%s", line)

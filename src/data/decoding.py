@@ -345,9 +345,11 @@ def _open(path: Path, file: BinaryIO) -> Picture:
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > pixel_limit():
+    limit = pixel_limit()
+    if width * height > limit:
+        most = f"{limit / 1e6:.4g} million" if limit >= 1e6 else str(limit)
         raise InputError(
-            f"{path}: has {width} x {height} pixels, more than {pixel_limit() / 1e6:.3g} million; "
+            f"{path}: has {width} x {height} pixels, more than {most}; "
             f"if it is not damaged, set {PIXEL_LIMIT}={width * height} in the environment"
         )
 

@@ -392,7 +392,7 @@ def _item(cells: dict[str, str], base: Path, category: str | None, where: str) -
         if part is None:
             return f"split {cells['split']!r}; expected train, test or val"
     else:
-        part = TRAIN if is_good and not (label or "").casefold().endswith("test") else TEST
+        part = TRAIN if is_good and "test" not in (label or "").casefold() else TEST
     kind = GOOD if is_good else label or "anomaly"
     mask = cells.get("mask")
     own = cells["category"] if category is None else category

@@ -38,7 +38,7 @@ def find_doubts(mask: np.ndarray) -> dict[str, str]:
     is_marked = mask >= _HALF
     share = is_marked.mean()
     if share > 0.5:
-        doubts["inverted"] = f"marks {share:.0%} of its picture: are black and white exchanged?"
+        doubts["inverted"] = f"marks {share:.0%} of its picture: are black and white swapped?"
     is_grey = (mask > 0) & (mask < 255)
     if is_grey.any():
         at_edges = _grown(is_marked) & _grown(~is_marked)

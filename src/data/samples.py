@@ -46,8 +46,9 @@ _TRUTH_NAMES = {"groundtruth", "groundtruths", "gt", "gts", "mask", "masks", "tr
 _GOOD_NAMES = {
     *("good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "healthy", "intact", "flawless", "perfect"),
     *("nodefect", "nodefects", "defectfree", "nondefective", "anomalyfree", "noanomaly", "faultfree", "undamaged"),
-    *("normaltest", "goodtest", "良品", "正常", "合格"),
+    *("良品", "正常", "合格"),
 }
+_AROUND_GOOD = re.compile(r"^(test|train)(?=.)|(?<=.)(test|train|images?|imgs?|samples?|parts?)$")  # test_good
 _UNLABELLED_NAMES = {UNLABELLED, "unlabeled"}
 
 
@@ -140,7 +141,7 @@ def _plain(name: str) -> str:
 
 def is_good_name(name: str) -> bool:
     """Tell whether a folder or label of this name is, by what people call them, of good images."""
-    return _plain(name) in _GOOD_NAMES
+    return _AROUND_GOOD.sub("", _plain(name)) in _GOOD_NAMES
 
 
 def is_unlabelled_name(name: str) -> bool:
