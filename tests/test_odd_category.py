@@ -239,7 +239,7 @@ def test_without_mindspore(odd, evaluated, tmp_path):
 
 def test_check(odd, capsys):
     run(dataset, "--check", odd[0])
-    assert f"{CATEGORY:<16}      3      9  -            0" in capsys.readouterr().out
+    assert f"{CATEGORY:<16}      3      9      6  -            0" in capsys.readouterr().out
 
 
 def test_report(evaluated, truth):
