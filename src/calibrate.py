@@ -37,6 +37,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give --image_path or --scores, not both")
     if args.label_dir is not None and args.scores is None:
         parser.error("--label_dir belongs to --scores")
+    if args.scores is not None:
+        if len(args.scores) > 1:
+            parser.error("--scores: give one file, of all the good images")
+        (args.scores,) = args.scores
     return args
 
 

@@ -232,9 +232,22 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "an image, or a folder of images. src/calibrate.py: good ones that the model was not trained on",
     },
     "scores": {
+        "action": "append",
         "metavar": "FILE",
-        "help": "instead of --image_path: scores.csv that the C++ program wrote for such images with this model, on "
-        "the device that the threshold is for; no image is read and nothing computed",
+        "help": "scores.csv. src/monitor.py: of recent images of the line; may be given several times. src/calibrate.py: "
+        "instead of --image_path, that the C++ program wrote for good images with this model, on the device that the "
+        "threshold is for; no image is read and nothing computed",
+    },
+    "defect_rate": {
+        "type": _fraction,
+        "default": 0.1,
+        "help": "share of the line's products that may be defective; more defective verdicts than that, and false "
+        "alarms, explain are taken for a drift",
+    },
+    "false_alarm_rate": {
+        "type": _rate,
+        "default": 0.001,
+        "help": "probability that one look at an unchanged line says 'drifting'",
     },
     # evaluation
     "eval_batch_size": {

@@ -17,7 +17,7 @@ ROWS = (
     ("dataset", "backend"),
     ("model", "report"),
     ("training", "exchange", "sweep"),
-    ("predict", "calibrate", "demo_data", "modelarts", "pth2ckpt"),
+    ("predict", "calibrate", "monitor", "demo_data", "modelarts", "pth2ckpt"),
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "report", "sweep", "utils", "files", "config")
