@@ -14,6 +14,7 @@ from src.evaluation.results import About, Timing, format_result, results_content
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
 from src.model.model_file import choose_threshold, inspect_model, load_detector
+from src.model.record import read_record
 from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = (
@@ -80,7 +81,8 @@ def main(args: Namespace) -> int:
     if report_folder:
         from src.report.page import write_report
 
-        report = write_report(report_folder, results, samples, images, masks, maps)
+        record = read_record(model.path, model.config_hash)
+        report = write_report(report_folder, results, samples, images, masks, maps, record=record)
         LOGGER.info("report: %s", report)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
     print(format_result(args.category, results))

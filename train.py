@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from src.config import (
     build_parser,
     resolve_aliases,
 )
-from src.data.arrays import check_images, decode_images, decode_masks
+from src.data.arrays import decode_images, decode_masks
 from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
+from src.evaluation.progress import trend
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, note_preprocessing, read_sidecar
@@ -102,7 +103,10 @@ def main(args: Namespace) -> int:
         lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}  # of images and features, each
     images = decode_images(samples, image_size=args.image_size, **memory)
-    check_images(held_out)
+    unseen, weight = distributed.shard_of(np.arange(len(held_out)), ranks)  # this rank's share of those held out
+    held_out_images = decode_images(
+        [held_out[i] for i in unseen], image_size=args.image_size, **left_of(memory, images)
+    )
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
 
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
@@ -148,6 +152,12 @@ def main(args: Namespace) -> int:
 
     # 5. Training
     features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()
+    held_out_loss = None
+    if held_out and run.epoch < epochs:
+        from src.training.held_out import HeldOutLoss
+
+        held_out_features = trainer.cached_features(stpm, held_out_images, **left_of(memory, *features))
+        held_out_loss = HeldOutLoss(stpm, held_out_images, held_out_features, ranks=ranks, weight=weight)
     batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
     evaluate = None
     if test_samples:
@@ -168,6 +178,7 @@ def main(args: Namespace) -> int:
         device_target=device_target,
         amp_level=args.amp_level,
         ranks=ranks,
+        held_out_loss=held_out_loss,
         evaluate=evaluate,
         eval_interval=args.eval_interval,
     )
@@ -194,6 +205,11 @@ def check_held_out(count: int, *, val_split: float, target_fpr: float) -> None:
             f"--val_split {val_split:g}: cannot set a threshold by what it holds out: {error}; hold out more, or 0 to "
             "train without a threshold"
         ) from error
+
+
+def left_of(memory: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
+    """Return the same limits of memory with what these arrays leave of the budget; of one on disk nothing is left."""
+    return memory | {"budget_bytes": max(0, memory["budget_bytes"] - sum(array.nbytes for array in arrays))}
 
 
 def note_resumed_preprocessing(folder: TrainingFolder) -> None:
@@ -257,6 +273,9 @@ def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
     if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
         return 128 + received
+    told = trend([epoch.get("held_out_loss") for epoch in run.epochs], schedule=run.config.get("lr_schedule"))
+    if told:
+        LOGGER.info("%s", told)
     LOGGER.info("trained %d epochs: %s", run.epoch, run.folder.checkpoint)
     return 0
 

@@ -93,23 +93,17 @@ def held_out_loss(folder, data):
     _, samples = hold_out(list_train(data, category), config["val_split"], seed=config["seed"])
     images = decode_images(samples, image_size=model.image_size)
     set_up_device()
-    from mindspore import Tensor
-
-    from src.backend import StpmDetector, fast_layer_maps
+    from src.backend import StpmDetector
     from src.checkpoint import load_stpm
-    from src.data.images import to_network_input
+    from src.model.maps import predict_maps
     from src.stpm import STPM
+    from src.training.held_out import HeldOutLoss
+    from src.training.trainer import cached_features
 
     stpm = load_stpm(STPM(), model.path)
-    layer_maps, detector = fast_layer_maps(stpm), StpmDetector(stpm, image_size=model.image_size)
-    losses, maps = [], []
-    for start in range(0, len(images), model.batch_size):
-        batch = to_network_input(images[start : start + model.batch_size])
-        # the loss of a scale is the mean over positions of its layer map (src/loss.py, src/stpm.py)
-        per_scale = [one.asnumpy().mean((1, 2, 3)) for one in layer_maps(Tensor(batch))]
-        losses.append(np.sum(per_scale, axis=0))
-        maps.append(detector(batch).mean((1, 2, 3)))
-    return float(np.concatenate(losses).mean()), float(np.concatenate(maps).mean())
+    features = cached_features(stpm, images, budget_bytes=2 * 10**9, spill_folder=folder)
+    maps = predict_maps(StpmDetector(stpm, image_size=model.image_size), images, batch_size=model.batch_size)
+    return HeldOutLoss(stpm, images, features)(), float(maps.mean())
 
 
 def held_out_table(groups, data):

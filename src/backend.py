@@ -32,20 +32,26 @@ def _freeze(trunk: ResNet18Trunk) -> FrozenTrunk:
 
 
 class FrozenFeatures(nn.Cell):
-    """A trunk's features with the weights that it has now; in evaluation, without a gradient.
+    """A trunk's features with the weights that it had when it was frozen; in evaluation, without a gradient.
 
     Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
     """
 
     def __init__(self, trunk: ResNet18Trunk):
         super().__init__()
-        self.features = _features_operator(_freeze(trunk))
+        self.frozen: list[FrozenTrunk] = []
+        self.freeze(trunk)
+        self.features = _features_operator(self.frozen)
+
+    def freeze(self, trunk: ResNet18Trunk) -> None:
+        """Take over the weights that a trunk has now."""
+        self.frozen[:] = [_freeze(trunk)]
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.features(ops.stop_gradient(images))
 
 
-def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
+def _features_operator(frozen: list[FrozenTrunk]) -> ops.Custom:
     def shapes(images: Shape) -> tuple[Shape, ...]:
         return tuple((images[0], channels, *(side // stride for side in images[2:])) for channels, stride in SCALES)
 
@@ -53,7 +59,7 @@ def _features_operator(trunk: FrozenTrunk) -> ops.Custom:
         return (images,) * len(SCALES)
 
     def forward(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        return frozen_features(trunk, images)
+        return frozen_features(*frozen, images)
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc")
 
@@ -252,3 +258,28 @@ class StpmDetector:
             _load_folded(self._folded, self._stpm)
         else:
             self._layer_maps.freeze(self._stpm.model_t, self._stpm.model_s)
+
+
+class EvaluationLoss:
+    """The loss of a student in evaluation: ``src.loss.StudentLoss`` around its form with frozen statistics.
+
+    It computes with the weights that the STPM had when this was made or ``refresh_weights`` was called.
+    """
+
+    def __init__(self, stpm: STPM):
+        self._stpm = stpm
+        self._copy = None if _is_fast_on_cpu() else fold_batch_norm(stpm)
+        self._student = FrozenFeatures(stpm.model_s) if self._copy is None else self._copy.model_s
+        self._loss = StudentLoss(self._student)
+
+    def __call__(self, images: np.ndarray, features: tuple[np.ndarray, ...]) -> float:
+        """Return the sum over images, float32 (N, 3, S, S); ``features``: the teacher's, normalised, (N, C, h, w)."""
+        self._loss.set_train(False)
+        return float(self._loss(Tensor(images), *map(Tensor, features)).asnumpy())
+
+    def refresh_weights(self) -> None:
+        """Take over the weights that the STPM has now."""
+        if self._copy is not None:
+            _load_folded(self._copy, self._stpm)
+        else:
+            self._student.freeze(self._stpm.model_s)

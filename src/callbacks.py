@@ -81,13 +81,26 @@ class EpochRecorder(Callback):
     """Records each whole epoch's loss and time in the run, and shows progress: a line each, and a bar on a terminal.
 
     The loss of an epoch is the mean over its batches, each summed over ranks; with a dataset sink, where only the last
-    step's loss comes back, it is that one.
+    step's loss comes back, it is that one. The time is that of the training steps.
+
+    Args:
+        held_out_loss: computes the loss per held-out image, on all ranks together; None where none are held out.
     """
 
-    def __init__(self, run: "TrainingRun", *, images: int, epochs: int, ranks: "Ranks"):
+    def __init__(
+        self,
+        run: "TrainingRun",
+        *,
+        images: int,
+        epochs: int,
+        ranks: "Ranks",
+        held_out_loss: Callable[[], float] | None = None,
+    ):
         super().__init__()
         self.run, self.images, self.epochs, self.ranks = run, images, epochs, ranks
+        self.held_out_loss = held_out_loss
         self.losses: list[float] = []
+        self.shown: dict[str, str] = {}  # beside the bar
         self.started = 0.0
         self.bar: tqdm | None = None
 
@@ -108,7 +121,7 @@ class EpochRecorder(Callback):
             step = (params.cur_step_num - 1) % params.batch_num + 1
             self.bar.n = (params.cur_epoch_num - 1) * self.images + self.images * step // params.batch_num
             self.bar.set_description(f"epoch {params.cur_epoch_num}/{self.epochs}", refresh=False)
-            self.bar.set_postfix(loss=f"{loss:.3f}")
+            self.bar.set_postfix(self.shown | {"loss": f"{loss:.3f}"})
 
     def on_train_epoch_end(self, run_context: RunContext) -> None:
         if not is_whole_epoch(run_context):
@@ -118,15 +131,21 @@ class EpochRecorder(Callback):
         if self.ranks.count > 1:
             self.losses = self.ranks.sum(np.array(self.losses, np.float32)).tolist()
         loss = sum(self.losses) / len(self.losses)
-        self.run.record_epoch(params.cur_epoch_num, loss=loss, last_loss=self.losses[-1], seconds=seconds)
-        left = seconds * (self.epochs - params.cur_epoch_num)
+        held_out = self.held_out_loss() if self.held_out_loss else None
+        self.run.record_epoch(
+            params.cur_epoch_num, loss=loss, last_loss=self.losses[-1], seconds=seconds, held_out_loss=held_out
+        )
+        left = (time.perf_counter() - self.started) * (self.epochs - params.cur_epoch_num)
+        if held_out is not None:
+            self.shown["held-out"] = f"{held_out:.4f}"
         if self.bar:
             self.bar.clear()
         LOGGER.info(
-            "epoch %d/%d  loss %.4f  %.1f s (%.2f s per step)  %.1f images/s  ETA %s",
+            "epoch %d/%d  loss %.4f  %s%.1f s (%.2f s per step)  %.1f images/s  ETA %s",
             params.cur_epoch_num,
             self.epochs,
             loss,
+            "" if held_out is None else f"held-out {held_out:.4f} per image  ",
             seconds,
             seconds / params.batch_num,
             self.images / seconds,

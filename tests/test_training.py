@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 
@@ -17,9 +18,10 @@ from torch.nn import functional
 
 import train as train_entry
 from src.calibrate import parse_args as parse_calibration
-from src.checkpoint import named_arrays, named_parameters, read_checkpoint
+from src.checkpoint import load_stpm, named_arrays, named_parameters, read_checkpoint
 from src.config import MAX_BATCH_SIZE
-from src.data.samples import hold_out, list_train
+from src.data.arrays import decode_images
+from src.data.samples import Sample, hold_out, list_train
 from src.device import set_seed
 from src.model.record import TrainingFolder
 from src.stpm import STPM
@@ -28,6 +30,7 @@ from src.training.run import TrainingRun
 from src.utils import LOGGER, InputError
 from tests import torch_reference as reference
 from tests.conftest import run_python, save_picture, train_arguments
+from tests.test_held_out import expected_loss
 
 SIZE, SEED = 64, 5
 # rows of five images in epochs 1 and 2 with that seed; written down, since one version resumes what another began
@@ -178,8 +181,16 @@ def test_held_out(five, with_held_out, tmp_path):
     records = [read(folder / "train.json") for folder in (with_held_out, alone)]
     assert [record["train_images"] for record in records] == [3, 3]
     assert [record["steps_per_epoch"] for record in records] == [3, 3]
+    loss = expected_loss(load_stpm(STPM(), with_held_out / "widget_last.ckpt"), decoded(five, sorted(held)))
+    assert records[0]["epochs"][0].pop("held_out_loss") == pytest.approx(loss, rel=1e-4)
+    assert records[0]["epochs"][0].keys() == records[1]["epochs"][0].keys()
     assert records[0]["config"].pop("val_split") == 0.4
     assert records[0]["config"] == records[1]["config"]  # with the fingerprint of the images and that of the teacher
+
+
+def decoded(data, names):
+    """Images of the category, resized."""
+    return decode_images([Sample(data / "widget/train/good" / name, "good") for name in names], image_size=32)
 
 
 def test_hold_out(five):
@@ -268,7 +279,7 @@ def test_late_signal(with_held_out):
     assert read(with_held_out / "widget_last.json")["threshold"] > 0
 
 
-def test_signal_and_resume(five, refused, tmp_path):
+def test_signal_and_resume(five, refused, tmp_path, caplog):
     """The epoch under way, of three steps, is lost; a resumed run goes on as if there had been no break."""
 
     def words(out, *flags):
@@ -281,8 +292,17 @@ def test_signal_and_resume(five, refused, tmp_path):
     message = refused(train_entry, *arguments(*words("parts", "--epoch", 5, "--resume"), size=32))
     assert "epochs was 4, is 5" in message
     train(*words("parts", "--epoch", 4, "--resume"), size=32)
-    whole = train(*words("whole", "--epoch", 4), size=32)
+    with caplog.at_level(logging.INFO, "stpm"):
+        whole = train(*words("whole", "--epoch", 4), size=32)
     assert_same_training(parts, whole)
+    held_out = [
+        [epoch["held_out_loss"] for epoch in read(folder / "train.json")["epochs"]] for folder in (parts, whole)
+    ]
+    assert held_out[0] == held_out[1]
+    for number, loss in enumerate(held_out[1], start=1):
+        line = rf"epoch {number}/4  loss \S+  held-out {loss:.4f} per image  \S+ s "
+        assert [message for message in caplog.messages if re.match(line, message)]
+    assert f"held-out loss {held_out[1][-1]:.4f} per image; the end of a cosine is always flat" in caplog.text
 
 
 @pytest.mark.parametrize("library", [True, False], ids=["oneDNN", "MindSpore's operators"])

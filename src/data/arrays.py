@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..utils import LOGGER, InputError, core_count
-from .images import MIN_SIZE, load_image, load_mask_and_doubts
+from .images import load_image, load_mask_and_doubts
 from .samples import UNLABELLED, Sample
 
 Loaded = TypeVar("Loaded")
@@ -84,18 +84,6 @@ def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
     for found in doubtful.values():
         LOGGER.warning("warning: mask %s (%d of %d masks)", found[0], len(found), len(with_mask))
     return masks
-
-
-def check_images(samples: list[Sample]) -> None:
-    """Decode pictures that are needed only later, such as after a training, to see that they can be.
-
-    Raises:
-        InputError: one of them is unreadable; the message names it.
-    """
-    load = told_of_check(lambda sample: load_image(sample.path, MIN_SIZE))
-    with ThreadPoolExecutor(core_count()) as pool:
-        for _ in pool.map(load, samples):
-            pass
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
-from ..utils import ResumeError
+from ..files import read_json
+from ..utils import LOGGER, InputError, ResumeError
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ def check_resume_state(folder: TrainingFolder) -> None:
 
 
 class EpochRecord(TypedDict):
-    """One epoch: its number from 1, mean loss per batch, loss of its last batch, seconds."""
+    """One epoch: its number from 1, mean loss per batch, loss of its last batch, seconds of its steps."""
 
     epoch: int
     loss: float
     last_batch_loss: float
     seconds: float
+    held_out_loss: NotRequired[float]  # of the student in evaluation, per held-out image, where some are
 
 
 class EvaluationRecord(TypedDict):
@@ -101,3 +103,27 @@ class TrainingRecord(Circumstances):
     versions: dict[str, str]
     epochs: list[EpochRecord]
     evaluations: list[EvaluationRecord]
+
+
+def read_record(model_path: Path, config_hash: str | None) -> TrainingRecord | None:
+    """Read the record beside a checkpoint; None where there is none of this training, or (a warning) a damaged one.
+
+    Args:
+        config_hash: of the configuration that the model was trained with.
+    """
+    path = TrainingFolder(model_path.parent, "").record
+    if config_hash is None or not path.exists():
+        return None
+    try:
+        content = read_json(path)
+        if content.get("config_hash") != config_hash:
+            return None
+        numbers = [1 / content["train_images"], content["steps_per_epoch"], len(content["config"].keys())]
+        for epoch in content["epochs"]:
+            numbers += [epoch["epoch"], epoch["loss"], epoch.get("held_out_loss", 0.0)]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError("a loss that is no number")
+    except (InputError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        LOGGER.warning("warning: %s: damaged record, left out: %s", path, error)
+        return None
+    return cast(TrainingRecord, content)

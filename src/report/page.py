@@ -11,6 +11,7 @@ import io
 import sys
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import matplotlib
@@ -25,6 +26,7 @@ from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
+from ..evaluation.progress import trend
 from ..evaluation.results import ImageRecord, Metric, Results
 from ..evaluation.threshold import Rate
 from ..files import atomic_path, read_json
@@ -32,6 +34,9 @@ from ..utils import InputError, run_entry_point
 from .pictures import colour_map, defect_overlay, scale_legend, scale_unit
 from .table import PUBLISHED_PATH, read_results
 from .template import INDEX_PAGE, PAGE
+
+if TYPE_CHECKING:
+    from ..model.record import TrainingRecord
 
 REPORT_NAME = "report.html"
 _TILE = 224  # pixels of a gallery picture
@@ -44,7 +49,14 @@ _NAMES: dict[Metric, str] = {
 
 
 def write_report(
-    folder: Path, results: Results, samples: list[Sample], images: np.ndarray, masks: np.ndarray, maps: np.ndarray
+    folder: Path,
+    results: Results,
+    samples: list[Sample],
+    images: np.ndarray,
+    masks: np.ndarray,
+    maps: np.ndarray,
+    *,
+    record: "TrainingRecord | None" = None,
 ) -> Path:
     """Write the report of one category; return its path.
 
@@ -53,6 +65,7 @@ def write_report(
         images: uint8 RGB (N, S, S, 3).
         masks: resized grey masks, uint8 (N, S, S).
         maps: float32 (N, S, S).
+        record: content of the model's train.json, where that is there.
 
     Raises:
         InputError: the file cannot be written.
@@ -71,6 +84,7 @@ def write_report(
         metrics=_metrics_table(results, intervals),
         decision=_decision(results),
         defects=_defects_table(results),
+        training=_training(record) if record else "",
         curves=_curves(scores, labels, maps[has_truth], pixel_labels),
         histogram=_histogram(scores / unit, labels, unit_name, has_threshold=threshold is not None),
         legend=escape(scale_legend(unit_name).capitalize()),
@@ -204,6 +218,35 @@ def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labe
         axes.grid(alpha=0.3)
         figures.append(_svg(figure, f"{title} curve"))
     return "".join(figures)
+
+
+def _training(record: "TrainingRecord") -> str:
+    """Return the section on the losses per image of a training's epochs: of trained images, and of held-out ones."""
+    epochs = record["epochs"]
+    if not epochs:
+        return ""
+    per_image = record["steps_per_epoch"] / record["train_images"]  # of a loss that is a mean over batches
+    trained = np.array([epoch["loss"] * per_image for epoch in epochs])
+    held_out = np.array([epoch.get("held_out_loss", np.nan) for epoch in epochs], float)
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    numbers, marker = [epoch["epoch"] for epoch in epochs], "." if len(epochs) < 30 else ""
+    axes.plot(numbers, trained, color="#1f5fa8", marker=marker, label="training images")
+    if np.isfinite(held_out).any():
+        axes.plot(numbers, held_out, color="#2b7a3d", marker=marker, label="held-out good images")
+    shown = np.concatenate([trained, held_out[np.isfinite(held_out)]])
+    if 0 < 10 * shown.min() <= shown.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="epoch", ylabel="loss per image")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    curve = _svg(figure, "loss per image by epoch")
+    told = trend([epoch.get("held_out_loss") for epoch in epochs], schedule=record["config"].get("lr_schedule"))
+    text = f"<p>{escape(told[0].upper() + told[1:])}.</p>" if told else ""
+    return f"<h2>Training</h2>{text}<div class=curves>{curve}</div>"
 
 
 def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_threshold: bool) -> str:

@@ -60,6 +60,7 @@ PAGE = Template(
 <h2>Scores</h2><div class=curves>$histogram</div>
 <h2>Curves</h2><div class=curves>$curves</div>
 <h2>Defect types</h2>$defects
+$training
 <h2>Images</h2>
 <p>Each: image, mask, anomaly map, outline of what reaches 1. $legend.</p>
 <form aria-label="which images, in which order">

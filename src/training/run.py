@@ -65,9 +65,16 @@ class TrainingRun:
         """Number of whole epochs trained."""
         return len(self.epochs)
 
-    def record_epoch(self, epoch: int, *, loss: float, last_loss: float, seconds: float) -> None:
-        """Append an epoch: mean loss per batch, loss of its last batch, seconds."""
-        self.epochs.append({"epoch": epoch, "loss": loss, "last_batch_loss": last_loss, "seconds": round(seconds, 3)})
+    def record_epoch(
+        self, epoch: int, *, loss: float, last_loss: float, seconds: float, held_out_loss: float | None = None
+    ) -> None:
+        """Append an epoch: mean loss per batch, loss of its last batch, seconds, loss per held-out image if any is."""
+        entry: EpochRecord = {
+            "epoch": epoch, "loss": loss, "last_batch_loss": last_loss, "seconds": round(seconds, 3)
+        }  # fmt: skip
+        if held_out_loss is not None:
+            entry["held_out_loss"] = held_out_loss
+        self.epochs.append(entry)
 
     def record_evaluation(self, epoch: int, metrics: dict) -> None:
         """Append an evaluation made during training."""

@@ -100,6 +100,7 @@ def fit(
     device_target: str,
     amp_level: str = "O0",
     ranks: Ranks = ALONE,
+    held_out_loss: Callable[[], float] | None = None,
     evaluate: Callable[[], dict] | None = None,
     eval_interval: int = 0,
 ) -> int | None:
@@ -109,6 +110,7 @@ def fit(
         batches: images, and the teacher's features where they are cached; not yet split among ranks.
         lr: the learning rate, or that of every step, quoted in an error message.
         ranks: the processes that train together; the first one writes.
+        held_out_loss: computes the student's loss per held-out image, called after every epoch, for the record alone.
         evaluate: computes the metrics of the student as it is, called every ``eval_interval`` epochs.
 
     Raises:
@@ -135,8 +137,8 @@ def fit(
     # in this order: statistics are averaged over ranks before they are evaluated, and an epoch is saved only if its
     # evaluation succeeded
     on_signal = StopOnSignal(ranks)
-    recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks)
-    callbacks = [on_signal, StopOnBadLoss(lr), recorder, AverageStatistics(stpm.model_s, ranks)]
+    recorder = EpochRecorder(run, images=len(batches.images), epochs=epochs, ranks=ranks, held_out_loss=held_out_loss)
+    callbacks = [on_signal, StopOnBadLoss(lr), AverageStatistics(stpm.model_s, ranks), recorder]
     if evaluate and eval_interval:
         callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
     if ranks.is_first:

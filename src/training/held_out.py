@@ -1,0 +1,57 @@
+"""The loss on good images that are not trained on: is a student trained enough? No defective image is needed to say."""
+
+import math
+
+import numpy as np
+
+from ..backend import EvaluationLoss
+from ..data.images import to_network_input
+from ..stpm import STPM
+from ..utils import InputError
+from .distributed import ALONE, Ranks
+
+_BATCH_SIZE = 8  # as of the teacher's features
+
+
+class HeldOutLoss:
+    """A function that returns the loss per image of a student as it is, in evaluation.
+
+    Args:
+        images: uint8 (N, S, S, 3).
+        features: the teacher's normalised features of these images, three float32 (N, C, h, w).
+        ranks: those that each hold a share of the images and call this together; all get the same number.
+        weight: of this rank's images, 0 where they are in another's share (``shard_of``).
+    """
+
+    def __init__(
+        self,
+        stpm: STPM,
+        images: np.ndarray,
+        features: tuple[np.ndarray, ...],
+        *,
+        ranks: Ranks = ALONE,
+        weight: float = 1.0,
+    ):
+        self._images, self._features = images, features
+        self._ranks, self._weight = ranks, weight
+        self._loss = EvaluationLoss(stpm)
+
+    def __call__(self) -> float:
+        """Compute it: the sum over scales of the layer losses of ``src.loss``, as a mean over images.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        self._loss.refresh_weights()
+        total = 0.0
+        for start in range(0, len(self._images), _BATCH_SIZE):
+            rows = slice(start, start + _BATCH_SIZE)
+            total += self._loss(to_network_input(self._images[rows]), tuple(one[rows] for one in self._features))
+        sums = self._weight * np.array([total, len(self._images)], np.float32)
+        total, count = self._ranks.sum(sums.astype(np.float32)).tolist()
+        if not math.isfinite(total):
+            raise InputError(
+                f"the loss on held-out images is {total}: training diverged; try a smaller --lr. The checkpoint of the "
+                "epoch before is kept"
+            )
+        return total / count
