@@ -31,7 +31,7 @@ from src.device import set_seed, set_up_device
 from src.evaluation.progress import trend
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
-from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, note_preprocessing, read_sidecar
+from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, check_checkpoint, note_preprocessing, read_sidecar
 from src.training import distributed
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from src.training.run import TrainingRun
 
 FLAG_NAMES = (
-    "data_url", "category", "pre_ckpt_path", "ckpt_url", "train_url", "recipe", "epoch", "steps", "batch_size", "lr",
-    "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level", "cache_teacher",
-    "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume",
-    "device_target", "device_id", "distributed", "modelarts",
+    "data_url", "category", "pre_ckpt_path", "ckpt_url", "init_from", "train_url", "recipe", "epoch", "steps",
+    "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level",
+    "cache_teacher", "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size",
+    "mask_rule", "resume", "device_target", "device_id", "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -69,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-@modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path"), output="train_url")
+@modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path", "init_from"), output="train_url")
 def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
     # 1. Inputs, checked before the slow imports
@@ -83,13 +83,16 @@ def main(args: Namespace) -> int:
     if args.pre_ckpt_path != RANDOM_TEACHER:
         check_checkpoint_file(Path(args.pre_ckpt_path))
     folder = TrainingFolder(make_output_folder(Path(args.train_url) / args.category), args.category)
+    if args.init_from:
+        check_earlier_model(Path(args.init_from), folder, has_held_out=bool(held_out))
     if args.resume:
         check_resume_state(folder)
         note_resumed_preprocessing(folder)
     steps_per_epoch = math.ceil(len(samples) / args.batch_size)
     # --steps is rounded up to whole epochs
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
-    warn_of_few_steps(epochs * steps_per_epoch)
+    if not args.init_from:
+        warn_of_few_steps(epochs * steps_per_epoch)
 
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
@@ -112,7 +115,12 @@ def main(args: Namespace) -> int:
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
     set_seed(args.seed)
     stpm = trainer.build_stpm(
-        args.pre_ckpt_path, images, num_class=args.num_class, device_target=device_target, ranks=ranks
+        args.pre_ckpt_path,
+        images,
+        num_class=args.num_class,
+        init_from=Path(args.init_from) if args.init_from else None,
+        device_target=device_target,
+        ranks=ranks,
     )
     rates = trainer.learning_rates(args.lr_schedule, lr=args.lr, steps=epochs * steps_per_epoch)
     optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
@@ -137,6 +145,8 @@ def main(args: Namespace) -> int:
         config["ranks"] = ranks.count
     if held_out:
         config["val_split"] = args.val_split
+    if args.init_from:
+        config["init_sha256"] = arrays_sha256(named_arrays(stpm.model_s))
     if args.lr_schedule != "constant":
         config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
     circumstances: Circumstances = {
@@ -147,6 +157,8 @@ def main(args: Namespace) -> int:
         "data_url": args.data_url,
         "pre_ckpt_path": args.pre_ckpt_path,
     }
+    if args.init_from:
+        circumstances["init_from"] = args.init_from
     run = TrainingRun(folder, stpm, optimiser, config=config, circumstances=circumstances)
     run.begin(resume=args.resume)
 
@@ -205,6 +217,27 @@ def check_held_out(count: int, *, val_split: float, target_fpr: float) -> None:
             f"--val_split {val_split:g}: cannot set a threshold by what it holds out: {error}; hold out more, or 0 to "
             "train without a threshold"
         ) from error
+
+
+def check_earlier_model(path: Path, folder: TrainingFolder, *, has_held_out: bool) -> None:
+    """Check the model whose student a new run starts from; warn of what makes the new one less than it seems.
+
+    Raises:
+        InputError: it is damaged, or the new run would replace it.
+    """
+    check_checkpoint_file(path)
+    if folder.checkpoint.exists() and path.samefile(folder.checkpoint):
+        raise InputError(f"--init_from {path}: this run would replace it; give another --train_url")
+    sidecar = read_sidecar(path, category=None)
+    if sidecar:
+        check_checkpoint(path, sidecar)
+        if sidecar.category != folder.category:
+            LOGGER.warning("warning: --init_from %s: was trained on %r", path, sidecar.category)
+    if has_held_out:
+        LOGGER.warning(
+            "warning: --val_split with --init_from: of the images held out the earlier model must have been trained on "
+            "none, or the threshold becomes too low; else calibrate by others afterwards (python -m src.calibrate)"
+        )
 
 
 def left_of(memory: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:

@@ -141,6 +141,35 @@ def warn_of_other_head(arrays: dict[str, np.ndarray], num_class: int | None, pat
         )
 
 
+def load_student(stpm: nn.Cell, path: Path) -> None:
+    """Load the student of a checkpoint that train.py wrote, to go on from it.
+
+    Args:
+        stpm: an ``STPM`` whose teacher is loaded.
+
+    Raises:
+        InputError: the file is unreadable, holds no student or a misshapen one, or that of another teacher.
+    """
+    arrays = _read_stpm(path)
+    student, teacher = (
+        {name.removeprefix(net): array for name, array in arrays.items() if name.startswith(net)}
+        for net in ("model_s.", "model_t.")
+    )
+    if arrays_sha256(teacher) != arrays_sha256(named_arrays(stpm.model_t)):
+        raise InputError(
+            f"--init_from {path}: its student has learnt from another teacher than that of --pre_ckpt_path; "
+            f"--pre_ckpt_path {path} takes the teacher of this model"
+        )
+    load_checked(named_parameters(stpm.model_s), student, source=str(path))
+
+
+def _read_stpm(path: Path) -> dict[str, np.ndarray]:
+    arrays = read_checkpoint(path)
+    if not any(name.startswith("model_s.") for name in arrays):
+        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
+    return arrays
+
+
 def load_stpm(stpm: nn.Cell, path: Path, *, num_class: int | None = None) -> nn.Cell:
     """Load a checkpoint that train.py wrote into an ``STPM``, for evaluation; return it.
 
@@ -150,9 +179,7 @@ def load_stpm(stpm: nn.Cell, path: Path, *, num_class: int | None = None) -> nn.
     Raises:
         InputError: the file is unreadable, or an entry is missing or misshapen.
     """
-    arrays = read_checkpoint(path)
-    if not any(name.startswith("model_s.") for name in arrays):
-        raise InputError(f"{path}: holds no student (no entry starts with model_s.); expected a checkpoint of train.py")
+    arrays = _read_stpm(path)
     load_checked(named_parameters(stpm), arrays, source=str(path))
     warn_of_other_head(arrays, num_class, path)
     stpm.set_train(False)

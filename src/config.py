@@ -136,6 +136,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "pretrained ResNet-18 checkpoint (.ckpt) for the teacher, or 'random' for random weights "
         "with batch-norm statistics estimated on the training images",
     },
+    "init_from": {
+        "metavar": "FILE",
+        "help": "checkpoint of an earlier model with the same teacher, as whose student the new one starts; default: "
+        "random weights",
+    },
     "num_class": {
         "type": _POSITIVE_INT,
         "help": "classes of the pretrained checkpoint's head: 1000 (torchvision) or 1001 (model zoo); the head is not "

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import test as evaluation
+import train
 from src import modelarts
 from src.config import build_parser
 from src.model.sidecar import sidecar_path
@@ -234,3 +235,11 @@ def test_entry_points(name, bucket, refused, tmp_path):
     message = refused(module, "--modelarts", "True", "--data_url", "obs://bucket/data", "--category", "widget",
                       ckpt_flag, "obs://bucket/weights/t.ckpt")  # fmt: skip
     assert str(tmp_path / "cache") in message
+
+
+def test_earlier_model(bucket, refused):
+    """--init_from is fetched, too."""
+    (bucket / "data").mkdir()
+    message = refused(train, "--modelarts", "True", "--data_url", "obs://bucket/data", "--category", "widget",
+                      "--pre_ckpt_path", "random", "--init_from", "obs://bucket/none.ckpt")  # fmt: skip
+    assert "obs://bucket/none.ckpt: does not exist in object storage" in message

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import train as train_entry
 from src.calibrate import parse_args as parse_calibration
-from src.checkpoint import load_stpm, named_arrays, named_parameters, read_checkpoint
+from src.checkpoint import arrays_sha256, load_stpm, named_arrays, named_parameters, read_checkpoint
 from src.config import MAX_BATCH_SIZE
 from src.data.arrays import decode_images
 from src.data.samples import Sample, hold_out, list_train
@@ -303,6 +303,63 @@ def test_signal_and_resume(five, refused, tmp_path, caplog):
         line = rf"epoch {number}/4  loss \S+  held-out {loss:.4f} per image  \S+ s "
         assert [message for message in caplog.messages if re.match(line, message)]
     assert f"held-out loss {held_out[1][-1]:.4f} per image; the end of a cosine is always flat" in caplog.text
+
+
+def student_of(folder):
+    return split(folder / "widget_last.ckpt")[1]
+
+
+def test_init_from(five, with_held_out, tmp_path, caplog):
+    """The student starts as the earlier one, in a run of its own that can be resumed, and knows no threshold."""
+    earlier = with_held_out / "widget_last.ckpt"
+    before = earlier.read_bytes()
+
+    def words(out, *more):  # the teacher, too, is the earlier model's; and of a rate at which statistics alone move
+        flags = ("--init_from", earlier, "--batch_size", 5, "--lr", 1e-30, "--momentum", 0, "--weight_decay", 0)
+        return five, earlier, tmp_path / out, *flags, *more
+
+    parts = train(*words("parts", "--epoch", 1), size=48)
+    start = student_of(with_held_out)
+    for name, array in student_of(parts).items():
+        assert ("moving_" in name) != np.array_equal(array, start[name]), name
+    record = read(parts / "train.json")
+    assert record["config"]["init_sha256"] == arrays_sha256(start)
+    assert record["init_from"] == str(earlier)
+    assert read(parts / "widget_last.json")["threshold"] is None
+    assert earlier.read_bytes() == before
+    with caplog.at_level(logging.WARNING, "stpm"):
+        train(*words("parts", "--epoch", 2, "--resume"), size=48)
+    assert "optimiser steps; below" not in caplog.text  # it does not begin at the beginning
+    assert_same_training(parts, train(*words("whole", "--epoch", 2), size=48))
+
+
+def test_init_from_refused(five, with_held_out, refused, random_backbone, tmp_path, caplog):
+    """Another teacher's student, what is no student, the model that the run would replace, a resumed other run."""
+    earlier = shutil.copytree(with_held_out, tmp_path / "earlier") / "widget_last.ckpt"
+
+    def refusal(init_from, *flags, out=tmp_path / "new", teacher=earlier):
+        return refused(train_entry, *arguments(five, teacher, out, "--init_from", init_from, *flags, size=32))
+
+    assert "learnt from another teacher than that of --pre_ckpt_path; --pre_ckpt_path " in refusal(
+        earlier, teacher=random_backbone
+    )
+    assert "holds no student" in refusal(random_backbone, teacher=random_backbone)
+    assert "expected a MindSpore checkpoint" in refusal("a.mindir")
+    shutil.copytree(with_held_out, tmp_path / "there/widget")
+    assert "this run would replace it; give another --train_url" in refusal(
+        tmp_path / "there/widget/widget_last.ckpt", out=tmp_path / "there"
+    )
+    assert "init_sha256 was None, is '" in refusal(
+        earlier, *HELD_OUT, "--epoch", 2, "--resume", out=tmp_path / "there", teacher="random"
+    )
+    with caplog.at_level(logging.WARNING, "stpm"):
+        sidecar = read(earlier.with_suffix(".json"))
+        earlier.with_suffix(".json").write_text(json.dumps(sidecar | {"category": "gadget"}))
+        refusal(earlier, "--val_split", 0.4, teacher=random_backbone)
+    assert "was trained on 'gadget'" in caplog.text
+    assert "--val_split with --init_from: of the images held out the earlier model must have" in caplog.text
+    earlier.write_bytes(earlier.read_bytes()[:-1] + b"x")
+    assert "is damaged, or is not the checkpoint that widget_last.json describes" in refusal(earlier)
 
 
 @pytest.mark.parametrize("library", [True, False], ids=["oneDNN", "MindSpore's operators"])

@@ -78,6 +78,7 @@ class Configuration(TypedDict):
     val_split: NotRequired[float]  # share of the images that is held out, where some are
     lr_schedule: NotRequired[str]  # where it is not constant
     epochs: NotRequired[int]  # length of such a schedule
+    init_sha256: NotRequired[str]  # over the weights that the student starts from, where these are not random
 
 
 class Circumstances(TypedDict):
@@ -89,6 +90,7 @@ class Circumstances(TypedDict):
     epochs_requested: int
     data_url: str
     pre_ckpt_path: str
+    init_from: NotRequired[str]
 
 
 class TrainingRecord(Circumstances):

@@ -10,6 +10,7 @@ from mindspore.train import Model
 
 from ..backend import student_loss
 from ..callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
+from ..checkpoint import load_student
 from ..dataset import EpochBatches, training_pipeline
 from ..loss import TeacherStudentLoss
 from ..stpm import STPM
@@ -38,6 +39,7 @@ def build_stpm(
     images: np.ndarray,
     *,
     num_class: int | None = None,
+    init_from: Path | None = None,
     device_target: str = "CPU",
     ranks: Ranks = ALONE,
 ) -> STPM:
@@ -46,6 +48,7 @@ def build_stpm(
     Args:
         teacher_source: path of a ResNet-18 checkpoint, or "random": an untrained teacher, for trials without one.
         images: training images, uint8 (N, S, S, 3), on which a random teacher's batch-norm statistics are estimated.
+        init_from: checkpoint of an earlier training with the same teacher, whose student this one starts as.
         ranks: all of them get the first one's weights.
 
     Raises:
@@ -53,6 +56,9 @@ def build_stpm(
     """
     stpm = STPM(student_norm=student_norm(ranks, device_target))
     prepare_teacher(stpm.model_t, teacher_source, images, num_class=num_class)
+    if init_from:
+        load_student(stpm, init_from)
+        LOGGER.info("student: goes on from that of %s", init_from)
     ranks.broadcast_parameters(stpm)
     return stpm
 
