@@ -22,6 +22,9 @@ PROGRAMS = {
     "src/calibrate.py": "Sets the threshold of a trained model ([threshold](verdict.md#threshold), "
     "[on the device](verdict.md#threshold-calibrated-on-the-device)): "
     "`python -m src.calibrate`.",
+    "src/monitor.py": "Compares recent scores of a line with those that the threshold was set by "
+    "([after months on the line](verdict.md#after-months-on-the-line)): `python -m src.monitor`, or "
+    "`scripts/run_monitor.sh`.",
     "src/sweep/__main__.py": "Trains and evaluates all categories ([all categories](training.md#all-categories)): "
     "`python -m src.sweep`, or `scripts/run_all_mvtec.sh`.",
 }
@@ -39,6 +42,7 @@ _REQUIRED = {
         "image_path": "required, unless --scores is given",
         "label_dir": "inputs beside the folder of --scores, or the folder around it",
     },
+    "src/monitor.py": {"scores": "required", "ckpt_path": "required"},
     "src/sweep/__main__.py": {"data_url": "required", "pre_ckpt_path": "required", "device_num": "required"},
 }
 _PAGE = """[STPM](../README.md) | [简体中文](zh/flags.md)

@@ -221,7 +221,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "val_split": {
         "type": _fraction,
         "default": 0.0,
-        "help": "share of train/good that is held out to set the threshold; 0: train on all, no threshold",
+        "help": "share of train/good that is held out to set the threshold and to watch the loss; 0: train on all, no "
+        "threshold",
     },
     "target_fpr": {
         "type": _rate,
@@ -246,8 +247,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "defect_rate": {
         "type": _fraction,
         "default": 0.1,
-        "help": "share of the line's products that may be defective; more defective verdicts than that, and false "
-        "alarms, explain are taken for a drift",
+        "help": "share of the line's products that may be defective; what of the defective verdicts neither this nor "
+        "false alarms explain is taken for a drift",
     },
     "false_alarm_rate": {
         "type": _rate,

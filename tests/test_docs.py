@@ -16,7 +16,7 @@ import preprocess
 import test as evaluation
 import train
 from docs.flags_page import PROGRAMS, explain, flags_of, flags_page, title_of
-from src import calibrate, device, predict
+from src import calibrate, device, monitor, predict
 from src.config import FLAGS, build_parser
 from src.report import table
 from src.sweep import __main__ as sweep
@@ -24,7 +24,7 @@ from src.utils import InputError
 from tests.conftest import ROOT
 
 MODULES = dict(
-    zip(PROGRAMS, (train, evaluation, export, preprocess, postprocess, predict, calibrate, sweep), strict=True)
+    zip(PROGRAMS, (train, evaluation, export, preprocess, postprocess, predict, calibrate, monitor, sweep), strict=True)
 )
 READMES = ("README.md", "README_CN.md")
 SUBJECTS = (
@@ -225,6 +225,7 @@ NEEDED = {  # flags that a program cannot do without
     "postprocess.py": ("result_dir", "data_dir", "label_dir", "category"),
     "src/predict.py": ("image_path", "ckpt_path"),
     "src/calibrate.py": ("image_path", "ckpt_path"),
+    "src/monitor.py": ("scores", "ckpt_path"),
     "src/sweep/__main__.py": ("data_url", "pre_ckpt_path", "device_num"),
 }
 

@@ -11,6 +11,7 @@ from src.evaluation.drift import State, compare, expected_share, judge, needed_s
 from src.evaluation.threshold import calibrate
 from src.files import file_sha256
 from src.model.sidecar import new_sidecar, sidecar_path
+from tests.test_scripts import run_script
 
 HEADS = {
     "predict": "file,score,verdict,regions,error",
@@ -203,6 +204,16 @@ def test_bad_usage(refused, model, tmp_path):
     )
     assert "--scores is required" in refused(monitor, "--ckpt_path", model)
     assert "nowhere.csv: cannot be read" in refused(monitor, "--scores", tmp_path / "nowhere.csv", "--ckpt_path", model)
+
+
+def test_script(model, tmp_path):
+    """It hands on files, flags and the exit status, from any folder."""
+    write(tmp_path / "a b.csv", good_scores(100, 3))
+    write(tmp_path / "c.csv", good_scores(100, 3, 3.0))
+    for more, status in (((), State.AS_CALIBRATED), (("--scores", "c.csv", "--defect_rate", "0.9"), State.DRIFTING)):
+        done = run_script("run_monitor.sh", "a b.csv", model, *more, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (status, "")
+        assert done.stdout.splitlines()[-1] == str(status)
 
 
 def test_times():
