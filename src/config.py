@@ -240,9 +240,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "scores": {
         "action": "append",
         "metavar": "FILE",
-        "help": "scores.csv. src/monitor.py: of recent images of the line; may be given several times. src/calibrate.py: "
-        "instead of --image_path, that the C++ program wrote for good images with this model, on the device that the "
-        "threshold is for; no image is read and nothing computed",
+        "help": "scores.csv. src/monitor.py: of recent images of the line; may be given several times. "
+        "src/calibrate.py: instead of --image_path, that the C++ program wrote for good images with this model, on the "
+        "device that the threshold is for; no image is read and nothing computed",
     },
     "defect_rate": {
         "type": _fraction,

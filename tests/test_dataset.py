@@ -253,7 +253,7 @@ def test_decoding(tree):
 def test_mask_of_another_size(tree):
     path = tree / "widget/ground_truth/stain/001_mask.png"
     Image.new("L", (47, 40), 255).save(path)
-    with pytest.raises(InputError, match=r"stain/001_mask\.png: is 47 x 40 pixels, its image .*stain/001\.png is 48 x 40"):
+    with pytest.raises(InputError, match=r"001_mask\.png: is 47 x 40 pixels, its image .*stain/001\.png is 48 x 40"):
         decode_masks(list_test(tree, "widget"), image_size=32)
 
 
