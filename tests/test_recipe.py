@@ -18,9 +18,9 @@ RECOMMENDED = ("--recipe", "recommended", "--epoch", EPOCHS, "--lr", 0.01)
     [
         ((), (100, 32, "constant")),
         (("--recipe", "published"), (100, 32, "constant")),
-        (("--recipe", "recommended"), (80, 8, "cosine")),
-        (("--recipe", "recommended", "--epoch", 3), (3, 8, "cosine")),
-        (("--recipe", "recommended", "--steps", 7), (None, 8, "cosine")),
+        (("--recipe", "recommended"), (80, 4, "cosine")),
+        (("--recipe", "recommended", "--epoch", 3), (3, 4, "cosine")),
+        (("--recipe", "recommended", "--steps", 7), (None, 4, "cosine")),
         (("--recipe", "recommended", "--batch_size", 16, "--lr_schedule", "constant"), (80, 16, "constant")),
     ],
 )
@@ -47,7 +47,7 @@ def test_resume(nine_images, tmp_path):  # noqa: F811
     whole = train(nine_images, "random", tmp_path / "whole", *RECOMMENDED, size=32)
     assert_same_training(parts, whole)
     config = read(whole / "widget_last.json")["config"]
-    assert (config["batch_size"], config["lr_schedule"], config["epochs"]) == (8, "cosine", EPOCHS)
+    assert (config["batch_size"], config["lr_schedule"], config["epochs"]) == (4, "cosine", EPOCHS)
     assert "recipe" not in config
 
 
