@@ -26,7 +26,7 @@ struct SelfTestResult {
 SelfTestResult RunSelfTest(Engine *engine, const SelfTest &expected, const std::string &sidecar_path);
 
 // Returns the largest difference that may be: 1e-4 where float32 is computed with, 1e-2 where the device's matrix unit
-// takes float16. What an Ascend multiplies was emulated so: maps differed by up to 1.5e-3, scores by up to 3e-3.
+// takes float16. What an Ascend multiplies was emulated so: maps of the pattern differed by up to 1.3e-3.
 double SelfTestTolerance(const Options &options);
 
 // Returns the figures as lines "name: value".
