@@ -21,7 +21,7 @@ from src.model.sidecar import record_calibration
 from src.stpm import STPM
 from src.training.run import TrainingRun
 from src.utils import InputError
-from tests.conftest import ROOT, run_python, train_arguments
+from tests.conftest import ROOT, run_python, train_arguments, user_environment
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -30,7 +30,8 @@ def train_until_killed(arguments, *, epochs, seconds):
     """Train, and kill the training so many seconds after it has told of so many epochs."""
     command = [sys.executable, "-u", str(ROOT / "train.py"), *(str(a) for a in arguments)]
     told = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=user_environment(PYTHONPATH=str(ROOT)), **pipes) as process:
         while sum(line.startswith("epoch ") for line in told) < epochs:
             line = process.stdout.readline()
             assert line, told
