@@ -336,6 +336,13 @@ def resolve_aliases(
     setattr(args, name, first or second)
 
 
+def require(parser: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
+    """End with a message where a flag is missing that this program needs, though others can do without."""
+    for name in names:
+        if getattr(args, name) is None:
+            parser.error(f"--{name} is required")
+
+
 def build_parser(
     description: str, names: tuple[str, ...] = (), *, optional: tuple[str, ...] = ()
 ) -> argparse.ArgumentParser:

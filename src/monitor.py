@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import build_parser
+from .config import build_parser, require
 from .evaluation.drift import Comparison, Judgement, State, compare, expected_share, judge
 from .evaluation.threshold import CONFIDENCE, is_anomalous
 from .files import check_regular_file
@@ -187,9 +187,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
     args = parser.parse_args(argv)
-    for name in ("scores", "ckpt_path"):
-        if getattr(args, name) is None:
-            parser.error(f"--{name} is required")
+    require(parser, args, "scores", "ckpt_path")
     return args
 
 

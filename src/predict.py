@@ -18,7 +18,7 @@ from typing import NotRequired, TextIO, TypedDict
 import numpy as np
 from tqdm import tqdm
 
-from .config import build_parser
+from .config import build_parser, require
 from .data.samples import list_images
 from .data.stream import LoadedImage, decode
 from .evaluation.regions import Region, find_regions
@@ -185,9 +185,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
     args = parser.parse_args(argv)
-    for name in ("image_path", "ckpt_path"):
-        if getattr(args, name) is None:
-            parser.error(f"--{name} is required")
+    require(parser, args, "image_path", "ckpt_path")
     args.out_dir = args.out_dir or "predictions"
     return args
 
