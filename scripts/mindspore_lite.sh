@@ -36,6 +36,7 @@ package_version() {
   name=$(realpath -- "$MS_LITE_HOME")
   name=${name##*/}
   if [[ -f $MS_LITE_HOME/.commit_id ]]; then
+    # false at a line without an end, which is read all the same; a commit that is not known is left out
     read -r _ commit _ <"$MS_LITE_HOME/.commit_id" || true
   fi
   if [[ $name =~ ^mindspore-lite-(.+)-linux-[^-]+$ ]]; then

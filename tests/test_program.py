@@ -52,9 +52,8 @@ def program(tmp_path_factory):
     build([*empty, f"-Wl,-soname,{CONVERTER}", "-o", converter])
     needed = "-Wl,--no-as-needed"  # the stand-ins are empty
     name = "-Wl,-soname,libmindspore-lite.so"
-    build(
-        [*empty, needed, converter, name, "-o", package / "runtime/lib/libmindspore-lite.so"]
-    )  # as a plugin of it does
+    # it needs the converter, as a plugin of the vendor's does
+    build([*empty, needed, converter, name, "-o", package / "runtime/lib/libmindspore-lite.so"])
     build(script_of(folder), MS_LITE_HOME=str(package), CMAKE_BUILD_TYPE="Debug", LDFLAGS=needed)
     return folder / "ascend_310_infer/build/stpm_infer"
 

@@ -78,9 +78,8 @@ const std::vector<Cause> &Causes() {
        {"ParseFromArray failed", "ailed to load MindIR", "from pb file failed"}},
       // delegate/ascend_acl/model_process.cc
       {true,
-       "is refused by the device: a model that was converted beforehand is for one kind of chip and one CANN; convert "
-       "it "
-       "again for these",
+       "is refused by the device: a model that was converted beforehand is for one kind of chip and one CANN; "
+       "convert it again for these",
        {"aclmdlLoadFromMem failed"}},
       // cxx_api/dlutils.h, cxx_api/model/model_impl.cc, delegate/plugin/*.cc, kernel/ascend/plugin/*.cc
       {false,
@@ -91,8 +90,7 @@ const std::vector<Cause> &Causes() {
       // cxx_api/model/model_impl.cc
       {true,
        "cannot be converted for the device, which happens when it is loaded; on Ascend that takes the CANN toolkit "
-       "with "
-       "its Python, or scripts/convert_ascend.sh beforehand",
+       "with its Python, or scripts/convert_ascend.sh beforehand",
        {"Failed to converter graph", "convert graph failed"}},
   };
   return causes;
