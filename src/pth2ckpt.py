@@ -17,9 +17,10 @@ if __package__ in (None, ""):  # run as a file, as the pages show it
     __package__ = src.__name__
 
 from .config import build_parser
-from .device import pinned, prepare_environment
+from .device import prepare_environment
 from .files import atomic_path, check_file, file_sha256, make_output_folder
-from .utils import LOGGER, InputError, first_line, run_entry_point
+from .torch_file import read_state_dict
+from .utils import LOGGER, InputError, run_entry_point
 
 # torch's batch norm entry -> MindSpore's
 _BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -36,35 +37,17 @@ def mindspore_name(name: str) -> str | None:
     return f"{module}.{entry}"
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Read a torch state_dict, or the "state_dict" entry of a training checkpoint, as arrays; executes nothing.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a PyTorch file of weights as float32 arrays by torchvision's names.
 
     Raises:
-        InputError: the file is damaged or holds something else.
+        InputError: the file is damaged, or holds something else.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(f"converting a .pth file needs PyTorch: pip install {pinned('torch')}") from error
     # torchvision's names end in the beginning of their SHA-256: has the download come through?
     named = re.search(r"-([0-9a-f]{8})$", path.stem)
     if named and not file_sha256(path).startswith(named[1]):
         raise InputError(f"--pth_path {path}: its SHA-256 does not begin with {named[1]}; download it again")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises whatever its readers do
-        raise InputError(f"--pth_path {path}: not a readable file of PyTorch weights: {first_line(error)}") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"--pth_path {path}: expected a state_dict, found {type(content).__name__}")
-    wrong = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
-    if wrong is not None:
-        raise InputError(f"--pth_path {path}: expected a state_dict of tensors, entry {wrong!r} is none")
-    try:
-        return {str(name).removeprefix("module."): value.float().numpy() for name, value in content.items()}
-    except (RuntimeError, TypeError) as error:  # sparse, quantised, ...
-        raise InputError(f"--pth_path {path}: holds a tensor that is no plain array: {error}") from error
+    return {name.removeprefix("module."): array for name, array in read_state_dict(path).items()}
 
 
 def convert(pth_path: Path, ckpt_path: Path) -> None:
@@ -77,7 +60,7 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
         raise InputError(f"--ckpt_path {ckpt_path}: expected a name that ends in .ckpt")
     check_file(pth_path, "PyTorch")
     make_output_folder(ckpt_path.parent)
-    state = read_state_dict(pth_path)
+    state = read_arrays(pth_path)
     prepare_environment()
     import mindspore as ms
 

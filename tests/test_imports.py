@@ -11,7 +11,7 @@ ENTRY_POINTS = ("train", "test", "export", "preprocess", "postprocess")
 # A part of src imports parts of lower rows only. A part is a package, or a module that is in none.
 ROWS = (
     ("utils",),
-    ("cpu", "files", "resnet", "loss"),
+    ("cpu", "files", "resnet", "loss", "torch_file"),
     ("checkpoint", "data", "device"),
     ("stpm", "portable", "evaluation", "config", "callbacks"),
     ("dataset", "backend"),
@@ -20,9 +20,10 @@ ROWS = (
     ("predict", "calibrate", "monitor", "demo_data", "modelarts", "pth2ckpt"),
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
-WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "report", "sweep", "utils", "files", "config")
-# Whoever installs the package need not have these; each is known to one module.
-ONLY_IN = {"torch": "pth2ckpt", "moxing": "modelarts", "ray": "sweep.__main__", "onnxruntime": "model.model_file"}
+WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "report", "sweep", "utils", "files", "config",
+                     "torch_file")  # fmt: skip
+# Whoever installs the package need not have these; each is known to one module, or to none.
+ONLY_IN = {"torch": None, "moxing": "modelarts", "ray": "sweep.__main__", "onnxruntime": "model.model_file"}
 MODULES = {".".join(path.relative_to(SRC).with_suffix("").parts): path for path in sorted(SRC.rglob("*.py"))}
 PARTS = {name: name.partition(".")[0] for name in MODULES if name != "__init__"}
 

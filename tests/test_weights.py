@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 
 import mindspore as ms
 import numpy as np
@@ -23,7 +22,7 @@ from src.checkpoint import (
 )
 from src.cpu import parallel
 from src.files import file_sha256
-from src.pth2ckpt import read_state_dict
+from src.pth2ckpt import read_arrays
 from src.resnet import ResNet18Trunk
 from src.stpm import STPM
 from src.training.teacher import estimate_batch_statistics
@@ -96,13 +95,6 @@ def refused_conversion(refused, tmp_path, content=None):
     return message
 
 
-def test_pth2ckpt_without_torch(refused, tmp_path, state, monkeypatch):
-    torch.save(state, tmp_path / "in.pth")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    message = refused(pth2ckpt, "--pth_path", tmp_path / "in.pth", "--ckpt_path", tmp_path / "out.ckpt")
-    assert re.fullmatch(r"error: converting a .pth file needs PyTorch: pip install torch==\d[\d.]+", message)
-
-
 def test_pth2ckpt_missing(refused, tmp_path, state):
     """An entry, which is named."""
     del state["layer2.1.bn1.running_var"]
@@ -125,12 +117,13 @@ def test_pth2ckpt_deeper_resnet(refused, tmp_path, state):
 
 def test_pth2ckpt_no_state_dict(refused, tmp_path):
     assert "expected a state_dict" in refused_conversion(refused, tmp_path, [1, 2])
-    assert "entry 'lr' is none" in refused_conversion(refused, tmp_path, {"lr": 0.1})
+    assert "entry 'lr' is float" in refused_conversion(refused, tmp_path, {"lr": 0.1})
 
 
 def test_pth2ckpt_sparse(refused, tmp_path, state):
     state["conv1.weight"] = state["conv1.weight"].to_sparse()
-    assert "holds a tensor that is no plain array" in refused_conversion(refused, tmp_path, state)
+    message = refused_conversion(refused, tmp_path, state)
+    assert "not a readable file of PyTorch weights: it holds torch._utils._rebuild_sparse_tensor" in message
 
 
 def test_pth2ckpt_checksum(refused, tmp_path, state):
@@ -140,7 +133,7 @@ def test_pth2ckpt_checksum(refused, tmp_path, state):
     assert "its SHA-256 does not begin with f37072fd; download it again" in refused(pth2ckpt, *flags)
     name = f"resnet18-{file_sha256(tmp_path / 'resnet18-f37072fd.pth')[:8]}.pth"
     (tmp_path / "resnet18-f37072fd.pth").rename(tmp_path / name)
-    assert read_state_dict(tmp_path / name).keys() == state.keys()
+    assert read_arrays(tmp_path / name).keys() == state.keys()
 
 
 def test_pth2ckpt_suffix(refused, tmp_path):
