@@ -65,7 +65,8 @@ alone: `--resume` is `--resume True`.
 | `python -m src.dataset` | `--check DATASET_PATH`: [check a data set](data.md#checking-a-data-set) |
 | `python -m src.data.convert` | `--layout`, `--copy`, `--category`, `--good`, `--test_good`, `--defect`: \
 [convert another layout](data.md#other-layouts) |
-| `python src/pth2ckpt.py` | `--pth_path`, `--ckpt_path`: convert [PyTorch weights](training.md#pretrained-teachers) |
+| `python -m src.pth2ckpt` | `--download`, `--mirror`, `--pth_path`, `--ckpt_path`: fetch and convert \
+[PyTorch weights](training.md#pretrained-teachers) |
 | `python -m src.demo_data` | `--out_dir`, `--seed`: write [the demo's category](data.md#the-demos-category) |
 | `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
 | `python -m src.report.table` | `--results`, `--readme`: [results table](accuracy.md#results) of a page |
@@ -84,6 +85,8 @@ alone: `--resume` is `--resume True`.
 | `STPM_VENV` | folder of the environment that `run_demo.sh` and `run_tests.sh` make; default: the project's `.venv` |
 | `TMPDIR`, `RAY_TMPDIR` | folders of temporary files, and of Ray's; default: `/tmp` |
 | `OMP_NUM_THREADS` | threads of OpenMP; default: [the cores that may be used](robustness.md#machines) |
+| `STPM_MIRROR` | where [PyTorch weights](training.md#pretrained-teachers) are fetched from; default: the publisher |
+| `http_proxy`, `https_proxy`, `no_proxy` | proxies through which they are fetched |
 | `STPM_MAX_PIXELS` | how many pixels an image may have; default: 178956970 ([data](data.md#images)) |
 | `MSRUN_PORT`, `STPM_MSRUN_OPTIONS` | [distributed training](training.md#distributed-training) |
 | `RAY_ADDRESS` | cluster on which [all categories](training.md#all-categories) are trained |

@@ -46,7 +46,9 @@ main() {
 
   echo
   if [[ $teacher == random ]]; then
-    echo "The teacher was random (no pretrained weights were given): a pretrained one finds defects better."
+    echo "The teacher was random (no pretrained weights were given): a pretrained one finds defects better. To fetch it:"
+    echo "  $STPM_PYTHON $STPM_ROOT/src/pth2ckpt.py --download resnet18 --ckpt_path resnet18.ckpt"
+    echo "and then run this with --pre_ckpt_path resnet18.ckpt"
   fi
   echo "data      $data/washer"
   echo "model     $out/washer/washer_last.ckpt"

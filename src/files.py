@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from .utils import LOGGER, InputError
 
@@ -226,7 +226,7 @@ def lock_folder(folder: Path, name: str, *, patience: float = 0.0) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     deadline = time.monotonic() + patience
-    while not _take_lock(file):
+    while not take_lock(file):
         if time.monotonic() >= deadline:
             file.seek(0)
             holder = file.read().strip() or "an unknown process"
@@ -238,7 +238,8 @@ def lock_folder(folder: Path, name: str, *, patience: float = 0.0) -> None:
     _LOCKS[path] = file
 
 
-def _take_lock(file: TextIO) -> bool:
+def take_lock(file: IO) -> bool:
+    """Lock an open file until it is closed; return whether no other process holds the lock."""
     import fcntl  # not above: where there is none, a program has yet to say that this is no machine for it
 
     try:

@@ -1,9 +1,13 @@
-"""Convert a PyTorch ResNet-18 state_dict (.pth) to a MindSpore checkpoint (.ckpt) for the teacher.
+"""Convert a PyTorch ResNet-18 state_dict (.pth) to a MindSpore checkpoint (.ckpt) for the teacher; or fetch it first.
 
-python src/pth2ckpt.py --pth_path resnet18-f37072fd.pth --ckpt_path resnet18.ckpt
+python -m src.pth2ckpt --download resnet18 --ckpt_path resnet18.ckpt
+python -m src.pth2ckpt --pth_path my_resnet18.pth --ckpt_path resnet18.ckpt
+
+PyTorch is not needed.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,10 +22,21 @@ if __package__ in (None, ""):  # run as a file, as the pages show it
 
 from .config import build_parser
 from .device import prepare_environment
+from .download import Published, fetch
 from .files import atomic_path, check_file, file_sha256, make_output_folder
 from .torch_file import read_state_dict
 from .utils import LOGGER, InputError, run_entry_point
 
+# The address is that of torchvision/models/resnet.py, ResNet18_Weights.IMAGENET1K_V1. Its name holds the beginning of
+# the SHA-256; the rest, and the size, are those of the file that stands there.
+TEACHERS = {
+    "resnet18": Published(
+        address="https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        size=46_830_571,
+        sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    ),
+}
+MIRROR = "STPM_MIRROR"  # the environment variable that stands in for --mirror
 # torch's batch norm entry -> MindSpore's
 _BN_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
@@ -56,8 +71,6 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     Raises:
         InputError: the input cannot be read or is no ResNet-18, or the output cannot be written.
     """
-    if ckpt_path.suffix != ".ckpt":
-        raise InputError(f"--ckpt_path {ckpt_path}: expected a name that ends in .ckpt")
     check_file(pth_path, "PyTorch")
     make_output_folder(ckpt_path.parent)
     state = read_arrays(pth_path)
@@ -84,19 +97,64 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     )
 
 
+def mirror_address(text: str) -> str:
+    """Check the address of a mirror.
+
+    Raises:
+        InputError: it is none that this program can fetch from.
+    """
+    if not re.fullmatch(r"https?://[!-~]+", text, re.IGNORECASE):
+        raise InputError(f"mirror {text!r}: expected the address of a folder, such as https://mirror.example/models")
+    return text
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0])
     parser.add_argument(
-        "--pth_path", type=Path, required=True, help="PyTorch file: a state_dict of torchvision's resnet18"
+        "--download",
+        choices=tuple(TEACHERS),
+        help="fetch torchvision's weights of this network, trained on ImageNet, and convert them; the proxies are "
+        "those of http_proxy, https_proxy and no_proxy",
     )
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="MindSpore checkpoint to write (.ckpt)")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--mirror",
+        metavar="URL",
+        help="with --download: address of a folder that holds the file under its name; default: that of the "
+        f"environment variable {MIRROR}, else the publisher's",
+    )
+    parser.add_argument(
+        "--pth_path",
+        type=Path,
+        metavar="FILE",
+        help="PyTorch file: a state_dict of torchvision's resnet18. With --download: where it is kept; default: beside "
+        "--ckpt_path, under the publisher's name",
+    )
+    parser.add_argument(
+        "--ckpt_path", type=Path, required=True, metavar="FILE", help="MindSpore checkpoint to write (.ckpt)"
+    )
+    args = parser.parse_args(argv)
+    if not args.download and not args.pth_path:
+        parser.error("--pth_path is required, or --download to fetch the file")
+    if args.mirror is not None and not args.download:
+        parser.error("--mirror goes with --download")
+    return args
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert; return the exit status."""
-    convert(args.pth_path, args.ckpt_path)
+    """Fetch the file if that is asked for, and convert it; return the exit status."""
+    if args.ckpt_path.suffix != ".ckpt":
+        raise InputError(f"--ckpt_path {args.ckpt_path}: expected a name that ends in .ckpt")
+    pth_path = args.pth_path
+    if args.download:
+        mirror = args.mirror if args.mirror is not None else os.environ.get(MIRROR) or None
+        mirror = None if mirror is None else mirror_address(mirror)
+        teacher = TEACHERS[args.download]
+        pth_path = pth_path or args.ckpt_path.with_name(teacher.name)
+        make_output_folder(args.ckpt_path.parent)
+        make_output_folder(pth_path.parent)
+        fetch(teacher, pth_path, mirror=mirror)
+    convert(pth_path, args.ckpt_path)
     return 0
 
 

@@ -130,7 +130,7 @@ def test_flags_exist(page):
         "images", "epochs", "rounds", "memory_max", "help", "version", "input_path", "result_path", "time_path",
         "device_type", "threads", "warmup", "flag", "layout", "copy", "good", "test_good", "defect", "runs", "held_out",
         "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
-        "scores", "mindir_version",
+        "scores", "mindir_version", "download", "mirror",
     }  # fmt: skip
     of_the_vendor = {"fmk", "saveType", "optimize", "modelFile", "outputFile", "configFile", "soc_version"}
     of_the_zoo = {"dataset_path", "finetune", "run_eval", "start_eval_epoch", "onnx_path", "file_name", "pt_path"}

@@ -12,7 +12,7 @@ ENTRY_POINTS = ("train", "test", "export", "preprocess", "postprocess")
 ROWS = (
     ("utils",),
     ("cpu", "files", "resnet", "loss", "torch_file"),
-    ("checkpoint", "data", "device"),
+    ("checkpoint", "data", "device", "download"),
     ("stpm", "portable", "evaluation", "config", "callbacks"),
     ("dataset", "backend"),
     ("model", "report"),
@@ -21,7 +21,7 @@ ROWS = (
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "report", "sweep", "utils", "files", "config",
-                     "torch_file")  # fmt: skip
+                     "torch_file", "download")  # fmt: skip
 # Whoever installs the package need not have these; each is known to one module, or to none.
 ONLY_IN = {"torch": None, "moxing": "modelarts", "ray": "sweep.__main__", "onnxruntime": "model.model_file"}
 MODULES = {".".join(path.relative_to(SRC).with_suffix("").parts): path for path in sorted(SRC.rglob("*.py"))}
