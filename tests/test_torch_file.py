@@ -232,6 +232,35 @@ def test_flipped_number(tmp_path):
         read_state_dict(path)
 
 
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride", "is_inside"),
+    [
+        (0, 24, 1, True),
+        (0, 25, 1, False),
+        (23, 1, 1, True),
+        (24, 1, 1, False),
+        (24, 0, 1, True),
+        (0, 2, 23, True),
+        (0, 2, 24, False),
+        (3, 3, 10, True),
+        (4, 3, 10, False),
+    ],
+)
+def test_beyond_storage(tmp_path, offset, shape, stride, is_inside):
+    """What lies there in memory is nobody's business."""
+    program = (
+        b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n"
+        b"FloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x18tQK%cK%c\x85K%c\x85\x89}tRs."
+    )
+    records = {"data.pkl": program % (offset, shape, stride), "version": b"3\n", "data/0": BASE.numpy().tobytes()}
+    path = packed(tmp_path / "a.pth", records)
+    if is_inside:
+        check_equal(path)
+    else:
+        with pytest.raises(InputError, match="reaches beyond the 24 numbers of its storage"):
+            read_state_dict(path)
+
+
 TWICE = b"h\x00h\x00\x86q\x00"  # the tuple of memo 0, twice
 BOMBS = {
     "a name that doubles": b"\x80\x02}(K\x01\x85q\x00" + TWICE * 60 + b"K\x01u.",
