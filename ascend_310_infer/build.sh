@@ -50,7 +50,7 @@ is_built() {
 }
 
 main() {
-  choose_python
+  choose_python bare # which fetches the library where MS_LITE_HOME is not set
   local device=${1:-CPU} include library tool
   (($# <= 1)) && [[ $device =~ ^(Ascend|GPU|CPU)$ ]] ||
     die "build.sh: expected Ascend, GPU, CPU or nothing, got '$*'; MS_LITE_HOME names the vendor's package"

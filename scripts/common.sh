@@ -103,7 +103,8 @@ moved_from() {
   [[ $made -ef $STPM_VENV ]] || echo "$made"
 }
 
-# choose_python: set STPM_PYTHON, unless the user has, to the environment's Python where there is one, else to python3.
+# choose_python [bare]: set STPM_PYTHON, unless the user has, to the environment's Python where there is one, else to
+# python3, which must have the packages unless it is for work that needs none (bare).
 choose_python() {
   local made
   if [[ -n ${STPM_PYTHON:-} ]]; then
@@ -112,6 +113,10 @@ choose_python() {
     [[ $STPM_PYTHON != */* ]] || STPM_PYTHON=$(realpath -s -- "$STPM_PYTHON")
   elif [[ ! -e $STPM_VENV && ! -L $STPM_VENV ]]; then
     STPM_PYTHON=python3
+    [[ ${1:-} == bare ]] || python3 -c 'import importlib.util, sys
+sys.exit(sys.version_info < (3, 11) or None in map(importlib.util.find_spec, ("numpy", "PIL")))' 2>/dev/null ||
+      die "there is no $STPM_VENV, and python3 is no Python 3.11 or 3.12 with the packages of requirements.txt;" \
+        "run_demo.sh makes the one, STPM_PYTHON names another Python"
   else
     STPM_PYTHON=$STPM_VENV/bin/python
     [[ -x $STPM_PYTHON ]] || die "$STPM_PYTHON: is missing or leads nowhere; was $STPM_VENV made on another machine?" \

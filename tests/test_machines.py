@@ -249,6 +249,21 @@ def test_moved_build(tmp_path):
     assert build(root)[0]
 
 
+def test_python_without_packages(machine):
+    """Before an environment is made, the scripts say so, and not Python, by a line of the program."""
+    script = ("run_310_infer.sh", "a.mindir", ".", "y", "0", "widget")
+    for version, lacks in (("3.8.10", ""), ("3.11.2", "PIL"), ("3.12.1", "numpy")):
+        machine.add("python3", version, lacks=lacks)
+        done, _ = machine.run(*script)
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"error: there is no {machine.venv}, and python3 is no Python 3.11 or 3.12 with the packages of "
+            "requirements.txt; run_demo.sh makes the one, STPM_PYTHON names another Python\n"
+        )
+    machine.add("python3", "3.11.2")
+    assert "MINDIR_PATH a.mindir: no such file" in machine.run(*script)[0].stderr
+
+
 def test_build_without_rights(machine):
     """Where a program has yet to be built, but not there, that is said at once."""
     build = machine.root / "ascend_310_infer/build.sh"
