@@ -2,7 +2,8 @@
 # Build the inference program, ascend_310_infer/build/stpm_infer.
 #   MS_LITE_HOME=/path/to/mindspore-lite-VERSION-linux-ARCH bash build.sh [Ascend|GPU|CPU]    with the vendor's package
 #   bash build.sh [CPU]    fetches MindSpore Lite 2.0.0 from the package index (x86-64 only; 170 MB, kept in .cache)
-# The program is the same for all devices; one that is named is checked to be among those of the library.
+# The program is the same for all devices; the one that is named, else Ascend where there is one, is checked to be among
+# those of the library.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/../scripts/common.sh"
@@ -51,7 +52,7 @@ is_built() {
 
 main() {
   choose_python bare # which fetches the library where MS_LITE_HOME is not set
-  local device=${1:-CPU} include library tool
+  local device=${1:-$(present_device)} include library tool
   (($# <= 1)) && [[ $device =~ ^(Ascend|GPU|CPU)$ ]] ||
     die "build.sh: expected Ascend, GPU, CPU or nothing, got '$*'; MS_LITE_HOME names the vendor's package"
   require_package "$device"

@@ -267,7 +267,7 @@ def main(args):
     args.ckpt_file = args.ckpt_file.resolve()
     model = inspect_model(args.ckpt_file, category=args.category, image_size=args.image_size)
     args.image_size = side = model.image_size
-    processes.run(["bash", ROOT / "ascend_310_infer/build.sh"], os.environ | {"STPM_PYTHON": sys.executable})
+    processes.run(["bash", ROOT / "ascend_310_infer/build.sh", "CPU"], os.environ | {"STPM_PYTHON": sys.executable})
     with tempfile.TemporaryDirectory() as name:
         args.folder = Path(name)
         prepare(args)

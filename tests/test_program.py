@@ -631,6 +631,9 @@ def test_build_refuses(run_build, tmp_path):
         assert done.returncode == 1
         assert f"DEVICE_TARGET {device}: MS_LITE_HOME is not set" in done.stderr
         assert calls == []
+    done, calls = run_build(STPM_DAVINCI=__file__)  # there is an Ascend, which is what the program will take
+    assert (done.returncode, calls) == (1, [])
+    assert "DEVICE_TARGET Ascend: MS_LITE_HOME is not set" in done.stderr
     done, _ = run_build(MS_LITE_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "libmindspore-lite.so: no such file; MS_LITE_HOME must be an unpacked MindSpore Lite package" in done.stderr

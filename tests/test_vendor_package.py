@@ -24,7 +24,7 @@ def test_whole_chain(exported, session_tree, tmp_path):
     """Through MS_LITE_HOME, with a library whose parts stand in the folders of the vendor's package."""
     need_sdk()
     if not WHEEL.exists():  # the script fetches it
-        assert run_script("../ascend_310_infer/build.sh", cwd=tmp_path).returncode == 0
+        assert run_script("../ascend_310_infer/build.sh", "CPU", cwd=tmp_path).returncode == 0
     package = make_working_package(tmp_path / "mindspore-lite-2.0.0-linux-x64", WHEEL)
     root, here = tmp_path / "a checkout", tmp_path / "here"
     for name in ("ascend_310_infer", "scripts"):
