@@ -50,6 +50,7 @@ main() {
   [[ -d $2 ]] || die "DATASET_PATH $2: no such folder"
   mindir=$(realpath -- "$1") dataset=$(realpath -- "$2")
   [[ $preprocess == [yn] ]] || die "NEED_PREPROCESS: expected y or n, got '$preprocess'"
+  [[ ! $4 =~ ^(Ascend|GPU|CPU)$ ]] || die "DEVICE_ID: got '$4', but DEVICE_TARGET comes last: $usage"
   device=$(device_id "$4")
   [[ -n $device ]] || die "DEVICE_ID: expected a whole number, got '$4'"
   check_category "$category"

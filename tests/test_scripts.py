@@ -414,6 +414,14 @@ def test_earlier_results(infer, failing):
         assert [path.name for path in (infer.out / "maps").iterdir()] == ["new.bin"]
 
 
+def test_order_of_the_zoo(infer):
+    """Its README has DEVICE_TARGET before DEVICE_ID; its scripts have not."""
+    done, calls = infer(device="Ascend", category="0", target=("widget",))
+    assert (done.returncode, calls) == (1, {})
+    assert "error: DEVICE_ID: got 'Ascend', but DEVICE_TARGET comes last: run_310_infer.sh MINDIR_PATH " in done.stderr
+    assert "error: DEVICE_ID: expected a whole number, got 'one'" in infer(device="one")[0].stderr
+
+
 def test_infer_unlabelled(infer, tmp_path):
     (tmp_path / "here/new").mkdir()
     (tmp_path / "here/new/a.png").touch()
