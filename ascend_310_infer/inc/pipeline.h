@@ -10,7 +10,7 @@
 
 namespace stpm {
 
-// Something that turns batches of images into anomaly maps.
+// Something that turns batches of images into anomaly maps. One thread uses it at a time.
 class Engine {
  public:
   Engine() = default;
@@ -23,7 +23,7 @@ class Engine {
   virtual size_t output_floats() const = 0;  // of one map
 
   // Computes the maps of batch_size() images: images holds batch_size() * input_floats() values, maps receives
-  // batch_size() * output_floats(). Throws Error.
+  // batch_size() * output_floats(). Neither is kept. Throws Error.
   virtual void Infer(const float *images, float *maps) = 0;
 };
 
@@ -57,7 +57,8 @@ void PrepareResults(const Options &options, const std::vector<std::string> &name
 //   threshold (good or defective, which begins at the threshold).
 // While one batch is being inferred the next is read and the previous one written. What is kept of an input is its
 // name, its line of scores.csv and the time of its call: about 200 bytes, 200 MB for a million. The last batch is
-// filled up by repeating its last image, and what that gives is dropped. Results of an earlier run for the same inputs,
+// filled up by repeating its last image, and what that gives is dropped. The engine is borrowed, and called by the
+// caller's thread alone; another one, which has ended when this returns or throws, reads and writes the files. Results of an earlier run for the same inputs,
 // and its scores.csv and origin.json, are removed first: what is there for them afterwards is of this run. Throws
 // Error: an input has the wrong size or cannot be read, a map is not finite, or a file cannot be written.
 RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names);
