@@ -83,8 +83,8 @@ const std::vector<Cause> &Causes() {
        {"aclmdlLoadFromMem failed"}},
       // cxx_api/dlutils.h, cxx_api/model/model_impl.cc, delegate/plugin/*.cc, kernel/ascend/plugin/*.cc
       {false,
-       "a plugin of MindSpore Lite is missing or cannot be loaded; it takes the cloud-side package (MS_LITE_HOME), and "
-       "the device's own libraries on LD_LIBRARY_PATH (Ascend: source CANN's set_env.sh)",
+       "a plugin of MindSpore Lite is missing or cannot be loaded; build the program with the cloud-side package "
+       "(MS_LITE_HOME), and put the device's own libraries on LD_LIBRARY_PATH (Ascend: source CANN's set_env.sh)",
        {"dlopen ", "DLSoOpen", "Could not find target so", "Get path of ", "Get real path of ", "Converter func failed",
         "Failed to register"}},
       // cxx_api/model/model_impl.cc

@@ -80,8 +80,10 @@ void SelfTest(const stpm::Options &options) {
   Print(stpm::SelfTestReport(result, options), "");
   if (result.map_difference > stpm::SelfTestTolerance(options) ||
       result.score_difference > stpm::SelfTestTolerance(options)) {
+    const bool is_cpu = options.device_type == stpm::DeviceType::kCpu;
     throw stpm::Error(options.mindir_path + ": selftest failed: on " + stpm::DeviceName(options) +
-                      " it does not compute what " + path + " says; export it again, or see --precision");
+                      " it does not compute what " + path + " says; " +
+                      (is_cpu ? "export it again" : "see docs/ascend.md, \"If the self-test fails\""));
   }
 }
 
