@@ -9,8 +9,8 @@
 
 namespace stpm {
 
-// What the library writes to stderr while this loads or infers is held back by a LogCapture: of all engines of a process
-// one works at a time.
+// What the library writes to stderr while this loads or infers is held back by a LogCapture: of all engines of a
+// process one works at a time.
 class LiteEngine : public Engine {
  public:
   // Loads the model of options.mindir_path onto the device. Throws Error if that fails, or if the model is not one

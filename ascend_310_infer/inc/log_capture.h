@@ -8,8 +8,8 @@ namespace stpm {
 
 // Holds back what this process writes to stderr, whichever thread does, from construction to Take() or destruction. One
 // at a time: stderr and the handlers of signals are the process's. If the process is killed by an error of its own in
-// that time, what was held back is written first. Where it cannot be held back (no memory, no more files), it is written
-// as it comes, and Take() returns nothing.
+// that time, what was held back is written first. Where it cannot be held back (no memory, no more files), it is
+// written as it comes, and Take() returns nothing.
 class LogCapture {
  public:
   LogCapture();

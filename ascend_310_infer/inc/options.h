@@ -43,8 +43,8 @@ bool IsThreshold(double number);
 // Returns the device's name in the words of --device_type.
 std::string DeviceName(const Options &options);
 
-// Returns the path of the file by which an Ascend's driver is told: /dev/davinci_manager, or what the environment
-// variable STPM_DAVINCI says.
+// Returns the path of the file that is there where an Ascend's driver is loaded: /dev/davinci_manager, or what the
+// environment variable STPM_DAVINCI says.
 std::string DriverFile();
 
 // Returns the text of --help.

@@ -58,9 +58,10 @@ void PrepareResults(const Options &options, const std::vector<std::string> &name
 // While one batch is being inferred the next is read and the previous one written. What is kept of an input is its
 // name, its line of scores.csv and the time of its call: about 200 bytes, 200 MB for a million. The last batch is
 // filled up by repeating its last image, and what that gives is dropped. The engine is borrowed, and called by the
-// caller's thread alone; another one, which has ended when this returns or throws, reads and writes the files. Results of an earlier run for the same inputs,
-// and its scores.csv and origin.json, are removed first: what is there for them afterwards is of this run. Throws
-// Error: an input has the wrong size or cannot be read, a map is not finite, or a file cannot be written.
+// caller's thread alone; meanwhile another one reads and writes, which has ended when this returns or throws. Results
+// of an earlier run for the same inputs, and its scores.csv and origin.json, are removed first: what is there for them
+// afterwards is of this run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, or a
+// file cannot be written.
 RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names);
 
 // Returns a run's figures as lines "name: value".

@@ -22,8 +22,8 @@ struct SelfTestResult {
 };
 
 // Computes the pattern's map, by one call of the engine, which fills the whole batch with it, and compares every map of
-// that batch with what the JSON file says; the largest differences count. sidecar_path is for messages. Throws Error: the
-// model takes images of another size, or a map is not finite.
+// that batch with what the JSON file says; the largest differences count. sidecar_path is for messages. Throws Error:
+// the model takes images of another size, or a map is not finite.
 SelfTestResult RunSelfTest(Engine *engine, const SelfTest &expected, const std::string &sidecar_path);
 
 // Returns the largest difference that may be: 1e-4 where float32 is computed with, 1e-2 where the device's matrix unit

@@ -26,9 +26,10 @@ constexpr char kManifestName[] = "manifest.json";
 // manifest.json, leftovers of systems (those that src/data/folders.py passes over) and what the program itself puts
 // there: times, scores.csv, origin.json, folders that hold outputs of a run, and files and folders that are one of
 // these paths or through which one of them is reached.
-// Maps of an earlier run may stand among the inputs. One is told by all of this: its name is a_0.bin and there is an
-// a.bin, it has a third of that one's size (one channel of three), manifest.json does not name it, and there is the
-// lock that a run leaves where it writes. Whatever else is no input of the model is refused later, by its size.
+// Maps of an earlier run may stand among the inputs. A file is taken for one if all of this holds: its name is a_0.bin
+// and there is an a.bin, it has a third of that one's size (one channel of three), manifest.json does not name it, and
+// there is the lock that a run leaves where it writes. Whatever else is no input of the model is refused later, by its
+// size.
 // Throws Error if the folder is missing, holds no input or holds anything else, or the manifest is not readable.
 std::vector<std::string> ListInputs(const std::string &folder, const std::vector<std::string> &outputs = {});
 
@@ -41,7 +42,7 @@ void CheckModelFile(const std::string &path);
 // Reads a whole file of exactly count floats. Throws Error, also if it has another size or one is NaN or infinite.
 void ReadFloats(const std::string &path, float *values, size_t count);
 
-// What a file is told by: its size and its CRC-32, that of zlib and PNG.
+// By what a file is known again: its size and its CRC-32, that of zlib and PNG.
 struct FileMark {
   uint64_t bytes = 0;
   uint32_t crc32 = 0;

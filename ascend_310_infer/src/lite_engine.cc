@@ -88,7 +88,7 @@ LiteEngine::LiteEngine(const Options &options) {
   const std::vector<mindspore::MSTensor> outputs = model_.GetOutputs();
   if (inputs_.size() != 1 || outputs.size() != 1) {
     throw Error(path + ": has " + std::to_string(inputs_.size()) + " inputs and " + std::to_string(outputs.size()) +
-                " outputs, expected one each; export the checkpoint with export.py (the model zoo's gives six outputs)");
+                " outputs, expected one each; export the checkpoint with export.py (the model zoo's gives six)");
   }
   CheckTensor(path, inputs_[0], 3);
   CheckTensor(path, outputs[0], 1);

@@ -52,8 +52,8 @@ std::string TextOf(const std::string &line) {
   return text == std::string::npos ? line : line.substr(text + 2);
 }
 
-// What a load fails by, told by texts of the library (mindspore-lite, the files named). The first that fits counts:
-// what comes last can be the consequence of what comes first.
+// Why a load can fail, and the texts of the library that show it (mindspore-lite, the files named). The first that
+// fits counts: what comes last can be the consequence of what comes first.
 struct Cause {
   bool is_of_model;  // or of the device
   const char *text;

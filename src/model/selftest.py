@@ -1,4 +1,4 @@
-"""What a model must compute of an image that is made by a formula: by that a device is found out. No mindspore here.
+"""What a model must compute of an image that is made by a formula, to try a device with. No mindspore here.
 
 The values stand in an exported model's JSON; ``stpm_infer --selftest`` makes the same image and compares.
 """
