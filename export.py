@@ -45,8 +45,8 @@ def main(args: Namespace) -> int:
     )
     folder = make_output_folder(Path(args.out_dir))
     path = folder / f"{args.category}.{args.file_format.lower()}"
-    size = checkpoint.image_size
-    input_shape = (args.batch_size, 3, size, size)
+    view = checkpoint.view
+    input_shape = (args.batch_size, 3, *view.size)
 
     # 2. The network, batch norm folded
     device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
@@ -58,21 +58,21 @@ def main(args: Namespace) -> int:
     from src.stpm import STPM
 
     stpm = load_stpm(STPM(), checkpoint.path, num_class=args.num_class)
-    network = network_for_export(stpm, image_size=size)
+    network = network_for_export(stpm, view=view)
 
     # 3. Write, verify, say what it is in the JSON beside it, and only then give the file its name
-    sidecar = checkpoint.sidecar or new_sidecar(category=args.category, image_size=size, config=None)
+    sidecar = checkpoint.sidecar or new_sidecar(category=args.category, view=view, config=None)
     with atomic_path(path) as temporary:
         version = None if args.mindir_version == "native" else int(args.mindir_version)
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape,
                             mindir_version=version)  # fmt: skip
-        reference = StpmDetector(stpm, image_size=size)
+        reference = StpmDetector(stpm, view=view)
         difference = verify(temporary, reference, input_shape)
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
                   "largest_relative_difference": difference}  # fmt: skip
-        sidecar = sidecar.at_image_size(size)
+        sidecar = sidecar.at_image_size(view.size)
         if device == "CPU":
-            sidecar = replace(sidecar, selftest=make_selftest(reference, image_size=size))
+            sidecar = replace(sidecar, selftest=make_selftest(reference, size=view.size))
         else:
             LOGGER.warning("warning: no values for a self-test: %s may not compute in float32", device)
         record_export(path, temporary, sidecar, checkpoint=describe_file(checkpoint.path), facts=facts)

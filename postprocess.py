@@ -46,31 +46,35 @@ def main(args: Namespace) -> int:
     """Score; return the exit status."""
     # 1. Do manifest, data set and results belong together?
     manifest = read_manifest(Path(args.label_dir))
-    if args.image_size not in (None, manifest.image_size):
+    if args.image_size not in (None, manifest.view.size):
         raise InputError(
-            f"--image_size {args.image_size}: the inputs in {args.label_dir} are of {manifest.image_size} pixels; "
+            f"--image_size {args.image_size}: the inputs in {args.label_dir} are of {manifest.view.size} pixels; "
             "leave the flag out, or run preprocess.py and the inference again, with a model of that size"
         )
     samples = list_for_inference(Path(args.data_dir), args.category)
-    check_matches(Path(args.label_dir), describe(samples, category=args.category, image_size=manifest.image_size))
+    check_matches(Path(args.label_dir), describe(samples, category=args.category, view=manifest.view))
     model = None
     if args.mindir_path:
-        model = inspect_model(Path(args.mindir_path), category=args.category, image_size=manifest.image_size)
+        model = inspect_model(Path(args.mindir_path), category=args.category, image_size=manifest.view.size)
     check_origin(Path(args.result_dir), Path(args.label_dir), model.path if model else None)
     threshold, source = choose_threshold(args.threshold, model)
     folder = make_output_folder(Path(args.out_dir))
     if not manifest.is_labelled:
-        find_former_resizing([sample.path for sample in samples], manifest.image_size)
+        find_former_resizing([sample.path for sample in samples], manifest.view)
         write_scores(folder / "scores.csv", manifest, Path(args.result_dir), threshold)
         return 0
 
     # 2. Metrics
     maps = read_maps(Path(args.result_dir), manifest)
-    masks = decode_masks(samples, image_size=manifest.image_size)
-    about: About = {"category": args.category, "model": model.path.name if model else None,
-             "image_size": manifest.image_size, "config_hash": model.config_hash if model else None}  # fmt: skip
+    masks = decode_masks(samples, view=manifest.view)
+    about: About = {
+        "category": args.category,
+        "model": model.path.name if model else None,
+        "image_size": manifest.view.size.to_json(),
+        "config_hash": model.config_hash if model else None,
+    }
     results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
-                              threshold_source=source)  # fmt: skip
+                              threshold_source=source, counted=manifest.view.counted)  # fmt: skip
 
     # 3. Results
     write_json(folder / "results.json", results)

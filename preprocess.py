@@ -10,6 +10,7 @@ from pathlib import Path
 from src.config import DEFAULT_IMAGE_SIZE, build_parser
 from src.data.images import find_former_resizing
 from src.data.samples import list_for_inference
+from src.data.view import View
 from src.exchange.manifest import check_inputs, check_matches, describe, write_inputs
 from src.files import make_output_folder
 from src.model.model_file import inspect_model
@@ -26,23 +27,23 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 def main(args: Namespace) -> int:
     """Write the inputs, or check those that are there; return the exit status."""
     # 1. What goes in
-    image_size = args.image_size or DEFAULT_IMAGE_SIZE
+    view = View(args.image_size or DEFAULT_IMAGE_SIZE)
     if args.mindir_path:
         model = inspect_model(Path(args.mindir_path), category=args.category, image_size=args.image_size)
-        image_size = model.image_size
+        view = model.view
     samples = list_for_inference(Path(args.data_dir), args.category)
-    manifest = describe(samples, category=args.category, image_size=image_size)
+    manifest = describe(samples, category=args.category, view=view)
 
     # 2. What an earlier call wrote, or the work itself
     if args.check:
         check_matches(Path(args.img_dir), manifest)
         check_inputs(Path(args.img_dir))
-        find_former_resizing([sample.path for sample in samples], image_size)
+        find_former_resizing([sample.path for sample in samples], view)
         LOGGER.info("checked: %s holds the %d inputs of %s", args.img_dir, len(samples), args.category)
         return 0
     folder = make_output_folder(Path(args.img_dir))
     write_inputs(folder, samples, manifest)
-    LOGGER.info("inputs: %d of %s, %dx%d, in %s", len(samples), args.category, image_size, image_size, folder)
+    LOGGER.info("inputs: %d of %s, %dx%d, in %s", len(samples), args.category, *view.size, folder)
     return 0
 
 

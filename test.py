@@ -49,8 +49,8 @@ def main(args: Namespace) -> int:
     # 2. Network and, while it loads, images
     clock = Clock()
     with ThreadPoolExecutor(2) as pool:
-        images = pool.submit(decode_images, samples, image_size=model.image_size)
-        masks = pool.submit(decode_masks, samples, image_size=model.image_size)
+        images = pool.submit(decode_images, samples, view=model.view)
+        masks = pool.submit(decode_masks, samples, view=model.view)
         detector = load_detector(
             model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
@@ -60,11 +60,11 @@ def main(args: Namespace) -> int:
     # 3. Maps and metrics
     maps = predict_maps(detector, images, batch_size=model.batch_size)
     inference = clock.lap()
-    about: About = {"category": args.category, "model": model.path.name, "image_size": model.image_size,
+    about: About = {"category": args.category, "model": model.path.name, "image_size": model.view.size.to_json(),
              "config_hash": model.config_hash}  # fmt: skip
     threshold, source = choose_threshold(args.threshold, model)
     results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
-                              threshold_source=source)  # fmt: skip
+                              threshold_source=source, counted=model.view.counted)  # fmt: skip
     measuring = clock.lap()
 
     # 4. Results
@@ -82,7 +82,9 @@ def main(args: Namespace) -> int:
         from src.report.page import write_report
 
         record = read_record(model.path, model.config_hash)
-        report = write_report(report_folder, results, samples, images, masks, maps, record=record)
+        report = write_report(
+            report_folder, results, samples, images, masks, maps, counted=model.view.counted, record=record
+        )
         LOGGER.info("report: %s", report)
     LOGGER.info("%s\nmore in %s", summary(results), folder / "results.json")
     print(format_result(args.category, results))

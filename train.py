@@ -24,8 +24,10 @@ from src.config import (
     build_parser,
     resolve_aliases,
 )
-from src.data.arrays import decode_images, decode_masks
+from src.data.arrays import decode_images, decode_masks, settle_view
+from src.data.pieces import Pieces, choose_tile
 from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
+from src.data.view import View
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
 from src.evaluation.progress import trend
@@ -33,6 +35,7 @@ from src.files import check_checkpoint_file, file_sha256, lock_folder, make_outp
 from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, check_checkpoint, note_preprocessing, read_sidecar
 from src.training import distributed
+from src.training.memory import check_memory
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
 if TYPE_CHECKING:
@@ -41,9 +44,10 @@ if TYPE_CHECKING:
 
 FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "init_from", "train_url", "recipe", "epoch", "steps",
-    "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "num_class", "amp_level",
-    "cache_teacher", "cache_budget", "val_split", "target_fpr", "eval_interval", "eval_url", "eval_batch_size",
-    "mask_rule", "resume", "device_target", "device_id", "distributed", "modelarts",
+    "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "roi", "ignore_mask",
+    "train_tile", "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split", "target_fpr",
+    "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target", "device_id",
+    "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -51,7 +55,7 @@ FEW_STEPS = 300
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
-    parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
+    parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES, trains=True)
     args = parser.parse_args(argv)
     resolve_aliases(parser, args, "pre_ckpt_path", "ckpt_url")
     if args.data_url is None:
@@ -69,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-@modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path", "init_from"), output="train_url")
+@modelarts.staged(inputs=("data_url", "eval_url", "pre_ckpt_path", "init_from", "ignore_mask"), output="train_url")
 def main(args: Namespace) -> int:
     """Train; return the exit status: 0, or 128 + the number of the signal that ended it early."""
     # 1. Inputs, checked before the slow imports
@@ -88,7 +92,10 @@ def main(args: Namespace) -> int:
     if args.resume:
         check_resume_state(folder)
         note_resumed_preprocessing(folder)
-    steps_per_epoch = math.ceil(len(samples) / args.batch_size)
+    mask = Path(args.ignore_mask) if args.ignore_mask else None
+    view = settle_view(samples, args.image_size, roi=args.roi, ignore_mask=mask)
+    pieces = Pieces(view, choose_tile(view.size, args.train_tile))
+    steps_per_epoch = math.ceil(len(samples) * len(pieces) / args.batch_size)
     # --steps is rounded up to whole epochs
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
     if not args.init_from:
@@ -98,19 +105,31 @@ def main(args: Namespace) -> int:
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
     from src.checkpoint import arrays_sha256, named_arrays
+    from src.resnet import STRIDES
     from src.training import trainer
     from src.training.run import TrainingRun
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
         lock_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE)
+    use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}  # of images and features, each
-    images = decode_images(samples, image_size=args.image_size, **memory)
+    if device_target == "CPU":
+        check_memory(
+            pieces.size,
+            batch_size=math.ceil(args.batch_size / ranks.count),
+            images=len(samples) * len(pieces),
+            cache_features=use_cache,
+            budget_bytes=memory["budget_bytes"],
+            test_pixels=len(test_samples) * view.size.height * view.size.width,
+        )
+    images = pieces.cut(decode_images(samples, view=view, **memory), **memory)
     unseen, weight = distributed.shard_of(np.arange(len(held_out)), ranks)  # this rank's share of those held out
-    held_out_images = decode_images(
-        [held_out[i] for i in unseen], image_size=args.image_size, **left_of(memory, images)
-    )
-    LOGGER.info("images: %d of %s, decoded to %dx%d", len(images), args.category, args.image_size, args.image_size)
+    left = left_of(memory, images)
+    held_out_images = pieces.cut(decode_images([held_out[i] for i in unseen], view=view, **left), **left)
+    LOGGER.info("images: %d of %s, decoded to %dx%d", len(samples), args.category, *view.size)
+    if len(pieces) > 1:
+        LOGGER.info("pieces: %d of %dx%d of each image", len(pieces), *pieces.size)
 
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
     set_seed(args.seed)
@@ -124,13 +143,12 @@ def main(args: Namespace) -> int:
     )
     rates = trainer.learning_rates(args.lr_schedule, lr=args.lr, steps=epochs * steps_per_epoch)
     optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
-    use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
 
     # 4. The run, new or resumed: a resumed one must agree in config, circumstances are only recorded. So training at a
     #    constant rate may go on for more epochs, that along a schedule may not
     config: Configuration = {
         "category": args.category,
-        "image_size": args.image_size,
+        **view.to_json(),
         "batch_size": args.batch_size,
         "lr": args.lr,
         "momentum": args.momentum,
@@ -147,6 +165,8 @@ def main(args: Namespace) -> int:
         config["val_split"] = args.val_split
     if args.init_from:
         config["init_sha256"] = arrays_sha256(named_arrays(stpm.model_s))
+    if len(pieces) > 1:
+        config["train_tile"] = list(pieces.size)
     if args.lr_schedule != "constant":
         config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
     circumstances: Circumstances = {
@@ -159,7 +179,9 @@ def main(args: Namespace) -> int:
     }
     if args.init_from:
         circumstances["init_from"] = args.init_from
-    run = TrainingRun(folder, stpm, optimiser, config=config, circumstances=circumstances)
+    if len(pieces) > 1:
+        circumstances["train_pieces"] = len(images)
+    run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
     run.begin(resume=args.resume)
 
     # 5. Training
@@ -168,15 +190,28 @@ def main(args: Namespace) -> int:
     if held_out and run.epoch < epochs:
         from src.training.held_out import HeldOutLoss
 
-        held_out_features = trainer.cached_features(stpm, held_out_images, **left_of(memory, *features))
-        held_out_loss = HeldOutLoss(stpm, held_out_images, held_out_features, ranks=ranks, weight=weight)
-    batches = EpochBatches(images, features, batch_size=args.batch_size, seed=args.seed, first_epoch=run.epoch + 1)
+        held_out_loss = HeldOutLoss(
+            stpm,
+            held_out_images,
+            trainer.cached_features(stpm, held_out_images, **left_of(memory, *features)),
+            pieces.position_weights(len(unseen), STRIDES),
+            ranks=ranks,
+            share=weight,
+        )
+    batches = EpochBatches(
+        images,
+        features,
+        pieces.position_weights(len(samples), STRIDES),
+        batch_size=args.batch_size,
+        seed=args.seed,
+        first_epoch=run.epoch + 1,
+    )
     evaluate = None
     if test_samples:
         evaluate = build_evaluation(
             stpm,
             test_samples,
-            image_size=args.image_size,
+            view=view,
             batch_size=args.eval_batch_size,
             mask_rule=args.mask_rule,
             lr=args.lr,
@@ -260,7 +295,7 @@ def warn_of_few_steps(steps: int) -> None:
 
 
 def build_evaluation(
-    stpm: "STPM", samples: list[Sample], *, image_size: int, batch_size: int, mask_rule: str, lr: float
+    stpm: "STPM", samples: list[Sample], *, view: View, batch_size: int, mask_rule: str, lr: float
 ) -> Callable[[], dict]:
     """Return a function that computes the metrics of the student at the time of the call.
 
@@ -271,9 +306,9 @@ def build_evaluation(
     from src.evaluation.results import score_maps
     from src.model.maps import predict_maps
 
-    images = decode_images(samples, image_size=image_size)
-    masks = decode_masks(samples, image_size=image_size)
-    detector = StpmDetector(stpm, image_size=image_size)
+    images = decode_images(samples, view=view)
+    masks = decode_masks(samples, view=view)
+    detector = StpmDetector(stpm, view=view)
 
     def evaluate() -> dict:
         detector.refresh_weights()
@@ -283,7 +318,7 @@ def build_evaluation(
                 "the anomaly maps hold NaN or infinity: training diverged; "
                 f"try a smaller --lr than {lr:g}. The checkpoint of the epoch before is kept"
             )
-        return score_maps(maps, masks, samples, mask_rule=mask_rule)
+        return score_maps(maps, masks, samples, mask_rule=mask_rule, counted=view.counted)
 
     return evaluate
 
@@ -293,10 +328,9 @@ def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: flo
     from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
-    image_size = run.config["image_size"]
-    detector = StpmDetector(run.stpm, image_size=image_size)
+    detector = StpmDetector(run.stpm, view=run.view)
     sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
-    scores = score_good(detector, held_out, image_size=image_size, batch_size=batch_size)
+    scores = score_good(detector, held_out, view=run.view, batch_size=batch_size)
     names = [sample.path.name for sample in held_out]
     store_threshold(run.folder.checkpoint, scores, names, target_fpr=target_fpr, sha256=sha256)
 

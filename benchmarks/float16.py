@@ -120,9 +120,8 @@ def main(args):
     from src.stpm import STPM
 
     stpm = load_stpm(STPM(), model.path)
-    size = model.image_size
-    network = Network(named_arrays(stpm), image_size=size, norm_eps=NORM_EPS)
-    pictures = [load_image(sample.path, size) for sample in samples] + [formula_image(size)]
+    network = Network(named_arrays(stpm), image_size=model.view.size.height, norm_eps=NORM_EPS)
+    pictures = [load_image(sample.path, model.view) for sample in samples] + [formula_image(model.view.size)]
     inputs = torch.from_numpy(to_network_input(np.stack(pictures)))
     with torch.no_grad():
         exact, *others = (

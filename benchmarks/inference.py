@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import processes
 from benchmarks.processes import ROOT
+from src.data.view import ImageSize, square
 from src.model.model_file import inspect_model
 from src.report.table import replace_marked
 from src.utils import InputError, run_entry_point
@@ -90,7 +91,7 @@ def make_torch(weights, threads):
 def make_mindspore(path, image_size):
     from src.model.model_file import load_detector
 
-    return load_detector(inspect_model(path, image_size=image_size), device_target="CPU")
+    return load_detector(inspect_model(path, image_size=ImageSize(image_size, image_size)), device_target="CPU")
 
 
 def make(name, args):
@@ -237,7 +238,7 @@ def time_preprocessing(path, size):
     milliseconds = []
     for _ in range(20):
         started = time.perf_counter()
-        to_network_input(load_image(path, size)[None])
+        to_network_input(load_image(path, square(size))[None])
         milliseconds.append((time.perf_counter() - started) * 1000)
     return statistics.median(milliseconds)
 
@@ -265,8 +266,13 @@ def main(args):
     if find_spec("openvino") is None:
         raise InputError("OpenVINO is not installed: pip install -r benchmarks/requirements.txt")
     args.ckpt_file = args.ckpt_file.resolve()
-    model = inspect_model(args.ckpt_file, category=args.category, image_size=args.image_size)
-    args.image_size = side = model.image_size
+    size = ImageSize(args.image_size, args.image_size) if args.image_size else None
+    model = inspect_model(args.ckpt_file, category=args.category, image_size=size)
+    if model.view != square(model.view.size.height):
+        raise InputError(
+            f"{args.ckpt_file}: looks at {model.view.to_json()}; this benchmark is of square, whole images"
+        )
+    args.image_size = side = model.view.size.height
     processes.run(["bash", ROOT / "ascend_310_infer/build.sh", "CPU"], os.environ | {"STPM_PYTHON": sys.executable})
     with tempfile.TemporaryDirectory() as name:
         args.folder = Path(name)

@@ -16,6 +16,7 @@ from .checkpoint import load_checked, named_arrays, named_parameters
 from .cpu import onednn
 from .cpu.parallel import Buffers, Shape
 from .cpu.trunk import SCALES, FrozenTrunk, TrainingPass, fold, frozen_features, frozen_layer_maps, student_step
+from .data.view import View
 from .loss import NORM_EPS, StudentLoss
 from .portable import PortableLayerMaps, portable_operators
 from .resnet import BN_EPS, BN_MOMENTUM, DEFAULT_OPERATORS, ChannelBias, Operators, ResNet18Trunk
@@ -34,7 +35,7 @@ def _freeze(trunk: ResNet18Trunk) -> FrozenTrunk:
 class FrozenFeatures(nn.Cell):
     """A trunk's features with the weights that it had when it was frozen; in evaluation, without a gradient.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
+    Inputs: images, float32 (N, 3, H, W). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
     """
 
     def __init__(self, trunk: ResNet18Trunk):
@@ -67,7 +68,7 @@ def _features_operator(frozen: list[FrozenTrunk]) -> ops.Custom:
 class FrozenLayerMaps(nn.Cell):
     """What ``src.stpm.LayerMaps`` computes, with the weights that the trunks had when they were frozen.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: layer maps at strides 4, 8 and 16, float32 (N, 1, h, w).
+    Inputs: images, float32 (N, 3, H, W). Outputs: layer maps at strides 4, 8 and 16, float32 (N, 1, h, w).
     """
 
     def __init__(self, teacher: ResNet18Trunk, student: ResNet18Trunk, *, norm_eps: float):
@@ -102,7 +103,8 @@ class FastStudentLoss(nn.Cell):
 
     The operator takes all weights, and gives all gradients, as one vector each: it cannot take a tuple.
 
-    Inputs: images, float32 (N, 3, S, S), and normalised teacher features at strides 4, 8 and 16. Outputs: scalar.
+    Inputs: images, float32 (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions
+    do not count, which ones do. Outputs: scalar.
     """
 
     def __init__(self, student: ResNet18Trunk, *, norm_eps: float):
@@ -113,9 +115,14 @@ class FastStudentLoss(nn.Cell):
         self.statistics = ms.ParameterTuple([p for p in named.values() if not p.requires_grad])
         self.bounds = tuple(pairwise(accumulate((p.size for p in self.statistics), initial=0)))
         self.step = _step_operator(named, norm_eps)
+        self.all_count = Tensor(np.ones((1,), np.float32))
 
-    def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
-        losses, _, batch = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights))
+    def construct(
+        self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor, *counted: Tensor
+    ) -> Tensor:
+        # always as many inputs: its gradient cannot have a variable number of parameters
+        masks = flat(counted) if counted else self.all_count
+        losses, _, batch = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights), masks)
         for parameter, bounds in zip(self.statistics, self.bounds):  # noqa: B905 - graph mode: no strict
             moved = parameter * BN_MOMENTUM + batch[bounds[0] : bounds[1]] * (1 - BN_MOMENTUM)
             ops.assign(parameter, moved)
@@ -136,29 +143,43 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
     bounds = tuple(accumulate((int(np.prod(shape)) for shape in shapes_of_weights.values()), initial=0))
     size_of_statistics = sum(named[name].size for name in statistics)
 
-    def forward(images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray, vector: np.ndarray):
+    def forward(
+        images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray, vector: np.ndarray, masks: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         pieces = (vector[low:high] for low, high in pairwise(bounds))
         weights = {name: piece.reshape(s) for (name, s), piece in zip(shapes_of_weights.items(), pieces, strict=True)}
-        losses, gradients, batch = student_step(images, (t4, t8, t16), weights, eps=BN_EPS, norm_eps=norm_eps)
+        teacher = t4, t8, t16
+        losses, gradients, batch = student_step(
+            images, teacher, weights, eps=BN_EPS, norm_eps=norm_eps, counted=_masks_of(teacher, masks)
+        )
         gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
         return losses, gradient, np.concatenate([batch[name] for name in statistics])
 
-    def shapes(images: Shape, t4: Shape, t8: Shape, t16: Shape, vector: Shape) -> tuple[Shape, ...]:
+    def shapes(images: Shape, t4: Shape, t8: Shape, t16: Shape, vector: Shape, masks: Shape) -> tuple[Shape, ...]:
         return (images[0],), vector, (size_of_statistics,)
 
     def dtypes(*inputs: ms.Type) -> tuple[ms.Type, ...]:
         return (ms.float32,) * 3
 
     def gradients(
-        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor,
+        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor, masks: Tensor,
         output: tuple[Tensor, ...], gradient: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:  # fmt: skip
         # gradient[0]: with respect to each image's loss; the losses are summed, so that it is the same number for all.
-        # Nobody asks for gradients with respect to images and teacher features
+        # Nobody asks for gradients with respect to anything but the weights
         zeros = ops.zeros_like(images), ops.zeros_like(t4), ops.zeros_like(t8), ops.zeros_like(t16)
-        return (*zeros, output[1] * gradient[0][0])
+        return (*zeros, output[1] * gradient[0][0], ops.zeros_like(masks))
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc", bprop=gradients)
+
+
+def _masks_of(teacher: tuple[np.ndarray, ...], masks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return which positions count at each scale, float32 (N, 1, h, w), of one vector; nothing where all do."""
+    if masks.size == 1:
+        return ()
+    shapes = [(len(level), 1, *level.shape[2:]) for level in teacher]
+    ends = list(accumulate(int(np.prod(shape)) for shape in shapes))
+    return tuple(part.reshape(shape) for part, shape in zip(np.split(masks, ends[:-1]), shapes, strict=True))
 
 
 def student_loss(student: ResNet18Trunk) -> nn.Cell:
@@ -169,7 +190,7 @@ def student_loss(student: ResNet18Trunk) -> nn.Cell:
 def teacher_features(teacher: ResNet18Trunk) -> nn.Cell:
     """Return a cell that computes a teacher's features with the weights that it has now.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
+    Inputs: images, float32 (N, 3, H, W). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
     """
     return FrozenFeatures(teacher) if _is_fast_on_cpu() else teacher
 
@@ -177,7 +198,7 @@ def teacher_features(teacher: ResNet18Trunk) -> nn.Cell:
 def batch_statistics(trunk: ResNet18Trunk) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a function from images to the batch statistics that every batch norm of a trunk sees in training.
 
-    Its argument: float32 (N, 3, S, S). Its result: mean and variance, by the names of the moving ones.
+    Its argument: float32 (N, 3, H, W). Its result: mean and variance, by the names of the moving ones.
     """
     weights = named_arrays(trunk)
     if _is_fast_on_cpu():
@@ -208,10 +229,10 @@ def fast_layer_maps(stpm: STPM) -> FrozenLayerMaps:
     return FrozenLayerMaps(stpm.model_t, stpm.model_s, norm_eps=NORM_EPS)
 
 
-def network_for_export(stpm: STPM, *, image_size: int) -> AnomalyMap:
-    """Return an STPM's anomaly map as the network that other runtimes compute, for images of this size."""
-    folded = fold_batch_norm(stpm, operators=portable_operators(image_size))
-    return AnomalyMap(PortableLayerMaps(folded), image_size=image_size)
+def network_for_export(stpm: STPM, *, view: View) -> AnomalyMap:
+    """Return an STPM's anomaly map as the network that other runtimes compute, for images of this view."""
+    folded = fold_batch_norm(stpm, operators=portable_operators(view.size))
+    return AnomalyMap(PortableLayerMaps(folded), view=view)
 
 
 def fold_batch_norm(stpm: STPM, *, operators: Operators = DEFAULT_OPERATORS) -> STPM:
@@ -237,16 +258,16 @@ def _load_folded(folded: STPM, stpm: STPM) -> None:
 
 
 class StpmDetector:
-    """An STPM as a detector: a function from images, float32 (N, 3, S, S), to anomaly maps, float32 (N, 1, S, S).
+    """An STPM as a detector: a function from images, float32 (N, 3, H, W), to anomaly maps, float32 (N, 1, H, W).
 
     It computes with the weights that the STPM had when this was made or ``refresh_weights`` was called.
     """
 
-    def __init__(self, stpm: STPM, *, image_size: int):
+    def __init__(self, stpm: STPM, *, view: View):
         self._stpm = stpm
         self._folded = None if _is_fast_on_cpu() else fold_batch_norm(stpm)
         self._layer_maps = LayerMaps(self._folded) if self._folded is not None else fast_layer_maps(stpm)
-        self._network = AnomalyMap(self._layer_maps, image_size=image_size)
+        self._network = AnomalyMap(self._layer_maps, view=view)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self._network.set_train(False)
@@ -272,10 +293,14 @@ class EvaluationLoss:
         self._student = FrozenFeatures(stpm.model_s) if self._copy is None else self._copy.model_s
         self._loss = StudentLoss(self._student)
 
-    def __call__(self, images: np.ndarray, features: tuple[np.ndarray, ...]) -> float:
-        """Return the sum over images, float32 (N, 3, S, S); ``features``: the teacher's, normalised, (N, C, h, w)."""
+    def __call__(self, images: np.ndarray, *columns: np.ndarray) -> float:
+        """Return the sum over images, float32 (N, 3, H, W).
+
+        Args:
+            columns: the teacher's normalised features, (N, C, h, w), and what else ``StudentLoss`` takes.
+        """
         self._loss.set_train(False)
-        return float(self._loss(Tensor(images), *map(Tensor, features)).asnumpy())
+        return float(self._loss(Tensor(images), *map(Tensor, columns)).asnumpy())
 
     def refresh_weights(self) -> None:
         """Take over the weights that the STPM has now."""

@@ -51,9 +51,9 @@ def main(args: argparse.Namespace) -> int:
     )
     if model.sidecar is None:
         raise InputError(f"{model.path.with_suffix('.json')}: is missing; the threshold is kept in it")
-    if model.image_size != model.sidecar.image_size:
+    if model.view.size != model.sidecar.view.size:
         raise InputError(
-            f"--image_size {model.image_size}: {model.path} has its threshold at {model.sidecar.image_size} pixels; "
+            f"--image_size {model.view.size}: {model.path} has its threshold at {model.sidecar.view.size} pixels; "
             "leave the flag out, or export it at that size and calibrate the exported model"
         )
     is_exported = model.path.suffix in EXPORTED_SUFFIXES
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
         check_count(len(samples), of=args.image_path, target_fpr=args.target_fpr)
         detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
         names = [sample.path.name for sample in samples]
-        scores = score_good(detector, samples, image_size=model.image_size, batch_size=model.batch_size)
+        scores = score_good(detector, samples, view=model.view, batch_size=model.batch_size)
     stored = store_threshold(model.path, scores, names, target_fpr=args.target_fpr, sha256=model.sha256)
     if not stored:
         return 1

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import __version__
-from .data.images import MASK_RULES, MAX_SIZE, MIN_SIZE, is_image_size
+from .data.images import MASK_RULES
+from .data.pieces import DEFAULT_TILE, WHOLE_PIXELS, parse_tile
+from .data.view import ImageSize, parse_box, parse_size, parse_training_size
 from .device import DEVICE_TARGETS
 from .utils import LARGEST
 
@@ -70,12 +72,16 @@ def _path(text: str) -> str:
     return text
 
 
-def _image_size(text: str) -> int:
-    size = _number(int, MIN_SIZE)(text)
-    if not is_image_size(size):
-        expected = f"at most {MAX_SIZE}" if size > MAX_SIZE else "a multiple of 16"
-        raise argparse.ArgumentTypeError(f"expected {expected} (pixels), got {text!r}")
-    return size
+def _told(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser of a flag's text whose ValueErrors are told with the text."""
+
+    def parse_or_tell(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}, got {text!r}") from error
+
+    return parse_or_tell
 
 
 FILE_FORMATS = ("MINDIR", "AIR", "ONNX")
@@ -87,7 +93,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 PUBLISHED = RECIPES["published"]
 DEFAULT_EVAL_BATCH_SIZE = 8
-DEFAULT_IMAGE_SIZE = 256
+DEFAULT_IMAGE_SIZE = ImageSize(256, 256)
 MAX_BATCH_SIZE = 4096  # a slip of the finger would take all memory, and other programs with it
 _POSITIVE_INT = _number(int, 1)
 _COUNT = _number(int, 0)
@@ -155,12 +161,32 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "checkpoint. train.py: another name of --pre_ckpt_path. test.py: another name of --ckpt_path",
     },
     "image_size": {
-        "type": _image_size,
-        "help": "side to which images are resized, in pixels, a multiple of 16. postprocess.py: must be the "
-        f"manifest's; default: the model's own, else {DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}; "
-        "in postprocess.py: the manifest's",
+        "type": _told(parse_size),
+        "metavar": "SIZE",
+        "help": "size to which images are resized, in pixels: a side, or HEIGHTxWIDTH, multiples of 16. "
+        "postprocess.py: must be the manifest's. train.py: auto:LONGEST keeps the images' aspect ratio, with this "
+        f"longer side; default: the model's own, else {DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}; in "
+        "postprocess.py: the manifest's",
     },
-    "out_size": {"type": _image_size, "help": "another name of --image_size, as in the model zoo"},
+    "roi": {
+        "type": _told(parse_box),
+        "metavar": "X,Y,WIDTH,HEIGHT",
+        "help": "region of interest, in pixels of the upright image: it alone is looked at; default: the whole image",
+    },
+    "ignore_mask": {
+        "metavar": "FILE",
+        "help": "image, as large as the training images, in whose black area nothing counts; default: all counts",
+    },
+    "train_tile": {
+        "type": _told(parse_tile),
+        "help": "side of the pieces that images are trained in, in pixels, a multiple of 16; 0: whole images; default: "
+        f"{DEFAULT_TILE} where an image has more than {WHOLE_PIXELS} pixels, else 0",
+    },
+    "out_size": {
+        "type": _told(parse_size),
+        "metavar": "SIZE",
+        "help": "another name of --image_size, as in the model zoo",
+    },
     # training
     "recipe": {
         "choices": tuple(RECIPES),
@@ -344,18 +370,22 @@ def require(parser: argparse.ArgumentParser, args: argparse.Namespace, *names: s
 
 
 def build_parser(
-    description: str, names: tuple[str, ...] = (), *, optional: tuple[str, ...] = ()
+    description: str, names: tuple[str, ...] = (), *, optional: tuple[str, ...] = (), trains: bool = False
 ) -> argparse.ArgumentParser:
     """Return a parser that knows the named flags and refuses all others, abbreviations included.
 
     Args:
         optional: those of them that this program can do without, though others cannot.
+        trains: whether ``--image_size`` may be one that depends on the training images.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     parser.add_argument("--version", action="version", version=f"STPM {__version__}")
     for name in names:
         is_path = FLAGS[name].get("metavar") in ("DIR", "FILE", "PATH")
         kind: dict[str, Any] = {"type": _path} if is_path else {}
-        need: dict[str, Any] = {"required": False} if name in optional else {}
-        parser.add_argument(f"--{name}", **kind | FLAGS[name] | need)
+        if name == "image_size" and trains:
+            kind["type"] = _told(parse_training_size)
+        if name in optional:
+            kind["required"] = False
+        parser.add_argument(f"--{name}", **FLAGS[name] | kind)
     return parser

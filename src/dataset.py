@@ -29,21 +29,30 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 class EpochBatches:
     """Iterable of a training epoch's batches; each new iteration is the next epoch.
 
-    Yields images, float32 (B, 3, S, S), and their rows of ``features``; the last batch may be smaller.
+    Yields images, float32 (B, 3, H, W), and their rows of ``features`` and ``weights``; the last batch may be smaller.
 
     Args:
-        images: uint8 (N, S, S, 3).
-        features: further arrays with N rows, such as cached teacher features.
+        images: uint8 (N, H, W, 3), whole ones or pieces.
+        features: the teacher's, where they are cached: arrays with N rows.
+        weights: of the features' positions, where some do not count: arrays with N rows.
         first_epoch: number of the first epoch that is iterated, from 1.
     """
 
     def __init__(
-        self, images: np.ndarray, features: tuple[np.ndarray, ...], *, batch_size: int, seed: int, first_epoch: int
+        self,
+        images: np.ndarray,
+        features: tuple[np.ndarray, ...],
+        weights: tuple[np.ndarray, ...] = (),
+        *,
+        batch_size: int,
+        seed: int,
+        first_epoch: int,
     ):
-        self.images, self.features = images, features
+        self.images, self.features, self.weights = images, features, weights
         self.batch_size, self.seed = batch_size, seed
         self.next_epoch = first_epoch
-        self.columns = ("images", *(f"teacher_{i}" for i in range(len(features))))
+        of_teacher, of_weights = ([f"{name}_{i}" for i in range(3)] for name in ("teacher", "weight"))
+        self.columns = ("images", *of_teacher[: len(features)], *of_weights[: len(weights)])
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -60,8 +69,8 @@ class EpochBatches:
             yield order[start : start + self.batch_size]
 
     def load(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return images, float32 (B, 3, S, S), and their rows of ``features``."""
-        return to_network_input(self.images[rows]), *(array[rows] for array in self.features)
+        """Return images, float32 (B, 3, H, W), and their rows of ``features`` and ``weights``."""
+        return to_network_input(self.images[rows]), *(array[rows] for array in (*self.features, *self.weights))
 
 
 def training_pipeline(batches: Iterable[tuple[np.ndarray, ...]], columns: tuple[str, ...]) -> "ds.GeneratorDataset":

@@ -35,12 +35,14 @@ class LayerLoss(nn.Cell):
     on that.
 
     Inputs: teacher features, normalised already since they may have been cached, and raw student features of one scale,
-    (N, C, h, w). Outputs: float32 scalar.
+    (N, C, h, w); where some positions do not count, 1 or 0 for each, (N, 1, h, w), else None. Outputs: float32 scalar.
     """
 
-    def construct(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def construct(self, teacher: Tensor, student: Tensor, counted: Tensor | None = None) -> Tensor:
         t_hat, s_hat = teacher, normalise(student)
         difference = t_hat - s_hat  # (N, C, h, w)
+        if counted is not None:
+            difference = difference * counted
         height, width = difference.shape[2:]
         return 0.5 / (height * width) * ops.reduce_sum(difference * difference)
 
@@ -48,25 +50,29 @@ class LayerLoss(nn.Cell):
 class FeaturePyramidLoss(nn.Cell):
     """Sum of ``LayerLoss`` over scales.
 
-    Inputs: three normalised teacher and three raw student features, (N, C, H, W) each.
-    Outputs: float32 scalar.
+    Inputs: three normalised teacher and three raw student features, (N, C, h, w) each, and which positions count,
+    three (N, 1, h, w), or nothing. Outputs: float32 scalar.
     """
 
     def __init__(self):
         super().__init__()
         self.layer_loss = LayerLoss()
 
-    def construct(self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...]) -> Tensor:
+    def construct(
+        self, teacher_features: tuple[Tensor, ...], student_features: tuple[Tensor, ...], counted: tuple[Tensor, ...]
+    ) -> Tensor:
         loss = 0.0
-        for teacher, student in zip(teacher_features, student_features):  # noqa: B905 - graph mode: no strict
-            loss = loss + self.layer_loss(teacher, student)
+        for i in range(len(teacher_features)):
+            mask = counted[i] if counted else None
+            loss = loss + self.layer_loss(teacher_features[i], student_features[i], mask)
         return loss
 
 
 class StudentLoss(nn.Cell):
     """Loss of a student against teacher features that were computed beforehand.
 
-    Inputs: images (N, 3, S, S) and normalised teacher features at strides 4, 8 and 16, each a column of the data set.
+    Inputs: images (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions do not
+    count, which ones do, each a column of the data set.
     """
 
     def __init__(self, student: nn.Cell):
@@ -74,8 +80,10 @@ class StudentLoss(nn.Cell):
         self.student = student
         self.loss = FeaturePyramidLoss()
 
-    def construct(self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor) -> Tensor:
-        return self.loss((teacher_4, teacher_8, teacher_16), self.student(images))
+    def construct(
+        self, images: Tensor, teacher_4: Tensor, teacher_8: Tensor, teacher_16: Tensor, *counted: Tensor
+    ) -> Tensor:
+        return self.loss((teacher_4, teacher_8, teacher_16), self.student(images), counted)
 
 
 class TeacherStudentLoss(nn.Cell):
@@ -85,7 +93,7 @@ class TeacherStudentLoss(nn.Cell):
         teacher: returns normalised features, such as ``src.training.teacher.NormalisedTeacher``.
         student_loss: ``StudentLoss``, or the faster form of it that ``src.backend`` makes on CPU.
 
-    Inputs: images (N, 3, S, S).
+    Inputs: images (N, 3, H, W) and, where some positions do not count, which ones do.
     """
 
     def __init__(self, teacher: nn.Cell, student_loss: nn.Cell):
@@ -93,6 +101,6 @@ class TeacherStudentLoss(nn.Cell):
         self.teacher = teacher
         self.student_loss = student_loss
 
-    def construct(self, images: Tensor) -> Tensor:
+    def construct(self, images: Tensor, *counted: Tensor) -> Tensor:
         teacher_4, teacher_8, teacher_16 = self.teacher(images)
-        return self.student_loss(images, teacher_4, teacher_8, teacher_16)
+        return self.student_loss(images, teacher_4, teacher_8, teacher_16, *counted)

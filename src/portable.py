@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .data.view import ImageSize
 from .loss import normalise
 from .resnet import CHANNELS, Operators
 
@@ -35,16 +36,15 @@ class PortablePoolReLU(nn.Cell):
     """What ``PoolReLU`` computes, for export: after a stem convolution with a padding of 5 instead of 3.
 
     That adds a border of one pixel to the convolution's output. Its top row and left column are set to zero, which
-    changes no maximum after ReLU. Its bottom row and right column are never read, since half the image's side is even.
+    changes no maximum after ReLU. Its bottom row and right column are never read, since half of each side is even.
 
     Args:
-        size: side of the images, pixels.
+        size: of the images.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: ImageSize):
         super().__init__()
-        side = size // 2 + 2
-        mask = np.ones((1, side, side, 1), np.float32)
+        mask = np.ones((1, size.height // 2 + 2, size.width // 2 + 2, 1), np.float32)
         mask[:, 0] = 0
         mask[:, :, 0] = 0
         self.mask = Tensor(mask)
@@ -61,7 +61,7 @@ class PortableAddReLU(nn.Cell):
         return channels_first(ops.relu(ops.add(channels_last(x), channels_last(shortcut))))
 
 
-def portable_operators(image_size: int) -> Operators:
+def portable_operators(image_size: ImageSize) -> Operators:
     """Return the operators for export, for images of this size."""
     pool_relu = partial(PortablePoolReLU, image_size)
     return Operators(pool_relu=pool_relu, add_relu=PortableAddReLU, stem_padding=_STEM_PADDING)
@@ -88,7 +88,7 @@ class PortableLayerMaps(nn.Cell):
     Args:
         stpm: teacher and student with ``portable_operators``.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: at strides 4, 8 and 16, (N, h, w, 1).
+    Inputs: images, float32 (N, 3, H, W). Outputs: at strides 4, 8 and 16, (N, h, w, 1).
     """
 
     def __init__(self, stpm: "STPM"):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .config import build_parser, require
 from .data.samples import list_images
 from .data.stream import LoadedImage, decode
+from .data.view import View
 from .evaluation.regions import Region, find_regions
 from .evaluation.results import verdict
 from .files import atomic_path, make_output_folder, short_name
@@ -43,7 +44,7 @@ class Prediction:
     """What a model says of one image; ``regions`` need a threshold."""
 
     loaded: LoadedImage
-    anomaly_map: np.ndarray | None = None  # float32 (S, S)
+    anomaly_map: np.ndarray | None = None  # float32 (H, W)
     score: float | None = None
     verdict: str | None = None
     regions: tuple[Region, ...] = ()
@@ -53,7 +54,7 @@ def predict(
     detector: Detector,
     paths: Iterable[Path],
     *,
-    image_size: int,
+    view: View,
     batch_size: int,
     threshold: float | None,
 ) -> Iterator[Prediction]:
@@ -64,7 +65,7 @@ def predict(
     """
     batch: list[LoadedImage] = []
     readable = 0
-    for loaded in decode(paths, image_size=image_size, ahead=2 * batch_size):
+    for loaded in decode(paths, view=view, ahead=2 * batch_size):
         batch.append(loaded)
         readable += loaded.image is not None
         if readable == batch_size:
@@ -87,7 +88,7 @@ def _predict_batch(
         if threshold is None:
             yield Prediction(loaded, one, score)
         else:
-            regions = tuple(find_regions(one, threshold, size=loaded.size))
+            regions = tuple(find_regions(one, threshold, box=loaded.box))
             yield Prediction(loaded, one, score, verdict(score, threshold), regions)
 
 
@@ -166,7 +167,9 @@ def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None
     panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
     name = prediction.loaded.path.name
     caption = f"{name}   {prediction.verdict}, score {prediction.score / threshold:.2f} of the threshold"
-    save_panels(folder / picture_name(name), panels, caption=caption, legend=scale_legend("the threshold"))
+    legend = scale_legend("the threshold")
+    shape = prediction.loaded.box.width, prediction.loaded.box.height
+    save_panels(folder / picture_name(name), panels, caption=caption, legend=legend, shape=shape)
 
 
 def warn_of_others(folder: Path, paths: list[Path]) -> None:
@@ -208,16 +211,14 @@ def main(args: argparse.Namespace) -> int:
 
     # 2. Model and predictions
     detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
-    predictions = predict(
-        detector, paths, image_size=model.image_size, batch_size=model.batch_size, threshold=threshold
-    )
+    predictions = predict(detector, paths, view=model.view, batch_size=model.batch_size, threshold=threshold)
     counts = write_all(predictions, len(paths), folder, pictures, model=model, threshold=threshold)
 
     # 3. Summary
     LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if threshold is None:
-        where = f"{model.path} has no threshold for {model.image_size} pixels"
+        where = f"{model.path} has no threshold for {model.view.size} pixels"
         LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
     return 1 if counts["unreadable"] or counts.get("not shown") else 0
 

@@ -145,8 +145,8 @@ class ResNet18Trunk(nn.Cell):
         norm: makes what follows each convolution, such as ``batch_norm``.
         operators: the form of pooling and addition.
 
-    Inputs: float32 (N, 3, S, S), normalised as in ``src.data.images``; S a multiple of 16.
-    Outputs: float32 (N, 64, S/4, S/4), (N, 128, S/8, S/8), (N, 256, S/16, S/16).
+    Inputs: float32 (N, 3, H, W), normalised as in ``src.data.images``; H and W multiples of 16.
+    Outputs: float32 (N, 64, H/4, W/4), (N, 128, H/8, W/8), (N, 256, H/16, W/16).
     """
 
     def __init__(self, *, norm: Norm = batch_norm, operators: Operators = DEFAULT_OPERATORS):

@@ -3,6 +3,7 @@
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .data.view import ImageSize, View
 from .loss import channel_sum, normalise
 from .resnet import (
     DEFAULT_OPERATORS,
@@ -23,7 +24,7 @@ class STPM(nn.Cell):
     Args:
         teacher_norm, student_norm, operators: see ``ResNet18Trunk``.
 
-    Inputs: images, float32 (N, 3, S, S).
+    Inputs: images, float32 (N, 3, H, W).
     Outputs: the teacher's and the student's features at strides 4, 8 and 16, not normalised, as two tuples of three.
     For anomaly maps; training calls the two trunks separately (``src.loss``).
     """
@@ -63,31 +64,39 @@ def bilinear_matrix(size_out: int, size_in: int) -> np.ndarray:
 
 
 class BilinearUpsampling(nn.Cell):
-    """Bilinear resizing of a square one-channel map as two 1x1 convolutions, one per axis.
+    """Bilinear resizing of a one-channel map as two 1x1 convolutions, one per axis.
 
     Resizing operators differ between runtimes; a convolution with the interpolation matrix does not.
 
-    Inputs: float32 (N, 1, h, h), or (N, h, h, 1) as in ``src.portable``. Outputs: float32 (N, 1, S, S).
+    Args:
+        stride: of the map; it has a stride-th of the rows and columns that come out.
+        image_size: height H and width W that come out.
+
+    Inputs: float32 (N, 1, h, w), or (N, h, w, 1) as in ``src.portable``. Outputs: float32 (N, 1, H, W).
     """
 
-    def __init__(self, size_in: int, size_out: int):
+    def __init__(self, stride: int, image_size: ImageSize):
         super().__init__()
-        self.size_in, self.size_out = size_in, size_out
-        self.matrix = Tensor(bilinear_matrix(size_out, size_in).reshape(size_out, size_in, 1, 1))
-        self.conv = ops.Conv2D(out_channel=size_out, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1))
+        self.height, self.width = (side // stride for side in image_size)
+        self.rows, self.columns = (
+            Tensor(bilinear_matrix(side, side // stride).reshape(side, -1, 1, 1)) for side in image_size
+        )
+        self.conv_rows, self.conv_columns = (
+            ops.Conv2D(out_channel=side, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1)) for side in image_size
+        )
 
     def construct(self, x: Tensor) -> Tensor:
-        x = ops.reshape(x, (-1, self.size_in, self.size_in, 1))  # (N, h, w, 1): rows as channels
-        x = self.conv(x, self.matrix)  # (N, S, w, 1)
-        x = ops.transpose(x, (0, 2, 1, 3))  # (N, w, S, 1): columns as channels
-        x = self.conv(x, self.matrix)  # (N, S, S, 1): columns, then rows
-        return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, S, S)
+        x = ops.reshape(x, (-1, self.height, self.width, 1))  # (N, h, w, 1): rows as channels
+        x = self.conv_rows(x, self.rows)  # (N, H, w, 1)
+        x = ops.transpose(x, (0, 2, 1, 3))  # (N, w, H, 1): columns as channels
+        x = self.conv_columns(x, self.columns)  # (N, W, H, 1)
+        return ops.transpose(x, (0, 3, 2, 1))  # (N, 1, H, W)
 
 
 class LayerMaps(nn.Cell):
     """Per scale 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4).
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: at strides 4, 8 and 16, (N, 1, h, w).
+    Inputs: images, float32 (N, 3, H, W). Outputs: at strides 4, 8 and 16, (N, 1, h, w).
     """
 
     def __init__(self, stpm: STPM):
@@ -106,23 +115,27 @@ class LayerMaps(nn.Cell):
 class AnomalyMap(nn.Cell):
     """Images in, anomaly maps out (paper, equation 5): the network of evaluation, export and the C++ program.
 
-    Upsamples each layer map to the image size, and multiplies the three.
+    Upsamples each layer map to the image size, and multiplies the three. Where nothing counts, the map is 0: so
+    whatever runtime computes it, and whatever reads it, leaves that area out.
 
     Args:
         layer_maps: ``LayerMaps``, or another form of it: ``src.backend`` has a faster one for CPU, ``src.portable`` one
             for export.
-        image_size: side of the square images, a multiple of 16.
+        view: its size and what counts of an image.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: maps, float32 (N, 1, S, S).
+    Inputs: images, float32 (N, 3, H, W). Outputs: maps, float32 (N, 1, H, W).
     """
 
-    def __init__(self, layer_maps: nn.Cell, *, image_size: int):
+    def __init__(self, layer_maps: nn.Cell, *, view: View):
         super().__init__()
         self.layer_maps = layer_maps
-        self.upsamplings = nn.CellList([BilinearUpsampling(image_size // stride, image_size) for stride in STRIDES])
+        self.upsamplings = nn.CellList([BilinearUpsampling(stride, view.size) for stride in STRIDES])
+        self.counted = None if view.counted is None else Tensor(view.counted[None, None].astype(np.float32))
 
     def construct(self, images: Tensor) -> Tensor:
         anomaly_map = 1.0
         for upsample, layer_map in zip(self.upsamplings, self.layer_maps(images)):  # noqa: B905 - graph mode: no strict
-            anomaly_map = ops.mul(upsample(layer_map), anomaly_map)  # (N, 1, S, S)
+            anomaly_map = ops.mul(upsample(layer_map), anomaly_map)  # (N, 1, H, W)
+        if self.counted is not None:
+            anomaly_map = ops.mul(anomaly_map, self.counted)
         return anomaly_map

@@ -34,7 +34,7 @@ def cpu_quota(root: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | None:
         own: the file in which the kernel names the groups of this process.
     """
     quotas = []
-    for folder in _cpu_groups(root, own):
+    for folder in _groups("cpu", root, own):
         if (folder / "cpu.max").exists():  # version 2
             words = _read_words(folder / "cpu.max")
         else:
@@ -46,8 +46,32 @@ def cpu_quota(root: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | None:
     return min(quotas, default=None)
 
 
-def _cpu_groups(root: Path, own: Path) -> Iterator[Path]:
-    """Yield the folders of this process's groups that may hold a quota of the processor, and of their ancestors.
+def free_memory(root: Path = _CGROUPS, own: Path = _OWN_CGROUPS, machine: Path = Path("/proc/meminfo")) -> int | None:
+    """Return how many bytes this process may still take: what the machine has, and no more than a container allows.
+
+    Pages of files that were read and can be dropped count as free. None where nothing is known.
+
+    Args:
+        root, own: as of ``cpu_quota``.
+        machine: what the kernel says of the machine's memory.
+    """
+    free = []
+    available = re.search("^MemAvailable: +([0-9]+) kB$", _read(machine), re.MULTILINE)
+    if available:
+        free.append(int(available[1]) * 1024)
+    for folder in _groups("memory", root, own):
+        is_new = (folder / "memory.max").exists()  # version 2
+        names = ("max", "current") if is_new else ("limit_in_bytes", "usage_in_bytes")
+        limit, used = (_read(folder / f"memory.{name}").strip() for name in names)
+        if limit.isdigit() and used.isdigit():  # "max" is no limit
+            # version 1 counts the groups below in "total_" alone
+            droppable = re.findall("^(?:total_)?inactive_file ([0-9]+)$", _read(folder / "memory.stat"), re.MULTILINE)
+            free.append(int(limit) - int(used) + max(map(int, droppable), default=0))
+    return max(min(free), 0) if free else None
+
+
+def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's groups that may hold a limit on a resource, and of their ancestors.
 
     In a container the kernel may name a group by its path on the host, of which only the end is mounted, at the root:
     what is not there is passed over, and the root is always looked at.
@@ -61,8 +85,8 @@ def _cpu_groups(root: Path, own: Path) -> Iterator[Path]:
         controllers, _, path = rest.partition(":")
         if not controllers:
             mounts = (root, root / "unified")
-        elif "cpu" in controllers.split(","):
-            mounts = (root / controllers, root / "cpu")
+        elif controller in controllers.split(","):
+            mounts = (root / controllers, root / controller)
         else:
             continue
         parts = Path(path.strip("/")).parts
@@ -72,10 +96,15 @@ def _cpu_groups(root: Path, own: Path) -> Iterator[Path]:
 
 
 def _read_words(path: Path) -> list[str]:
+    return _read(path).split()
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of the kernel's; nothing where it cannot be read."""
     try:
-        return path.read_text(encoding="ascii").split()
+        return path.read_text(encoding="ascii")
     except (OSError, ValueError):
-        return []
+        return ""
 
 
 def pixel_limit() -> int:

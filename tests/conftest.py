@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from src import files
 from src.data import decoding, images
 from src.data.folders import warn_once
-from src.data.images import load_mask_and_doubts
+from src.data.view import square
 from src.device import prepare_environment, set_up_device
 from src.utils import InputError, run_entry_point
 
@@ -120,9 +120,14 @@ def save_picture(path, rng, size=(48, 40)):
     Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
 
 
-def load_mask(path, size, *, picture=None):
-    """The mask of a defect, resized: uint8 (S, S)."""
-    return load_mask_and_doubts([path], size, picture=picture)[0]
+def load_image(path, side):
+    """A picture as the programs read it, resized to a square."""
+    return images.load_image(path, square(side))
+
+
+def load_mask(path, side, *, picture=None):
+    """The mask in a file as the programs read it, resized to a square; its doubts are nobody's business here."""
+    return images.load_mask_and_doubts([path], square(side), picture=picture)[0]
 
 
 def make_tree(root, category="widget", train=6, good=2, defects=("hole", "stain"), per_defect=2):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from src.data.view import square
 from src.model.sidecar import new_sidecar, record_export
 
 
@@ -57,7 +58,7 @@ def write_red_model(folder, *, size=32, batch_size=4, threshold=None, **changes)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "widget.onnx"
     path.write_bytes(red_onnx(size=size, batch_size=batch_size, **changes))
-    sidecar = replace(new_sidecar(category="widget", image_size=size, config={"red": 1}), threshold=threshold)
+    sidecar = replace(new_sidecar(category="widget", view=square(size), config={"red": 1}), threshold=threshold)
     facts = {"file_format": "ONNX", "batch_size": batch_size}
     record_export(path, path, sidecar, checkpoint={"file": "none.ckpt", "sha256": "0"}, facts=facts)
     return path

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src.data.samples import GOOD, list_categories, list_images, list_test, list_train
+from src.data.view import square
 from src.exchange.manifest import check_inputs, describe, read_manifest, read_maps, write_inputs
 from src.files import file_sha256, read_json, write_json
 from src.model.sidecar import read_export, read_sidecar
@@ -76,7 +77,7 @@ def prepared(tmp_path_factory):
     """A folder of network inputs with its manifest, as JSON."""
     root = make_tree(tmp_path_factory.mktemp("prepared"))
     samples = list_test(root, "widget")
-    write_inputs(root, samples, describe(samples, category="widget", image_size=32))
+    write_inputs(root, samples, describe(samples, category="widget", view=square(32)))
     return json.loads((root / "manifest.json").read_text())
 
 
@@ -107,8 +108,8 @@ def test_damaged_manifest(prepared, data):
     if isinstance(manifest, InputError):
         assert str(manifest).startswith(f"{folder}/manifest.json: ")
         return
-    assert manifest.image_size >= 32
-    assert manifest.image_size % 16 == 0
+    assert min(manifest.view.size) >= 32
+    assert all(side % 16 == 0 for side in manifest.view.size)
     assert "no such folder" in str(result_or_error(read_maps, Path("/nowhere"), manifest))
     assert len(manifest.names) == len(manifest.sources)
     assert all("/" not in name for name in manifest.names)
@@ -123,7 +124,7 @@ def test_harmless_manifest(prepared, data):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "manifest.json").write_bytes(data.draw(harmless(prepared)))
         manifest = read_manifest(Path(folder))
-    assert (manifest.category, manifest.image_size, manifest.is_labelled) == ("widget", 32, True)
+    assert (manifest.category, manifest.view, manifest.is_labelled) == ("widget", square(32), True)
     assert manifest.samples_sha256 == prepared["samples_sha256"]
     for found, key in ((manifest.names, "name"), (manifest.sources, "source"), (manifest.sha256, "sha256")):
         assert found == [image[key] for image in prepared["images"]]
@@ -281,7 +282,7 @@ def check_listings(root, tree):
                 assert sample.mask_path.stem in (sample.path.stem, f"{sample.path.stem}_mask")
         labelled = {sample.defect for sample in samples if sample.mask_path}  # good images need no masks
         assert all(sample.mask_path for sample in samples if sample.is_defective and sample.defect in labelled)
-        manifest = result_or_error(describe, samples, category="widget", image_size=32)
+        manifest = result_or_error(describe, samples, category="widget", view=square(32))
         if isinstance(manifest, InputError):
             assert ": cannot be read: " in str(manifest)
             continue
@@ -339,7 +340,7 @@ def test_sound_folders(picture, train, defects, has_others):
         assert list_images(root / "widget/train/good") == [root / "widget/train/good" / name for name in names]
         samples = list_test(root, "widget")
         assert [(below(one.path), one.defect, below(one.mask_path)) for one in samples] == expected
-        manifest = describe(samples, category="widget", image_size=32)
+        manifest = describe(samples, category="widget", view=square(32))
         write_inputs(root, samples, manifest)
         assert read_manifest(root) == manifest
         check_inputs(root)

@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.data.images import load_image
 from src.utils import InputError
-from tests.conftest import examples, load_mask, result_or_error
+from tests.conftest import examples, load_image, load_mask, result_or_error
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from src.backend import StpmDetector
 from src.checkpoint import load_stpm, named_arrays
 from src.data.arrays import decode_images
 from src.data.samples import hold_out, list_train
+from src.data.view import square
 from src.loss import NORM_EPS
 from src.model.sidecar import sidecar_path
 from src.stpm import STPM
@@ -416,7 +417,7 @@ def test_recipes_held_out(refused, random_backbone, tmp_path):
     run(train, *train_arguments(data, random_backbone, tmp_path, epoch=1), *flags)
     out = run(recipes, "--held_out", data, "--runs", "ours", tmp_path / "widget")
     _, samples = hold_out(list_train(data, "widget"), 0.5, seed=1)
-    images = Tensor(to_network_input(decode_images(samples, image_size=32)))
+    images = Tensor(to_network_input(decode_images(samples, view=square(32))))
     stpm = load_stpm(STPM(), tmp_path / "widget/widget_last.ckpt")
     stpm.set_train(False)
     loss = StudentLoss(stpm.model_s)(images, *NormalisedTeacher(stpm.model_t)(images)).asnumpy() / 2
@@ -454,5 +455,5 @@ def test_float16(trained, session_tree):
     network = float16.Network(named_arrays(stpm), image_size=64, norm_eps=NORM_EPS)
     with torch.no_grad():
         maps = network(torch.from_numpy(images), float16.Float32())
-    expected = StpmDetector(stpm, image_size=64)(images)[:, 0]
+    expected = StpmDetector(stpm, view=square(64))(images)[:, 0]
     assert np.abs(maps - expected).max() < 1e-4 * expected.max()

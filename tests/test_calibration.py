@@ -25,6 +25,7 @@ import train as train_entry
 from src import calibrate as calibrate_entry
 from src import predict
 from src.data.samples import Sample, hold_out, list_train, samples_sha256
+from src.data.view import Box, square
 from src.evaluation.regions import find_regions
 from src.evaluation.results import verdict
 from src.evaluation.threshold import (
@@ -583,7 +584,7 @@ def stand_in(tmp_path):
     path = tmp_path / "stand_in/widget_last.ckpt"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    replace(new_sidecar(category="widget", image_size=64, config=None), threshold=1e-9).write(path)
+    replace(new_sidecar(category="widget", view=square(64), config=None), threshold=1e-9).write(path)
     return path
 
 
@@ -639,7 +640,7 @@ def test_verdicts_as_in_cpp(strtof, start):
             assert [verdict(score, value) == "defective" for score in scores.tolist()] == cpp
             counts = confusion(scores, labels, value)
             assert counts["true_positives"] + counts["false_positives"] == sum(cpp)
-        whole = [bool(find_regions(np.full((4, 4), score), chosen, size=(4, 4))) for score in scores]
+        whole = [bool(find_regions(np.full((4, 4), score), chosen, box=Box(0, 0, 4, 4))) for score in scores]
         assert whole == cpp
 
 
@@ -688,7 +689,7 @@ def test_memory(tmp_path):
         assert len(taken) <= len(scored) + 2 * 2
         return images[:, :1]
 
-    scores = calibrate_entry.score_good(anomaly_map, samples(), image_size=4, batch_size=2)
+    scores = calibrate_entry.score_good(anomaly_map, samples(), view=square(4), batch_size=2)
     assert scores == pytest.approx((8 * np.arange(31) / 255 - 0.485) / 0.229, abs=1e-5)
 
 

@@ -241,7 +241,10 @@ def test_bad_loss():
         (("--epoch", "0"), "argument --epoch: expected a whole number of at least 1, got '0'"),
         (("--epoch", "2", "--steps", "9"), "give --epoch or --steps, not both"),
         (("--lr", "nan"), "argument --lr: expected a number above 0, got 'nan'"),
-        (("--image_size", "100"), "argument --image_size: expected a multiple of 16 (pixels), got '100'"),
+        (
+            ("--image_size", "100"),
+            "argument --image_size: expected sides from 32 to 4096 pixels that are multiples of 16",
+        ),
         (("--resume", "maybe"), "expected True or False, got 'maybe'"),
         (("--device_target", "TPU"), "invalid choice: 'TPU'"),
         (("--epochs", "2"), "unrecognized arguments: --epochs 2"),

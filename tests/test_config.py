@@ -22,8 +22,10 @@ TAKEN = {
     "device_id": [("0", 0), ("7", 7)],
     "eval_interval": [("0", 0), ("5", 5)],
     "seed": [("0", 0), ("2147483647", 2147483647)],
-    "out_size": [("32", 32), ("256", 256)],
-    "image_size": [("32", 32), ("48", 48), ("256", 256), ("4096", 4096)],
+    "out_size": [("32", (32, 32)), ("256", (256, 256))],
+    "image_size": [("32", (32, 32)), ("256", (256, 256)), ("4096", (4096, 4096)), ("320x1024", (320, 1024))],
+    "roi": [("0,0,1,1", (0, 0, 1, 1)), ("12,7,640,480", (12, 7, 640, 480))],
+    "train_tile": [("0", 0), ("32", 32), ("256", 256)],
     "val_split": [("0", 0.0), ("0.2", 0.2), ("0.9999", 0.9999)],
     "target_fpr": [("1e-9", 1e-9), ("0.01", 0.01), ("0.9999", 0.9999)],
     "category": [("bottle", "bottle"), ("a b", "a b"), ("..x", "..x"), ("-", "-")],
@@ -48,7 +50,9 @@ REFUSED = {
     "eval_interval": ("-1",),
     "seed": ("-1", "4294967296", "one"),
     "out_size": ("16", "40"),
-    "image_size": ("16", "33", "40", "4112", "4095", "256.0", "-256"),
+    "image_size": ("16", "33", "4112", "256.0", "-256", "320X64", "64x33", "64x", "x64", "64x64x64", "auto:256"),
+    "roi": ("", "1,2,3", "0,0,0,5", "0,0,5,0", "-1,0,5,5", "0.5,0,5,5", "1,2,3,4,5"),
+    "train_tile": ("16", "-32", "40", "auto", ""),
     "val_split": ("-0.1", "1", "1.5", "nan"),
     "target_fpr": ("0", "1", "-0.1", "nan"),
     "category": ("", ".", "..", "a/b", "/", "a\0b"),
@@ -63,7 +67,8 @@ REFUSED = {
 def test_taken(flag, text, value):
     found = getattr(build_parser("", (flag,)).parse_args([f"--{flag}={text}"]), flag)
     assert found == value
-    assert type(found) is type(value)
+    assert isinstance(found, type(value))
+    assert not isinstance(found, bool) or isinstance(value, bool)
 
 
 @pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in REFUSED.items() for text in texts])
@@ -134,7 +139,9 @@ def test_twins(capsys, words, expected):
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "size"), [([], None), (["--out_size", "64"], 64), (["--image_size", "64"], 64)])
+@pytest.mark.parametrize(
+    ("words", "size"), [([], None), (["--out_size", "64"], (64, 64)), (["--image_size", "64"], (64, 64))]
+)
 def test_sizes(words, size):
     """The zoo's name for the side of images and maps, where it stands in the zoo's programs; it need not be given."""
     needed = ["--category", "c", "--ckpt_file", "a"]

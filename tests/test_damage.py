@@ -24,6 +24,7 @@ import test as evaluate
 import train
 from src import calibrate, demo_data, predict, pth2ckpt
 from src import dataset as dataset_entry
+from src.data.view import square
 from src.exchange.manifest import read_manifest
 from src.files import write_json
 from src.model import sidecar
@@ -105,7 +106,7 @@ def make_scene(place):
     make_tree(place / DATA)
     for name in (TEACHER, MODEL, EXPORTED, PTH):
         put(name, f"weights of {name}")(place)
-    about = new_sidecar(category="widget", image_size=SIZE, config={}).to_json()
+    about = new_sidecar(category="widget", view=square(SIZE), config={}).to_json()
     origin = describe_file(place / MODEL)
     write_json(place / MODEL_JSON, about | {"checkpoint": origin})
     facts = {"sha256": describe_file(place / EXPORTED)["sha256"], "batch_size": 1}
@@ -546,8 +547,8 @@ FLAGS = [
     ("train", ("--batch_size", "4.5"), "--batch_size: expected a whole number of at least 1, got '4.5'"),
     ("train", ("--seed", "4294967296"), "--seed: expected a whole number of at most 2147483647"),
     ("train", ("--seed", "-1"), "--seed: expected a whole number of at least 0, got '-1'"),
-    ("train", ("--image_size", "1000000"), "--image_size: expected at most 4096 (pixels), got '1000000'"),
-    ("train", ("--image_size", "48.0"), "--image_size: expected a whole number of at least 32, got '48.0'"),
+    ("train", ("--image_size", "1000000"), "--image_size: expected sides from 32 to 4096 pixels"),
+    ("train", ("--image_size", "48.0"), "--image_size: expected a side or HEIGHTxWIDTH, in pixels, got '48.0'"),
     ("train", ("--val_split", "1"), "--val_split: expected a number of at least 0 and below 1, got '1'"),
     ("train", ("--target_fpr", "0"), "--target_fpr: expected a number above 0 and below 1, got '0'"),
     ("train", ("--device_id", "99999999999"), "--device_id: expected a whole number of at most 2147483647"),

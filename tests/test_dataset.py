@@ -21,6 +21,7 @@ from src.data.samples import (
     list_train,
     samples_sha256,
 )
+from src.data.view import square
 from src.dataset import EpochBatches, epoch_order
 from src.utils import InputError
 from tests.conftest import make_tree, run_python
@@ -228,12 +229,12 @@ def test_one_stem_twice(tree):
 def test_unreadable_image(tree):
     (tree / "widget/train/good/003.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(InputError, match=r"train/good/003\.png: not a readable image"):
-        decode_images(list_train(tree, "widget"), image_size=32)
+        decode_images(list_train(tree, "widget"), view=square(32))
 
 
 def test_decoding(tree):
     samples = list_test(tree, "widget")
-    images, masks = decode_images(samples, image_size=32), decode_masks(samples, image_size=32)
+    images, masks = decode_images(samples, view=square(32)), decode_masks(samples, view=square(32))
     assert images.shape == (6, 32, 32, 3)
     assert masks.shape == (6, 32, 32)
     for sample, image, mask in zip(samples, images, masks, strict=True):
@@ -245,7 +246,7 @@ def test_decoding(tree):
         path = tree / "widget/ground_truth" / sample.defect / f"{sample.path.stem}_mask.png"
         with Image.open(path) as picture:
             assert np.array_equal(mask, np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR)))
-    spilled = decode_images(samples, image_size=32, budget_bytes=100, spill_folder=tree)
+    spilled = decode_images(samples, view=square(32), budget_bytes=100, spill_folder=tree)
     assert is_mapped(spilled)
     assert np.array_equal(spilled, images)
 
@@ -254,7 +255,7 @@ def test_mask_of_another_size(tree):
     path = tree / "widget/ground_truth/stain/001_mask.png"
     Image.new("L", (47, 40), 255).save(path)
     with pytest.raises(InputError, match=r"001_mask\.png: is 47 x 40 pixels, its image .*stain/001\.png is 48 x 40"):
-        decode_masks(list_test(tree, "widget"), image_size=32)
+        decode_masks(list_test(tree, "widget"), view=square(32))
 
 
 def test_epoch_order():

@@ -15,6 +15,7 @@ from src.data.arrays import decode_images
 from src.data.decoding import decoded, opened
 from src.data.samples import Sample
 from src.data.stream import decode
+from src.data.view import square
 
 
 @pytest.fixture
@@ -51,14 +52,14 @@ def test_budget(tmp_path, watched, monkeypatch, budget, at_once):
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray(np.full((100, 100, 3), i, np.uint8)).save(paths[-1])
     samples = [Sample(path, "good") for path in paths]
-    images = decode_images(samples, image_size=32)
+    images = decode_images(samples, view=square(32))
     assert images[:, 0, 0, 0].tolist() == list(range(12))
-    assert [one.image[0, 0, 0] for one in decode(paths, image_size=32, ahead=8)] == list(range(12))
+    assert [one.image[0, 0, 0] for one in decode(paths, view=square(32), ahead=8)] == list(range(12))
     assert min(2, at_once) <= watched["most"] <= at_once  # a busy machine need not run all of them
     assert watched["largest"] <= max(budget, 4 * 100 * 100)
     paths[3].write_bytes(b"none")
     Image.new("RGBA", (100, 100)).save(paths[4])  # fails while it is decoded
-    assert [bool(one.error) for one in decode(paths, image_size=32, ahead=8)] == [i in (3, 4) for i in range(12)]
+    assert [bool(one.error) for one in decode(paths, view=square(32), ahead=8)] == [i in (3, 4) for i in range(12)]
     assert decoding._ROOM._taken == 0
 
 

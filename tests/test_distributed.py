@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import train as train_entry
+from src.data.view import square
 from src.dataset import EpochBatches
 from src.training.distributed import (
     ALONE,
@@ -103,7 +104,7 @@ def reference(data, backbone):
     from src.data.samples import list_train
     from src.dataset import epoch_order
 
-    images = decode_images(list_train(data, "widget"), image_size=64)
+    images = decode_images(list_train(data, "widget"), view=square(64))
     ranks = [HandMadeRank(backbone, images) for _ in range(2)]
     students, epoch_losses = [named_arrays(ranks[0].student)], []
     for epoch in range(1, EPOCHS + 1):

@@ -16,6 +16,7 @@ from src import predict
 from src.backend import StpmDetector
 from src.checkpoint import load_stpm
 from src.data.images import formula_image, to_network_input
+from src.data.view import ImageSize, square
 from src.model import export as exporter
 from src.model import model_file, sidecar
 from src.model.sidecar import read_export
@@ -104,7 +105,7 @@ def test_maps(exported, trained, suffix):
     """They are those of the checkpoint."""
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
     images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
-    expected = StpmDetector(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), image_size=64)(images)
+    expected = StpmDetector(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), view=square(64))(images)
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 
@@ -115,7 +116,7 @@ def test_selftest(exported, suffix):
     selftest = json.loads((exported / "widget.json").read_text())["selftest"]
     assert (selftest["input"], selftest["image_size"]) == ("pattern-1", 64)
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
-    images = to_network_input(np.repeat(formula_image(64)[None], batch_size, 0))
+    images = to_network_input(np.repeat(formula_image(ImageSize(64, 64))[None], batch_size, 0))
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     rows, columns, values = zip(*selftest["map"], strict=True)
     lines = range(4, 64, 8)
@@ -159,7 +160,7 @@ def stand_in(tmp_path):
     """A checkpoint that is refused before anybody loads it."""
     path = tmp_path / "stand_in.ckpt"
     path.write_bytes(b"weights")
-    sidecar.new_sidecar(category="widget", image_size=64, config=None).write(path)
+    sidecar.new_sidecar(category="widget", view=square(64), config=None).write(path)
     return path
 
 
@@ -329,9 +330,10 @@ def test_another_checkpoint(copied, checkpoint, tmp_path):
 def test_exports_at_once(tmp_path):
     """Eight processes, each with a format of its own, of one checkpoint."""
     code = (
-        "import sys, pathlib; from src.model.sidecar import new_sidecar, record_export\n"
+        "import sys, pathlib; from src.data.view import square\n"
+        "from src.model.sidecar import new_sidecar, record_export\n"
         "path = pathlib.Path(sys.argv[1]); path.write_text('model')\n"
-        "about = new_sidecar(category='widget', image_size=64, config=None)\n"
+        "about = new_sidecar(category='widget', view=square(64), config=None)\n"
         "sys.stdin.readline()\n"
         "record_export(path, path, about, checkpoint={'file': 'widget.ckpt', 'sha256': '0'}, facts={'batch_size': 1})"
     )
@@ -377,7 +379,7 @@ def test_later_threshold(tmp_path, caplog):
     def export(suffix, threshold=None, minute=None, *, sha256="0"):
         path = tmp_path / f"widget.{suffix}"
         path.write_text("model")
-        about = sidecar.new_sidecar(category="widget", image_size=64, config=None)
+        about = sidecar.new_sidecar(category="widget", view=square(64), config=None)
         about = replace(about, **calibration(threshold, minute)) if threshold else about
         checkpoint = {"file": "widget.ckpt", "sha256": sha256}
         sidecar.record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": 1})

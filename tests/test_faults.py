@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from src.checkpoint import load_stpm, read_checkpoint
+from src.data.view import square
 from src.files import file_sha256, read_json, write_json
 from src.model.model_file import inspect_model
 from src.model.record import TrainingFolder
@@ -104,7 +105,7 @@ def test_kill_between_files(trained, tmp_path):
     about = read_json(tmp_path / "widget_last.json")
     later = {"file": path.name, "sha256": "0" * 64, "replaces": file_sha256(path)}
     write_json(tmp_path / "widget_last.json", about | {"checkpoint": later})
-    assert inspect_model(path).image_size == 64
+    assert inspect_model(path).view == square(64)
     record_calibration(path, {"threshold": 0.5}, sha256=file_sha256(path))  # of this one alone
     assert inspect_model(path).threshold == 0.5
     assert read_json(tmp_path / "widget_last.json")["checkpoint"] == {"file": path.name, "sha256": file_sha256(path)}
@@ -130,11 +131,13 @@ def test_successor(trained, tmp_path, change, is_known):
     earlier, config = path.read_bytes(), read_json(tmp_path / "widget_last.json")["config"] | change
     stpm = load_stpm(STPM(), path)
     stpm.model_s.conv1.weight.set_data(-stpm.model_s.conv1.weight)
-    TrainingRun(TrainingFolder(tmp_path, "widget"), stpm, None, config=config, circumstances={}).save_model()
+    TrainingRun(
+        TrainingFolder(tmp_path, "widget"), stpm, None, view=square(64), config=config, circumstances={}
+    ).save_model()
     path.unlink()
     path.write_bytes(earlier)
     if is_known:
-        assert inspect_model(path).image_size == 64
+        assert inspect_model(path).view == square(64)
     else:
         with pytest.raises(InputError, match=r"is not the checkpoint that widget_last\.json describes"):
             inspect_model(path)

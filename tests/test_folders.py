@@ -20,6 +20,7 @@ from src import calibrate, dataset, predict
 from src.data.arrays import decode_images, decode_masks
 from src.data.folders import warn_once
 from src.data.samples import list_categories, list_for_inference, list_images, list_test, list_train
+from src.data.view import square
 from src.exchange.manifest import read_manifest
 from src.files import atomic_path, write_json
 from src.sweep import __main__ as sweep
@@ -382,7 +383,7 @@ def test_jpeg_suffixes(tree, suffix):
     sample = list_test(tree, "widget")[2]
     assert sample.path.name == f"000.{suffix}"
     same = list_train(tree, "widget")[-1]
-    assert np.array_equal(*decode_images([sample, same], image_size=32))
+    assert np.array_equal(*decode_images([sample, same], view=square(32)))
 
 
 # Leftovers of systems
@@ -409,7 +410,7 @@ def test_leftovers(tree, tmp_path, caplog, capsys, name):
     assert list_categories(tree) == ["widget"]
     found = [[sample.path.name for sample in listing(tree, "widget")] for listing in (list_train, list_test)]
     assert found == before
-    assert decode_masks(list_test(tree, "widget"), image_size=32).any()
+    assert decode_masks(list_test(tree, "widget"), view=square(32)).any()
     assert [path.name for path in list_images(tree / "widget/test/hole")] == ["000.png", "001.png"]
     assert len(list_for_inference(tree / "widget/test/hole", "other")) == 2
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0

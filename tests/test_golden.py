@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.images import load_image, to_network_input
+from src.data.images import to_network_input
 from src.sweep.job import Job
 from tests import torch_reference
-from tests.conftest import run_python
+from tests.conftest import load_image, run_python
 from tests.test_scripts import run_script
 
 SIZE = 96

@@ -70,7 +70,7 @@ def test_ranks(pair, tmp_path):
     given = []
     for rows, weight in ((slice(0, 6), 1), (slice(6, 11), 1), (slice(0, 1), np.float32(0))):
         share = tuple(level[rows] for level in features)
-        HeldOutLoss(stpm, images[rows], share, ranks=Recorder(0, 3), weight=weight)()
+        HeldOutLoss(stpm, images[rows], share, ranks=Recorder(0, 3), share=weight)()
     total, count = np.sum(given, axis=0)
     assert [array[1] for array in given] == [6, 5, 0]
     assert all(array.dtype == np.float32 for array in given)

@@ -14,13 +14,12 @@ from src.data.images import (
     MASK_RULES,
     binary_mask,
     formula_image,
-    is_image_size,
-    load_image,
-    load_image_and_size,
+    load_image_and_box,
     to_network_input,
 )
+from src.data.view import ImageSize, square
 from src.utils import InputError, pixel_limit
-from tests.conftest import load_mask
+from tests.conftest import load_image, load_mask
 
 
 @pytest.fixture
@@ -58,11 +57,11 @@ def test_former_resizing(tmp_path, caplog):
     everything = [tmp_path / f"{name}.png" for name in ("square", "wide", "tall", "too")]
     for path in everything:
         load_image(path, 64)
-    images.find_former_resizing(everything, 64)
+    images.find_former_resizing(everything, square(64))
     assert not caplog.records
     for look in (lambda: [load_image(path, 64) for path in everything],
                  lambda: [load_mask(path, 64) for path in everything],
-                 lambda: images.find_former_resizing([tmp_path / "absent.png", *everything], 64)):  # fmt: skip
+                 lambda: images.find_former_resizing([tmp_path / "absent.png", *everything], square(64))):  # fmt: skip
         images.note_former_resizing(tmp_path / "model.json")
         caplog.clear()
         look()
@@ -81,13 +80,6 @@ def test_formats(tmp_path, ramp, suffix):
     with Image.open(tmp_path / f"a.{suffix}") as picture:
         assert np.array_equal(loaded, np.asarray(picture))
     assert np.abs(loaded.astype(int) - rgb).max() <= (30 if suffix == "jpg" else 0)
-
-
-def test_image_size():
-    """Multiples of 16, from the smallest that leaves features of 2x2 to what memory holds."""
-    assert [size for size in range(6000) if is_image_size(size)] == list(range(32, 4097, 16))
-    assert not is_image_size("64")
-    assert not is_image_size(64.0)
 
 
 def test_rounding_of_16_bits(tmp_path):
@@ -140,8 +132,8 @@ def test_orientation_of_masks(tmp_path, suffix, orientation):
     image.save(tmp_path / "upright.png")
     lying.save(tmp_path / "lying.png")
     lying.save(tmp_path / "turned.png", exif=exif)
-    loaded, size = load_image_and_size(picture, 64)
-    assert size == (48, 40)
+    loaded, box = load_image_and_box(picture, square(64))
+    assert box == (0, 0, 48, 40)
     expected = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS))
     assert np.abs(loaded[..., 0].astype(int) - expected).max() <= (40 if suffix == "jpg" else 0)
     for name in ("upright.png", "turned.png"):
@@ -256,7 +248,7 @@ def test_network_input():
 
 def test_formula():
     """The image of the self-test by plain whole numbers, some worked by hand, and its input in steps of float32."""
-    image = formula_image(96)
+    image = formula_image(ImageSize(96, 96))
     assert (image.shape, image.dtype) == ((96, 96, 3), np.uint8)
     expected = [
         [[((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) % 256 for c in range(3)] for x in range(96)] for y in range(96)

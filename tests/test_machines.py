@@ -13,7 +13,7 @@ import pytest
 from src import device as src_device
 from src.sweep import __main__ as sweep
 from src.sweep import worker
-from src.utils import InputError, check_platform, core_count, cpu_quota
+from src.utils import InputError, check_platform, core_count, cpu_quota, free_memory
 from tests.conftest import ROOT, USER_ENVIRONMENT, missing, run_python
 from tests.vendor_package import make_package
 
@@ -421,6 +421,36 @@ def test_quota(tmp_path, own, files, expected):
 
 def test_no_groups(tmp_path):
     assert cpu_quota(tmp_path / "none", tmp_path / "none") is None
+
+
+MEMORY = "MemTotal:       2000 kB\nMemFree:         100 kB\nMemAvailable:   1000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {}, 1000 * 1024),
+        ("0::/a\n", {"a/memory.max": "max", "a/memory.current": "5"}, 1000 * 1024),
+        ("0::/a\n", {"a/memory.max": "900", "a/memory.current": "500"}, 400),
+        ("0::/a/b\n", {"a/memory.max": "900", "a/memory.current": "500", "a/b/memory.max": "850",
+                       "a/b/memory.current": "400"}, 400),
+        ("0::/a\n", {"a/memory.max": "900", "a/memory.current": "500",
+                     "a/memory.stat": "anon 3\ninactive_file 70\n"}, 470),
+        ("0::/a\n", {"a/memory.max": "900", "a/memory.current": "901"}, 0),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "900", "memory/a/memory.usage_in_bytes": "600",
+                           "memory/a/memory.stat": "inactive_file 7\ntotal_inactive_file 100\n"}, 400),
+        ("4:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "900",
+                        "memory/a/memory.usage_in_bytes": "600"}, 1000 * 1024),
+    ],
+)  # fmt: skip
+def test_free_memory(tmp_path, own, files, expected):
+    """The machine's, or what a group leaves of it; pages of files that can be dropped are free."""
+    (tmp_path / "meminfo").write_text(MEMORY)
+    assert free_memory(*groups(tmp_path, files, own), tmp_path / "meminfo") == expected
+
+
+def test_unknown_memory(tmp_path):
+    assert free_memory(tmp_path, tmp_path / "none", tmp_path / "none") is None
 
 
 @pytest.fixture

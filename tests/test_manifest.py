@@ -14,6 +14,7 @@ import postprocess
 import preprocess
 from src.data.arrays import decode_masks
 from src.data.samples import list_test
+from src.data.view import square
 from src.evaluation.results import score_maps
 from src.exchange.manifest import read_manifest, read_maps
 from src.exchange.origin import file_checksum
@@ -94,7 +95,7 @@ def test_image_size(refused, tree, model, tmp_path):
     flags = ["--data_dir", tree, "--img_dir", tmp_path / "in", "--category", "widget"]
     of_model = [str(flag) for flag in (*flags, "--mindir_path", model)]
     assert preprocess.main(preprocess.parse_args(of_model)) == 0
-    assert read_manifest(tmp_path / "in").image_size == SIZE
+    assert read_manifest(tmp_path / "in").view == square(SIZE)
     assert preprocess.main(preprocess.parse_args([*of_model, "--check"])) == 0
     assert "was exported for 64" in refused(preprocess, *of_model, "--image_size", 32)
     assert "was made for images of 64 pixels, not 256" in refused(preprocess, *flags, "--check")  # 256: the default
@@ -225,7 +226,7 @@ def test_results(prepared, tmp_path, capsys):
     arguments = score_flags((*prepared[:2], tmp_path / "other"), tmp_path / "out")
     assert postprocess.main(postprocess.parse_args([str(argument) for argument in arguments])) == 0
     samples = list_test(prepared[0], "widget")
-    expected = score_maps(maps, decode_masks(samples, image_size=SIZE), samples)
+    expected = score_maps(maps, decode_masks(samples, view=square(SIZE)), samples)
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert {key: results[key] for key in expected} == expected
     assert [entry["score"] for entry in results["scores"]] == [float(one.max()) for one in maps]
@@ -245,7 +246,7 @@ def postprocess_to(out, prepared, *flags):
 def test_flags(prepared, tmp_path, caplog):
     """Mask rule and threshold reach the results; a model's own threshold is used where none is given."""
     samples = list_test(prepared[0], "widget")
-    masks, maps = decode_masks(samples, image_size=SIZE), read_maps(prepared[2], read_manifest(prepared[1]))
+    masks, maps = decode_masks(samples, view=square(SIZE)), read_maps(prepared[2], read_manifest(prepared[1]))
     plain = postprocess_to(tmp_path / "out", prepared)
     assert (plain["decision"], plain["model"], plain["config_hash"]) == (None, None, None)
     results = postprocess_to(tmp_path / "out", prepared, "--mask_rule", "dilate")
@@ -305,7 +306,7 @@ def test_size_of_maps(refused, tree, tmp_path):
     """The size that the zoo's postprocess.py is told may be told, and must be the one that there is."""
     pictures = tree / "widget/test/hole"
     assert prepare(pictures, tmp_path / "in") == 0
-    size = read_manifest(tmp_path / "in").image_size
+    size = read_manifest(tmp_path / "in").view.size
     write_maps(tmp_path / "in", tmp_path / "maps", np.random.default_rng(3))
     (tmp_path / "maps/scores.csv").write_text(
         "input,milliseconds\n" + "".join(f"{name}.bin,1\n" for name in read_manifest(tmp_path / "in").names)

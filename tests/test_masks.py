@@ -17,6 +17,7 @@ from src import dataset
 from src.data.arrays import decode_masks
 from src.data.images import load_mask_and_doubts
 from src.data.samples import list_test, samples_sha256
+from src.data.view import square
 from src.utils import InputError
 from tests.conftest import load_mask
 from tests.plain_model import write_red_model
@@ -65,7 +66,7 @@ TWO_VALUED = {
 def test_two_values(tmp_path, kind):
     """The one that is not 0 marks, whatever it is; what is transparent is 0."""
     TWO_VALUED[kind].save(tmp_path / "a.png")
-    mask, doubts = load_mask_and_doubts([tmp_path / "a.png"], 32)
+    mask, doubts = load_mask_and_doubts([tmp_path / "a.png"], square(32))
     assert np.array_equal(mask, EXPECTED)
     assert not doubts
 
@@ -96,7 +97,7 @@ def test_grey_levels(tmp_path):
     grey = WHITE.resize((70, 70), Image.Resampling.BILINEAR)
     for name, image in (("a.png", grey), ("b.png", grey.convert("RGB")), ("c.png", grey.convert("RGBA"))):
         image.save(tmp_path / name)
-        mask, doubts = load_mask_and_doubts([tmp_path / name], 32)
+        mask, doubts = load_mask_and_doubts([tmp_path / name], square(32))
         assert np.array_equal(mask, np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR)))
         assert not doubts
 
@@ -107,7 +108,7 @@ def test_colours(tmp_path, colour):
     grey = WHITE.resize((70, 70), Image.Resampling.BILINEAR)
     channels = [grey if level else Image.new("L", grey.size) for level in colour]
     Image.merge("RGB", channels).save(tmp_path / "a.png")
-    mask, doubts = load_mask_and_doubts([tmp_path / "a.png"], 32)
+    mask, doubts = load_mask_and_doubts([tmp_path / "a.png"], square(32))
     assert np.array_equal(mask, np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR)))
     assert not doubts
 
@@ -159,7 +160,7 @@ def big(seed=0):
 
 def doubts_of(tmp_path, image, name="a.png", **options):
     image.save(tmp_path / name, **options)
-    return set(load_mask_and_doubts([tmp_path / name], 32)[1])
+    return set(load_mask_and_doubts([tmp_path / name], square(32))[1])
 
 
 @pytest.mark.parametrize("size", [100, 210, 450])
@@ -199,7 +200,7 @@ def test_warnings(tree, caplog):
     Image.new("L", (48, 40), 255).save(tree / "widget/ground_truth/stain/001_mask.png")
     Image.linear_gradient("L").resize((48, 40)).save(tree / "widget/ground_truth/stain/000_mask.png")
     with caplog.at_level(logging.WARNING):
-        decode_masks(list_test(tree, "widget"), image_size=32)
+        decode_masks(list_test(tree, "widget"), view=square(32))
     inverted, grey = sorted(caplog.messages)
     truth = tree / "widget/ground_truth"
     assert inverted.startswith(f"warning: mask {truth}/hole/000_mask.png marks 92% of its picture")
@@ -232,7 +233,7 @@ def test_orientation_untold(tmp_path, orientation, size, own, is_doubtful):
         pixels = np.zeros((mask.height, mask.width), np.uint8)
         pixels[:10, :8] = 255
     Image.fromarray(pixels).save(tmp_path / "mask.png", exif=exif if own > 1 else None)
-    doubts = load_mask_and_doubts([tmp_path / "mask.png"], 32, picture=tmp_path / "a.png")[1]
+    doubts = load_mask_and_doubts([tmp_path / "mask.png"], square(32), picture=tmp_path / "a.png")[1]
     assert set(doubts) == ({"turned"} if is_doubtful else set())
     if is_doubtful:
         assert f"a.png as its EXIF orientation {orientation} turns it" in doubts["turned"]
@@ -274,18 +275,18 @@ def add_good_masks(tree, image):
 def test_black_masks(tree):
     """Of good images, of some of them, too; the numbers do not change."""
     before = list_test(tree, "widget")
-    masks = decode_masks(before, image_size=32)
+    masks = decode_masks(before, view=square(32))
     add_good_masks(tree, Image.new("L", (48, 40)))
     samples = list_test(tree, "widget")
     assert [sample.mask_path and sample.mask_path.name for sample in samples][:2] == [None, "001_mask.png"]
-    assert np.array_equal(decode_masks(samples, image_size=32), masks)
+    assert np.array_equal(decode_masks(samples, view=square(32)), masks)
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 0
 
 
 def test_marked_good_images(tree, capsys):
     add_good_masks(tree, levels(1))
     with pytest.raises(InputError, match=r"good/001_mask\.png: marks pixels of a good image; expected a black mask"):
-        decode_masks(list_test(tree, "widget"), image_size=32)
+        decode_masks(list_test(tree, "widget"), view=square(32))
     assert dataset.main(dataset.parse_args(["--check", str(tree)])) == 1
     assert "good/001_mask.png: marks pixels of a good image" in capsys.readouterr().out
 
@@ -318,7 +319,7 @@ def test_parts(loco):
     """They are read as one mask: where any marks."""
     samples = list_test(loco, "widget")
     assert [sample.mask_path for sample in samples[2:4]] == [loco / f"widget/ground_truth/hole/00{i}" for i in (0, 1)]
-    assert np.array_equal(decode_masks(samples, image_size=32)[2], EXPECTED)
+    assert np.array_equal(decode_masks(samples, view=square(32))[2], EXPECTED)
     whole = samples_sha256(samples, with_masks=True)
     (loco / "widget/ground_truth/hole/000/001.png").unlink()
     assert samples_sha256(list_test(loco, "widget"), with_masks=True) != whole
@@ -359,7 +360,7 @@ def test_same_results(loco, tmp_path):
 def test_part_of_another_size(loco):
     Image.new("L", (40, 48), 255).save(loco / "widget/ground_truth/hole/000/001.png")
     with pytest.raises(InputError, match=r"hole/000/001\.png: is 40 x 48 pixels"):
-        decode_masks(list_test(loco, "widget"), image_size=32)
+        decode_masks(list_test(loco, "widget"), view=square(32))
 
 
 def test_folder_and_file(loco):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.data.view import ImageSize, square
 from src.exchange.origin import check_origin
 from src.files import write_json
 from src.model import model_file
@@ -29,7 +30,7 @@ def checkpoint(tmp_path):
     """A file that is called a checkpoint, and its sidecar."""
     path = tmp_path / "m.ckpt"
     path.write_bytes(b"weights")
-    about = new_sidecar(category="nut", image_size=96, config={"lr": 0.1})
+    about = new_sidecar(category="nut", view=square(96), config={"lr": 0.1})
     replace(about, checkpoint={"file": "m.ckpt", "sha256": sha256(path)}).write(path)
     return path
 
@@ -40,11 +41,11 @@ def change(path, **changes):
 
 def test_checkpoint(checkpoint):
     model = inspect_model(checkpoint, category="nut")
-    assert (model.image_size, model.batch_size, model.threshold) == (96, 8, None)
+    assert (model.view, model.batch_size, model.threshold) == (square(96), 8, None)
     assert model.sha256 == sha256(checkpoint)
     assert model.config_hash == hashlib.sha256(b'{"lr": 0.1}').hexdigest()
-    model = inspect_model(checkpoint, image_size=64, batch_size=3)
-    assert (model.image_size, model.batch_size) == (64, 3)
+    model = inspect_model(checkpoint, image_size=ImageSize(64, 64), batch_size=3)
+    assert (model.view, model.batch_size) == (square(64), 3)
     with pytest.raises(InputError, match=r"^--category bolt: .*m\.ckpt was trained on 'nut' \(by m\.json\)"):
         inspect_model(checkpoint, category="bolt")
 
@@ -52,10 +53,10 @@ def test_checkpoint(checkpoint):
 def test_checkpoint_alone(checkpoint, caplog):
     """Without a sidecar it is taken as it is, at 256 pixels and with a warning, or at the size that is asked for."""
     checkpoint.with_suffix(".json").unlink()
-    model = inspect_model(checkpoint, category="any", image_size=64)
-    assert (model.sidecar, model.image_size, model.threshold, model.config_hash) == (None, 64, None, None)
+    model = inspect_model(checkpoint, category="any", image_size=ImageSize(64, 64))
+    assert (model.sidecar, model.view, model.threshold, model.config_hash) == (None, square(64), None, None)
     assert "pixels" not in caplog.text
-    assert inspect_model(checkpoint).image_size == 256
+    assert inspect_model(checkpoint).view == square(256)
     assert "m.json, so 256 pixels are assumed" in caplog.text
 
 
@@ -74,7 +75,7 @@ def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
     def calibrated(threshold, second):
         return {"threshold": threshold, "calibration": {"threshold": threshold, "set_at": second}} if second else {}
 
-    about = new_sidecar(category="nut", image_size=96, config=None)
+    about = new_sidecar(category="nut", view=square(96), config=None)
     export(tmp_path / "m.onnx", about)
     change(tmp_path / "m.json", **calibrated(0.5, exported_at))
     export(tmp_path / "m.mindir", replace(about, **calibrated(0.6, checkpoint_at)))
@@ -84,12 +85,13 @@ def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "flag"), [({"image_size": 64}, "--image_size 64"), ({"batch_size": 2}, "--eval_batch_size 2")]
+    ("sizes", "flag"),
+    [({"image_size": ImageSize(64, 64)}, "--image_size 64"), ({"batch_size": 2}, "--eval_batch_size 2")],
 )
 def test_exported_for(tmp_path, sizes, flag):
     """An exported model has one image size and one batch size; asked for by number they are no error."""
-    export(tmp_path / "m.onnx", new_sidecar(category="nut", image_size=96, config=None), batch_size=4)
-    assert inspect_model(tmp_path / "m.onnx", image_size=96, batch_size=4).batch_size == 4
+    export(tmp_path / "m.onnx", new_sidecar(category="nut", view=square(96), config=None), batch_size=4)
+    assert inspect_model(tmp_path / "m.onnx", image_size=ImageSize(96, 96), batch_size=4).batch_size == 4
     with pytest.raises(InputError, match=f"^{flag}: .* was exported for"):
         inspect_model(tmp_path / "m.onnx", **sizes)
 
@@ -109,7 +111,7 @@ def test_threshold_in_force(checkpoint, caplog):
     assert choose_threshold(0.3, None)[0] == 0.30000001192092896
     assert choose_threshold(None, None)[0] is None
     assert not caplog.text
-    assert choose_threshold(None, inspect_model(checkpoint, image_size=64))[0] is None
+    assert choose_threshold(None, inspect_model(checkpoint, image_size=ImageSize(64, 64)))[0] is None
     assert "was set at 96 pixels, not 64" in caplog.text
     with pytest.raises(InputError, match=r"--threshold 1e-46: is below 1\.1754944e-38"):
         choose_threshold(1e-46, model)
@@ -145,7 +147,7 @@ def test_maps(tmp_path, monkeypatch, maps, words):
             raise maps
         return maps
 
-    export(tmp_path / "m.onnx", new_sidecar(category="nut", image_size=96, config=None))
+    export(tmp_path / "m.onnx", new_sidecar(category="nut", view=square(96), config=None))
     monkeypatch.setattr(model_file, "load_exported", lambda path, **_: compute)
     map_function = model_file.load_detector(inspect_model(tmp_path / "m.onnx"))
     images = np.zeros((1, 3, 96, 96), np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from src import monitor
+from src.data.view import square
 from src.evaluation.drift import State, compare, expected_share, judge, needed_scores
 from src.evaluation.threshold import calibrate
 from src.files import file_sha256
@@ -30,7 +31,7 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "widget_last.ckpt"
     path.write_bytes(b"weights")
     scores = good_scores(60, 1)
-    content = new_sidecar(category="widget", image_size=64, config=None).to_json()
+    content = new_sidecar(category="widget", view=square(64), config=None).to_json()
     about = calibrate(scores, target_fpr=0.02).to_json()
     content["calibration"] = about | {"scores": {f"{i}.png": float(score) for i, score in enumerate(scores)}}
     content["threshold"] = about["threshold"]

@@ -25,6 +25,7 @@ from src import dataset, predict
 from src.data.arrays import decode_masks
 from src.data.images import MASK_RULES, binary_mask
 from src.data.samples import list_test
+from src.data.view import square
 from src.model.export import write_model
 from src.model.sidecar import new_sidecar, record_export
 from src.report import page as report
@@ -87,7 +88,7 @@ def odd(tmp_path_factory, device):
     model = root / "models" / MODEL
     model.parent.mkdir()
     facts = write_model(Red(), model, file_format="ONNX", input_shape=(2, 3, SIZE, SIZE))
-    about = new_sidecar(category=CATEGORY, image_size=SIZE, config=None)
+    about = new_sidecar(category=CATEGORY, view=square(SIZE), config=None)
     record_export(model, model, about, checkpoint={}, facts=facts | {"batch_size": 2})
     return root, model
 
@@ -144,7 +145,7 @@ def test_pairing(odd, truth):
 
 def test_masks(odd, truth):
     """Pillow's bilinear, upright, grey where an edge is between pixels: the three rules differ in every mask."""
-    masks = decode_masks(list_test(odd[0], CATEGORY), image_size=SIZE)
+    masks = decode_masks(list_test(odd[0], CATEGORY), view=square(SIZE))
     assert np.array_equal(masks, truth[2])
     for mask in masks[[name.partition("/")[0] != "good" for name in truth[0]]]:
         areas = [int(binary_mask(mask, rule).sum()) for rule in ("erode", "half", "dilate")]

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from src.backend import StpmDetector
 from src.checkpoint import load_checked, named_arrays, named_parameters
+from src.data.view import square
 from src.device import set_seed
 from src.loss import StudentLoss, TeacherStudentLoss, normalise
 from src.pth2ckpt import mindspore_name
@@ -84,7 +85,7 @@ def test_anomaly_maps(pair, images, request, library):
         request.getfixturevalue("without_onednn")
     teacher, student, _ = pair
     stpm = STPM()
-    maps = StpmDetector(stpm, image_size=SIZE)
+    maps = StpmDetector(stpm, view=square(SIZE))
     copy_weights(teacher, stpm.model_t)
     copy_weights(student, stpm.model_s)
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)
@@ -102,7 +103,7 @@ def test_anomaly_map(pair, images):
     stpm = STPM()
     copy_weights(teacher, stpm.model_t)
     copy_weights(student, stpm.model_s)
-    anomaly_map = AnomalyMap(LayerMaps(stpm), image_size=SIZE)
+    anomaly_map = AnomalyMap(LayerMaps(stpm), view=square(SIZE))
     anomaly_map.set_train(False)
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)
     assert relative(anomaly_map(Tensor(images)).asnumpy()[:, 0], expected) < 1e-4

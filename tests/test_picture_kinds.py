@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from src.data.images import load_image
 from src.utils import InputError
-from tests.conftest import load_mask
+from tests.conftest import load_image, load_mask
 from tests.picture_files import bmp, pack_bits, png, png_part, tiff
 
 SIDE = 32  # nothing is resized

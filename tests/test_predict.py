@@ -19,13 +19,13 @@ from PIL import ExifTags, Image
 from scipy import ndimage
 
 from src import predict
-from src.data.images import load_image
 from src.data.stream import decode
+from src.data.view import Box, square
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
 from src.model.model_file import inspect_model, load_detector
 from src.report.pictures import colour_map, defect_overlay
-from tests.conftest import examples, save_picture
+from tests.conftest import examples, load_image, save_picture
 from tests.plain_model import write_red_model
 from tests.test_scripts import run_script
 
@@ -234,8 +234,11 @@ def test_regions_by_hand():
     one[12, 24] = 3.0  # touches the first at a corner
     one[40:50, 0:8] = 1.0
     one[60, 60] = 0.99
-    assert find_regions(one, 1.0, size=(128, 64)) == [Region(40, 10, 10, 3, 18, 3.0), Region(0, 40, 16, 10, 160, 1.0)]
-    assert find_regions(one, 4.0, size=(128, 64)) == []
+    assert find_regions(one, 1.0, box=Box(0, 0, 128, 64)) == [
+        Region(40, 10, 10, 3, 18, 3.0),
+        Region(0, 40, 16, 10, 160, 1.0),
+    ]
+    assert find_regions(one, 4.0, box=Box(0, 0, 128, 64)) == []
 
 
 @examples(100)
@@ -259,7 +262,7 @@ def test_regions(one, threshold, size):
         assert bottom <= size[1]
         area = round(int((labels == label).sum()) * scale_x * scale_y)
         expected.append(Region(x, y, right - x, bottom - y, area, float(one[labels == label].max())))
-    found = find_regions(one, threshold, size=size)
+    found = find_regions(one, threshold, box=Box(0, 0, *size))
     assert len(found) == count
     assert [region.score for region in found] == sorted((region.score for region in expected), reverse=True)
     assert Counter(found) == Counter(expected)
@@ -293,9 +296,9 @@ def test_decoding_ahead(tmp_path):
     """As many pictures as allowed are decoded before they are asked for, and not one more; none is lost."""
     save_picture(tmp_path / "one.png", np.random.default_rng(0), size=(7, 5))
     taken, ahead = [], []
-    for seen, picture in enumerate(decode(counted(tmp_path / "one.png", taken), image_size=4, ahead=6), start=1):
+    for seen, picture in enumerate(decode(counted(tmp_path / "one.png", taken), view=square(4), ahead=6), start=1):
         ahead.append(len(taken) - seen)
-        assert (picture.path.name, picture.image.shape, picture.size) == ("one.png", (4, 4, 3), (7, 5))
+        assert (picture.path.name, picture.image.shape, picture.box) == ("one.png", (4, 4, 3), (0, 0, 7, 5))
     assert ahead == [6] * 94 + [5, 4, 3, 2, 1, 0]
 
 
@@ -306,7 +309,7 @@ def test_memory(tmp_path):
     for _ in predict.predict(
         lambda images: np.ones((len(images), 1, 4, 4), np.float32),
         counted(tmp_path / "one.png", taken),
-        image_size=4, batch_size=2, threshold=None,
+        view=square(4), batch_size=2, threshold=None,
     ):  # fmt: skip
         seen += 1
         assert len(taken) <= seen + 3 * 2

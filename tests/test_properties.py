@@ -172,7 +172,7 @@ BOUNDS = {
     **dict.fromkeys(("lr", "threshold"), lambda value: 0 < value < np.inf),
     **dict.fromkeys(("device_id", "eval_interval"), lambda value: value >= 0),
     "seed": lambda value: 0 <= value < 2**32,
-    "image_size": lambda value: value >= 32 and value % 16 == 0,
+    "image_size": lambda value: min(value) >= 32 and all(side % 16 == 0 for side in value),
     "val_split": lambda value: 0 <= value < 1,
     "target_fpr": lambda value: 0 < value < 1,
     "category": lambda value: value not in ("", ".", "..") and "/" not in value and "\0" not in value,

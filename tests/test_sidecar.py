@@ -10,13 +10,14 @@ from PIL import Image
 
 import train
 from src.data import images
-from src.data.images import MEAN, STD, load_image
+from src.data.images import MEAN, STD
+from src.data.view import ImageSize, square
 from src.model import sidecar
 from src.model.model_file import inspect_model
 from src.model.record import TrainingFolder
 from src.model.sidecar import check_checkpoint, new_sidecar, read_sidecar, record_calibration, record_export
 from src.utils import InputError
-from tests.conftest import result_or_error
+from tests.conftest import load_image, result_or_error
 from tests.plain_model import write_red_model
 
 SELFTEST = {"input": "pattern-1", "image_size": 32, "score": 0.5, "map": [[31, 0, 0.25], [7, 7, 0.5]]}
@@ -45,7 +46,7 @@ def checkpoint(tmp_path):
     """What stands for a checkpoint, with a JSON that describes it and the one of the epoch before."""
     path = tmp_path / "widget_last.ckpt"
     path.write_bytes(b"this epoch's")
-    about = new_sidecar(category="widget", image_size=64, config={"lr": 0.4})
+    about = new_sidecar(category="widget", view=square(64), config={"lr": 0.4})
     written = {"file": path.name, "sha256": sha256(b"this epoch's"), "replaces": sha256(b"the one before")}
     replace(about, checkpoint=written).write(path)
     return path
@@ -53,7 +54,7 @@ def checkpoint(tmp_path):
 
 def test_content():
     """ImageNet's constants as torchvision gives them, and a hash that depends on values, not on their order."""
-    content = new_sidecar(category="widget", image_size=64, config={"a": 1, "b": 2}).to_json()
+    content = new_sidecar(category="widget", view=square(64), config={"a": 1, "b": 2}).to_json()
     assert content["preprocessing"] == {
         "colour": "RGB",
         "resize": "LANCZOS",
@@ -68,10 +69,10 @@ def test_content():
     assert content["preprocessing"]["std"] == pytest.approx(STD.tolist())
     assert (content["format"], content["category"], content["image_size"]) == (1, "widget", 64)
     assert content["threshold"] is None
-    others = [new_sidecar(category="widget", image_size=64, config=one) for one in ({"b": 2, "a": 1}, {"a": 1})]
+    others = [new_sidecar(category="widget", view=square(64), config=one) for one in ({"b": 2, "a": 1}, {"a": 1})]
     assert [content["config_hash"] == other.config_hash for other in others] == [True, False]
     assert content["config_hash"] == hashlib.sha256(b'{"a": 1, "b": 2}').hexdigest()
-    assert new_sidecar(category="widget", image_size=64, config=None).config_hash is None
+    assert new_sidecar(category="widget", view=square(64), config=None).config_hash is None
     assert not content.keys() & {"checkpoint", "calibration", "exports"}
 
 
@@ -188,13 +189,13 @@ def test_calibration_of_replaced_model(checkpoint, model):
 
 def test_other_image_size(caplog):
     """A threshold means nothing at another size; the warning says so, and only where there was one."""
-    about = new_sidecar(category="widget", image_size=64, config=None)
-    assert about.at_image_size(32) == replace(about, image_size=32)
+    about = new_sidecar(category="widget", view=square(64), config=None)
+    assert about.at_image_size(ImageSize(32, 32)) == replace(about, view=square(32))
     assert not caplog.records
     calibrated = replace(about, threshold=0.5, calibration={"threshold": 0.5})
-    assert calibrated.at_image_size(64) == calibrated
+    assert calibrated.at_image_size(ImageSize(64, 64)) == calibrated
     assert not caplog.records
-    assert calibrated.at_image_size(32) == replace(about, image_size=32)
+    assert calibrated.at_image_size(ImageSize(32, 32)) == replace(about, view=square(32))
     assert "--image_size 32: without a threshold, since the checkpoint's was set at 64 pixels" in caplog.text
 
 
@@ -204,7 +205,7 @@ def test_exports(tmp_path):
     def export(suffix, *, origin="0", size=64, batch_size=1):
         path = tmp_path / f"widget.{suffix}"
         path.write_text(suffix)
-        about = new_sidecar(category="widget", image_size=size, config=None)
+        about = new_sidecar(category="widget", view=square(size), config=None)
         checkpoint = {"file": "widget.ckpt", "sha256": origin}
         record_export(path, path, about, checkpoint=checkpoint, facts={"batch_size": batch_size})
         return read(path)
@@ -217,7 +218,7 @@ def test_exports(tmp_path):
     }
     for name, batch_size in (("widget.mindir", 4), ("widget.onnx", 1)):
         model = inspect_model(tmp_path / name, category="widget")
-        assert (model.image_size, model.batch_size, model.sha256) == (64, batch_size, sha256(name[7:].encode()))
+        assert (model.view, model.batch_size, model.sha256) == (square(64), batch_size, sha256(name[7:].encode()))
     assert both["checkpoint"] == {"file": "widget.ckpt", "sha256": "0"}
     assert set(export("mindir", size=32)["exports"]) == {"widget.mindir"}
     assert set(export("onnx", size=32)["exports"]) == {"widget.mindir", "widget.onnx"}
@@ -232,7 +233,7 @@ def test_selftest(tmp_path):
     def export(suffix, *, origin="0", size=32, selftest=None):
         path = tmp_path / f"widget.{suffix}"
         path.write_text(suffix)
-        about = replace(new_sidecar(category="widget", image_size=size, config=None), selftest=selftest)
+        about = replace(new_sidecar(category="widget", view=square(size), config=None), selftest=selftest)
         record_export(path, path, about, checkpoint={"file": "a.ckpt", "sha256": origin}, facts={"batch_size": 1})
         return read(path).get("selftest")
 
@@ -276,7 +277,7 @@ def test_former_training(tmp_path):
     """So are those of a training that is resumed; one whose JSON is missing or damaged is none of this one's affair."""
     folder = TrainingFolder(tmp_path, "widget")
     train.note_resumed_preprocessing(folder)
-    new_sidecar(category="widget", image_size=64, config=None).write(folder.checkpoint)
+    new_sidecar(category="widget", view=square(64), config=None).write(folder.checkpoint)
     train.note_resumed_preprocessing(folder)
     assert not images._FORMER
     content = read(folder.checkpoint)

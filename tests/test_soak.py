@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.images import load_image, to_network_input
-from tests.conftest import ROOT, save_picture
+from src.data.images import to_network_input
+from tests.conftest import ROOT, load_image, save_picture
 from tests.test_infer import program  # noqa: F401 - a fixture
 
 KINDS = 8  # different pictures; all others are links to them

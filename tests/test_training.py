@@ -22,6 +22,7 @@ from src.checkpoint import arrays_sha256, load_stpm, named_arrays, named_paramet
 from src.config import MAX_BATCH_SIZE
 from src.data.arrays import decode_images
 from src.data.samples import Sample, hold_out, list_train
+from src.data.view import square
 from src.device import set_seed
 from src.model.record import TrainingFolder
 from src.stpm import STPM
@@ -190,7 +191,7 @@ def test_held_out(five, with_held_out, tmp_path):
 
 def decoded(data, names):
     """Images of the category, resized."""
-    return decode_images([Sample(data / "widget/train/good" / name, "good") for name in names], image_size=32)
+    return decode_images([Sample(data / "widget/train/good" / name, "good") for name in names], view=square(32))
 
 
 def test_hold_out(five):
@@ -394,7 +395,7 @@ def test_bad_weights(tmp_path):
     stpm = STPM()
     optimiser = trainer.build_optimiser(stpm, lr=0.4, momentum=0.9, weight_decay=0)
     folder, config = TrainingFolder(tmp_path, "widget"), {"image_size": 32, "lr": 0.4}
-    run = TrainingRun(folder, stpm, optimiser, config=config, circumstances={})
+    run = TrainingRun(folder, stpm, optimiser, view=square(32), config=config, circumstances={})
     run.record_epoch(1, loss=1, last_loss=1, seconds=1)
     run.save()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -415,7 +416,7 @@ def test_defaults(five, refused, tmp_path, caplog):
     words = ["--data_url", str(five), "--category", "widget", "--pre_ckpt_path", "random"]
     args = vars(train_entry.parse_args(words))
     expected = {
-        "lr": 0.4, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 32, "image_size": 256, "seed": 1,
+        "lr": 0.4, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 32, "image_size": (256, 256), "seed": 1,
         "lr_schedule": "constant", "amp_level": "O0", "cache_teacher": "auto", "cache_budget": 2.0, "val_split": 0.0,
         "target_fpr": 0.01, "eval_interval": 0, "eval_batch_size": 8, "mask_rule": "half", "resume": False,
         "device_target": "auto", "device_id": 0, "distributed": False, "modelarts": False, "train_url": ".",

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.data.view import square
 from src.files import file_sha256
 from src.model.model_file import inspect_model, load_detector
 from src.model.sidecar import new_sidecar, record_export
@@ -82,7 +83,7 @@ def convert(tmp_path):
     model.parent.mkdir()
     model.write_text("no model of any runtime\n")
     model.with_suffix(".onnx").write_text("nor this")
-    sidecar = new_sidecar(category="widget", image_size=64, config={"lr": 0.4})
+    sidecar = new_sidecar(category="widget", view=square(64), config={"lr": 0.4})
     sidecar = replace(sidecar, threshold=0.5, calibration={"threshold": 0.5})
     checkpoint = {"file": "widget_last.ckpt", "sha256": "0" * 64}
     for suffix in (".onnx", ".mindir"):

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "inc/pipeline.h"
+#include "inc/sidecar.h"
 #include "include/api/model.h"
 
 namespace stpm {
@@ -14,20 +15,20 @@ namespace stpm {
 class LiteEngine : public Engine {
  public:
   // Loads the model of options.mindir_path onto the device. Throws Error if that fails, or if the model is not one
-  // float32 (N, 3, S, S) input and one float32 (N, 1, S, S) output.
+  // float32 (N, 3, H, W) input and one float32 (N, 1, H, W) output.
   explicit LiteEngine(const Options &options);
 
   size_t batch_size() const override { return batch_size_; }
-  size_t input_floats() const override { return input_floats_; }
-  size_t output_floats() const override { return output_floats_; }
+  const ImageSize &image_size() const { return image_size_; }
+  size_t input_floats() const override { return 3 * output_floats(); }
+  size_t output_floats() const override { return image_size_.height * image_size_.width; }
   void Infer(const float *images, float *maps) override;
 
  private:
   mindspore::Model model_;
   std::vector<mindspore::MSTensor> inputs_;
   size_t batch_size_ = 0;
-  size_t input_floats_ = 0;
-  size_t output_floats_ = 0;
+  ImageSize image_size_;
 };
 
 }  // namespace stpm

@@ -11,9 +11,9 @@
 
 namespace stpm {
 
-// Returns the input pattern-1, float32 (3, S, S): byte ((7 x + 13 y + 53 c) ^ ((x y) >> 4)) & 255 of channel c, row y
+// Returns the input pattern-1, float32 (3, H, W): byte ((7 x + 13 y + 53 c) ^ ((x y) >> 4)) & 255 of channel c, row y
 // and column x, scaled and normalised as to_network_input in src/data/images.py does it, to the last bit.
-std::vector<float> PatternInput(size_t image_size);
+std::vector<float> PatternInput(const ImageSize &size);
 
 // How far what was computed is from what is expected; relative means max|a - b| / max|b|.
 struct SelfTestResult {

@@ -9,6 +9,16 @@
 
 namespace stpm {
 
+// Of the network's input and of an anomaly map, in pixels.
+struct ImageSize {
+  size_t height = 0, width = 0;
+
+  bool operator==(const ImageSize &other) const { return height == other.height && width == other.width; }
+};
+
+// Returns a size as it is said: "256", or "320x1024" (height x width).
+std::string Text(const ImageSize &size);
+
 // What the model must compute of the input "pattern-1".
 struct SelfTest {
   struct Place {
@@ -16,7 +26,7 @@ struct SelfTest {
     double value = 0.0;
   };
 
-  size_t image_size = 0;
+  ImageSize image_size;
   double score = 0.0;
   std::vector<Place> map;  // values at some places of the anomaly map
 };
@@ -24,7 +34,7 @@ struct SelfTest {
 // What the program takes from the file; what the file does not say has no value.
 struct Sidecar {
   std::string warning;  // why the model is used unchecked; empty if it is not
-  std::optional<size_t> image_size;
+  std::optional<ImageSize> image_size;
   std::optional<float> threshold;
   std::optional<SelfTest> selftest;
 };

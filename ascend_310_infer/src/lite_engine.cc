@@ -56,14 +56,14 @@ std::string Text(const std::vector<int64_t> &shape) {
   return "(" + text + ")";
 }
 
-// Throws Error unless the tensor is float32 (N, channels, S, S).
+// Throws Error unless the tensor is float32 (N, channels, H, W).
 void CheckTensor(const std::string &path, const mindspore::MSTensor &tensor, int64_t channels) {
   const std::vector<int64_t> &shape = tensor.Shape();
   const bool right = tensor.DataType() == mindspore::DataType::kNumberTypeFloat32 && shape.size() == 4 &&
-                     shape[0] > 0 && shape[1] == channels && shape[2] > 0 && shape[2] == shape[3];
+                     shape[0] > 0 && shape[1] == channels && shape[2] > 0 && shape[3] > 0;
   if (!right) {
     throw Error(path + ": tensor " + tensor.Name() + " has shape " + Text(shape) + ", expected float32 (N, " +
-                std::to_string(channels) + ", S, S); export the model with export.py");
+                std::to_string(channels) + ", H, W); export the model with export.py");
   }
 }
 
@@ -93,18 +93,18 @@ LiteEngine::LiteEngine(const Options &options) {
   CheckTensor(path, inputs_[0], 3);
   CheckTensor(path, outputs[0], 1);
   const std::vector<int64_t> &shape = inputs_[0].Shape();
-  if (outputs[0].Shape()[0] != shape[0] || outputs[0].Shape()[2] != shape[2]) {
-    throw Error(path + ": images " + Text(shape) + " and maps " + Text(outputs[0].Shape()) + " differ in size");
+  const std::vector<int64_t> map_shape = outputs[0].Shape();
+  if (map_shape[0] != shape[0] || map_shape[2] != shape[2] || map_shape[3] != shape[3]) {
+    throw Error(path + ": images " + Text(shape) + " and maps " + Text(map_shape) + " differ in size");
   }
   batch_size_ = static_cast<size_t>(shape[0]);
-  output_floats_ = static_cast<size_t>(shape[2] * shape[3]);
-  input_floats_ = 3 * output_floats_;
+  image_size_ = {static_cast<size_t>(shape[2]), static_cast<size_t>(shape[3])};
 }
 
 void LiteEngine::Infer(const float *images, float *maps) {
   void *const target = inputs_[0].MutableData();
   if (target == nullptr) throw Error("the library gave no memory for the model's input");
-  std::memcpy(target, images, batch_size_ * input_floats_ * sizeof(float));
+  std::memcpy(target, images, batch_size_ * input_floats() * sizeof(float));
   std::vector<mindspore::MSTensor> outputs;
   LogCapture capture;
   const mindspore::Status status = model_.Predict(inputs_, &outputs);
@@ -113,7 +113,7 @@ void LiteEngine::Infer(const float *images, float *maps) {
     throw Error("inference failed; the library says: " + status.ToString() + Digest(log));
   }
   if (!log.empty()) std::fputs(log.c_str(), stderr);
-  const size_t bytes = batch_size_ * output_floats_ * sizeof(float);
+  const size_t bytes = batch_size_ * output_floats() * sizeof(float);
   if (outputs.size() != 1 || outputs[0].DataType() != mindspore::DataType::kNumberTypeFloat32 ||
       outputs[0].DataSize() != bytes || outputs[0].Data() == nullptr) {
     throw Error("inference gave another output than the model promised");

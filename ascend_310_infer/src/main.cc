@@ -56,10 +56,10 @@ stpm::Sidecar CheckModel(const std::string &path) {
 }
 
 // Throws Error unless the model takes images of the size that its JSON says.
-void CheckImageSize(const stpm::Engine &engine, const stpm::Sidecar &sidecar, const std::string &path) {
-  if (!sidecar.image_size || *sidecar.image_size * *sidecar.image_size == engine.output_floats()) return;
-  throw stpm::Error(stpm::SidecarPath(path) + ": image_size is " + std::to_string(*sidecar.image_size) + ", but " +
-                    path + " takes images of another size; export it again");
+void CheckImageSize(const stpm::LiteEngine &engine, const stpm::Sidecar &sidecar, const std::string &path) {
+  if (!sidecar.image_size || *sidecar.image_size == engine.image_size()) return;
+  throw stpm::Error(stpm::SidecarPath(path) + ": image_size is " + stpm::Text(*sidecar.image_size) + ", but " + path +
+                    " takes images of " + stpm::Text(engine.image_size()) + " pixels; export it again");
 }
 
 void TellDevice(const stpm::Options &options) {

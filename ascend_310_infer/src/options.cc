@@ -101,8 +101,8 @@ std::string Usage(const std::string &program) {
 Computes the anomaly map of every network input in a folder.
 
   --mindir_path FILE   model that export.py wrote (MINDIR); its JSON, which stands beside it, has the threshold
-  --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, S, S) each (default .)
-  --result_path DIR    receives <name>_0.bin, float32 (1, 1, S, S), for each, and scores.csv (default .)
+  --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, H, W) each (default .)
+  --result_path DIR    receives <name>_0.bin, float32 (1, 1, H, W), for each, and scores.csv (default .)
   --time_path DIR      receives timing.txt and test_perform_static.txt (default .)
   --device_type TYPE   Ascend, GPU or CPU (default auto: Ascend where there is one, else CPU)
   --device_id N        number of the card (default 0; not used on CPU)

@@ -29,12 +29,12 @@ std::string Short(double value) {
 
 }  // namespace
 
-std::vector<float> PatternInput(size_t image_size) {
+std::vector<float> PatternInput(const ImageSize &size) {
   std::vector<float> input;
-  input.reserve(3 * image_size * image_size);
+  input.reserve(3 * size.height * size.width);
   for (size_t channel = 0; channel < 3; ++channel) {
-    for (size_t y = 0; y < image_size; ++y) {
-      for (size_t x = 0; x < image_size; ++x) {
+    for (size_t y = 0; y < size.height; ++y) {
+      for (size_t x = 0; x < size.width; ++x) {
         const auto byte = static_cast<uint8_t>((7 * x + 13 * y + 53 * channel) ^ ((x * y) >> 4));
         input.push_back((static_cast<float>(byte) / 255.0F - kMean[channel]) / kStd[channel]);
       }
@@ -44,12 +44,13 @@ std::vector<float> PatternInput(size_t image_size) {
 }
 
 SelfTestResult RunSelfTest(Engine *engine, const SelfTest &expected, const std::string &sidecar_path) {
-  const size_t side = expected.image_size, batch_size = engine->batch_size(), floats = engine->output_floats();
-  if (side * side != floats) {
-    throw Error(sidecar_path + ": its selftest is of images of " + std::to_string(side) +
+  const ImageSize &size = expected.image_size;
+  const size_t batch_size = engine->batch_size(), floats = engine->output_floats();
+  if (size.height * size.width != floats) {
+    throw Error(sidecar_path + ": its selftest is of images of " + Text(size) +
                 " pixels, the model takes others; export the model again");
   }
-  const std::vector<float> image = PatternInput(side);
+  const std::vector<float> image = PatternInput(size);
   std::vector<float> images, maps(batch_size * floats);
   for (size_t i = 0; i < batch_size; ++i) images.insert(images.end(), image.begin(), image.end());
   engine->Infer(images.data(), maps.data());
@@ -62,7 +63,7 @@ SelfTestResult RunSelfTest(Engine *engine, const SelfTest &expected, const std::
   for (size_t i = 0; i < batch_size; ++i) {
     const float *const map = &maps[i * floats];
     std::vector<double> found;
-    for (const SelfTest::Place &place : expected.map) found.push_back(map[place.y * side + place.x]);
+    for (const SelfTest::Place &place : expected.map) found.push_back(map[place.y * size.width + place.x]);
     const double score = *std::max_element(map, map + floats);
     result.map_difference = std::max(result.map_difference, LargestRelativeDifference(found, values));
     result.score_difference = std::max(result.score_difference, LargestRelativeDifference({score}, {expected.score}));

@@ -28,13 +28,26 @@ bool IsWhole(const Json &value, double least, double most) {
          value.number == std::floor(value.number);
 }
 
-std::optional<size_t> ParseImageSize(const std::string &path, const Json &content) {
-  const Json *const size = content.Find("image_size");
-  if (size == nullptr) return std::nullopt;
-  if (!IsWhole(*size, 32, 4096) || static_cast<size_t>(size->number) % 16 != 0) {
+// Returns what is written as height and width, or as a square's side; nothing if it is neither.
+std::optional<ImageSize> ParseImageSize(const Json &json) {
+  std::vector<size_t> sides;
+  for (const Json &side : json.kind == Json::Kind::kArray ? json.values : std::vector<Json>(2, json)) {
+    if (!IsWhole(side, 1, 4096)) return std::nullopt;
+    sides.push_back(static_cast<size_t>(side.number));
+  }
+  if (sides.size() != 2) return std::nullopt;
+  return ImageSize{sides[0], sides[1]};
+}
+
+std::optional<ImageSize> ReadImageSize(const std::string &path, const Json &content) {
+  const Json *const json = content.Find("image_size");
+  if (json == nullptr) return std::nullopt;
+  const std::optional<ImageSize> size = ParseImageSize(*json);
+  const auto is_side = [](size_t side) { return side >= 32 && side % 16 == 0; };
+  if (!size || !is_side(size->height) || !is_side(size->width)) {
     throw Error(path + ": image_size is wrong, expected a multiple of 16; export the model again");
   }
-  return static_cast<size_t>(size->number);
+  return size;
 }
 
 std::optional<float> ParseThreshold(const std::string &path, const Json &content) {
@@ -64,15 +77,17 @@ std::optional<SelfTest> ParseSelfTest(const std::string &path, const Json &conte
     throw Error(path + ": selftest has the input '" + input->text + "', this program makes " + kPattern +
                 "; export the model with the release that the program is of");
   }
-  if (!IsWhole(*size, 1, 4096)) throw error;
+  const std::optional<ImageSize> image_size = ParseImageSize(*size);
+  if (!image_size) throw error;
   SelfTest test;
-  test.image_size = static_cast<size_t>(size->number);
+  test.image_size = *image_size;
   test.score = ParseValue(*score, error);
-  const double last = size->number - 1;
+  const auto last_row = static_cast<double>(image_size->height - 1);
+  const auto last_column = static_cast<double>(image_size->width - 1);
   double largest = 0.0;
   for (const Json &place : map->values) {
     const bool is_place = place.kind == Json::Kind::kArray && place.values.size() == 3 &&
-                          IsWhole(place.values[0], 0, last) && IsWhole(place.values[1], 0, last);
+                          IsWhole(place.values[0], 0, last_row) && IsWhole(place.values[1], 0, last_column);
     if (!is_place) throw error;
     test.map.push_back({static_cast<size_t>(place.values[0].number), static_cast<size_t>(place.values[1].number),
                         ParseValue(place.values[2], error)});
@@ -104,6 +119,11 @@ Json ReadJson(const std::string &path) {
 
 }  // namespace
 
+std::string Text(const ImageSize &size) {
+  const std::string height = std::to_string(size.height);
+  return size.height == size.width ? height : height + "x" + std::to_string(size.width);
+}
+
 std::string SidecarPath(const std::string &model_path) {
   const size_t name = model_path.find_last_of('/') + 1, dot = model_path.find_last_of('.');
   const bool has_suffix = dot != std::string::npos && dot > name;
@@ -125,7 +145,7 @@ Sidecar ReadSidecar(const std::string &model_path) {
     throw Error(path + ": is not of format 1, which export.py writes; export the model again");
   }
   CheckModel(model_path, path, content);
-  sidecar.image_size = ParseImageSize(path, content);
+  sidecar.image_size = ReadImageSize(path, content);
   sidecar.threshold = ParseThreshold(path, content);
   sidecar.selftest = ParseSelfTest(path, content);
   return sidecar;

@@ -34,20 +34,22 @@ class FakeEngine : public Engine {
 // By hand: of channel 0 at (0, 0) 0; of channel 1 at (0, 0) 53; of channel 2, row 5, column 9 63 + 65 + 106 = 234 xor
 // 45 >> 4 = 2, so 232; of channel 0, row 15, column 15 105 + 195 = 300 xor 225 >> 4 = 14, so 290, less 256.
 void TestPattern() {
-  const std::vector<float> input = PatternInput(16);
+  const std::vector<float> input = PatternInput({16, 16});
   const auto at = [&](size_t channel, size_t y, size_t x) { return input[(channel * 16 + y) * 16 + x]; };
   CHECK(input.size() == 3 * 16 * 16);
   CHECK(at(0, 0, 0) == (0.0F - 0.485F) / 0.229F);
   CHECK(at(1, 0, 0) == (53.0F / 255.0F - 0.456F) / 0.224F);
   CHECK(at(2, 5, 9) == (232.0F / 255.0F - 0.406F) / 0.225F);
   CHECK(at(0, 15, 15) == (34.0F / 255.0F - 0.485F) / 0.229F);
+  const std::vector<float> wide = PatternInput({4, 16});  // the first rows of each channel
+  CHECK(wide.size() == 3 * 4 * 16 && wide[4 * 16] == at(1, 0, 0) && wide[63] == at(0, 3, 15));
 }
 
 void TestComparison() {
-  const std::vector<float> input = PatternInput(16);
+  const std::vector<float> input = PatternInput({16, 16});
   const double score = *std::max_element(input.begin(), input.begin() + 256);
   SelfTest expected;
-  expected.image_size = 16;
+  expected.image_size = {16, 16};
   expected.score = score;
   expected.map = {{0, 0, input[0]}, {3, 7, input[3 * 16 + 7]}, {15, 2, input[15 * 16 + 2]}};
   FakeEngine engine(3, 16);
@@ -64,7 +66,7 @@ void TestComparison() {
   CHECK(RunSelfTest(&engine, expected, "a.json").map_difference > 0.01);
   engine.error = NAN;
   CHECK(Contains(Thrown<Error>([&] { RunSelfTest(&engine, expected, "a.json"); }), "holds NaN"));
-  expected.image_size = 32;
+  expected.image_size = {32, 32};
   CHECK(Contains(Thrown<Error>([&] { RunSelfTest(&engine, expected, "a.json"); }),
                  "a.json: its selftest is of images of 32 pixels, the model takes others"));
 }

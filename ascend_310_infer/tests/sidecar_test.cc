@@ -163,19 +163,24 @@ void TestContent() {
   CHECK(!sidecar.image_size && !sidecar.threshold && !sidecar.selftest);
   put(", \"image_size\": 256, \"threshold\": null");
   sidecar = ReadSidecar(model);
-  CHECK(sidecar.image_size == size_t{256} && !sidecar.threshold);
+  CHECK(sidecar.image_size == (ImageSize{256, 256}) && !sidecar.threshold);
+  put(", \"image_size\": [320, 1024]");
+  sidecar = ReadSidecar(model);
+  CHECK(sidecar.image_size == (ImageSize{320, 1024}) && Text(*sidecar.image_size) == "320x1024");
+  CHECK(Text(ImageSize{64, 64}) == "64");
   put(", \"threshold\": 1.00000005960464477540000000000000000000000000001, \"selftest\": {\"input\": \"pattern-1\", "
       "\"image_size\": 64, \"score\": 0.5, \"map\": [[0, 63, 0.25], [7, 5, -1e-3]]}");
   sidecar = ReadSidecar(model);
   CHECK(sidecar.threshold == 1.0F);  // to the double and from there to the float, as Python goes
-  CHECK(sidecar.selftest && sidecar.selftest->image_size == 64 && sidecar.selftest->score == 0.5);
+  CHECK(sidecar.selftest && sidecar.selftest->image_size == (ImageSize{64, 64}) && sidecar.selftest->score == 0.5);
   CHECK(sidecar.selftest->map.size() == 2 && sidecar.selftest->map[0].x == 63 && sidecar.selftest->map[1].y == 7);
   CHECK(sidecar.selftest->map[1].value == -1e-3);
   for (const char *value : {"\"1\"", "true", "0", "-1", "1e39", "1e-40", "[1]", "{}"}) {
     CHECK(Contains(thrown("\"threshold\": " + std::string(value)),
                    "a.json: threshold is wrong, expected null or a number from 1.17549436e-38 to 3.4e38"));
   }
-  for (const char *value : {"\"256\"", "null", "0", "16", "40", "256.5", "8192", "1e300"}) {
+  for (const char *value : {"\"256\"", "null", "0", "16", "40", "256.5", "8192", "1e300", "[]", "[64]", "[64, 40]",
+                            "[64, 64, 64]", "[64, \"64\"]", "[[64, 64], 64]"}) {
     CHECK(
         Contains(thrown("\"image_size\": " + std::string(value)), "a.json: image_size is wrong, expected a multiple"));
   }

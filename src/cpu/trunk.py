@@ -82,7 +82,7 @@ class FrozenTrunk:
         self._packed: dict[tuple[ConvBN, Shape], Packed | np.ndarray] = {}
 
     def features(self, image: np.ndarray, buffers: Buffers) -> list[np.ndarray]:
-        """Compute the features of one image, (1, 3, S, S), in the thread that calls: (1, h, w, C) at each scale.
+        """Compute the features of one image, (1, 3, H, W), in the thread that calls: (1, h, w, C) at each scale.
 
         Args:
             buffers: own the features, which the caller releases.
@@ -126,7 +126,7 @@ def fold(weights: Weights, conv: str, norm: str, *, eps: float) -> tuple[np.ndar
 
 
 def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray, buffers: Buffers) -> list[list[list[np.ndarray]]]:
-    """Compute the features of images, (N, 3, S, S), over all cores: by image, trunk and scale, (1, h, w, C)."""
+    """Compute the features of images, (N, 3, H, W), over all cores: by image, trunk and scale, (1, h, w, C)."""
     found: list[list[list[np.ndarray]]] = [[[] for _ in trunks] for _ in images]
 
     def compute(part: slice) -> None:
@@ -139,7 +139,7 @@ def _frozen_levels(trunks: Sequence[FrozenTrunk], images: np.ndarray, buffers: B
 
 
 def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Compute a trunk's features of images, (N, 3, S, S): (N, C, h, w) at each scale."""
+    """Compute a trunk's features of images, (N, 3, H, W): (N, C, h, w) at each scale."""
     count, _, *sides = images.shape
     results = tuple(
         np.empty((count, channels, *(side // stride for side in sides)), np.float32) for channels, stride in SCALES
@@ -159,7 +159,7 @@ def frozen_features(trunk: FrozenTrunk, images: np.ndarray) -> tuple[np.ndarray,
 def frozen_layer_maps(
     teacher: FrozenTrunk, student: FrozenTrunk, images: np.ndarray, *, norm_eps: float
 ) -> tuple[np.ndarray, ...]:
-    """Compute 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4) of images, (N, 3, S, S), at each scale.
+    """Compute 0.5 * sum over channels of (t_hat - s_hat)^2 (paper, equation 4) of images, (N, 3, H, W), at each scale.
 
     Args:
         norm_eps: is added to the squared norm of a feature vector.
@@ -229,7 +229,7 @@ class TrainingPass:
         self._blocks: list[_SavedBlock] = []
 
     def forward(self, images: np.ndarray) -> list[np.ndarray]:
-        """Compute the features of images, (N, 3, S, S): (N, h, w, C) at each scale, there until ``backward``."""
+        """Compute the features of images, (N, 3, H, W): (N, h, w, C) at each scale, there until ``backward``."""
         stem, stem_output = self._unit(STEM, images)
         pooled, places = _pool_arrays(stem_output, self._buffers)
         parallel_for(lambda rows: onednn.max_pool(stem_output[rows], pooled[rows], places[rows]), len(images))
@@ -415,16 +415,23 @@ def _relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
 
 
 def student_step(
-    images: np.ndarray, teacher: tuple[np.ndarray, ...], weights: Weights, *, eps: float, norm_eps: float
+    images: np.ndarray,
+    teacher: tuple[np.ndarray, ...],
+    weights: Weights,
+    *,
+    eps: float,
+    norm_eps: float,
+    counted: tuple[np.ndarray, ...] = (),
 ) -> tuple[np.ndarray, Weights, Weights]:
     """Compute the loss of every image (paper, equations 1 to 3), the gradients of their sum, and the statistics.
 
     Args:
-        images: float32 (N, 3, S, S).
+        images: float32 (N, 3, H, W).
         teacher: normalised features, float32 (N, C, h, w) at each scale.
         weights: the student's.
         eps: batch norm's.
         norm_eps: is added to the squared norm of a feature vector.
+        counted: 1 where a position counts, else 0, float32 (N, 1, h, w) at each scale; nothing: all do.
 
     Returns:
         float32 (N,); gradients, by the weights' names; the batch's statistics by the names of the moving ones.
@@ -432,8 +439,9 @@ def student_step(
     total, grad_levels = np.zeros(len(images), np.float32), []
     with Buffers() as buffers:
         student = TrainingPass(weights, buffers, eps=eps)
-        for t, level in zip(teacher, student.forward(images), strict=True):
-            losses, grad_features = _level_loss(t, level, buffers, norm_eps=norm_eps)
+        masks = counted or (None,) * len(teacher)
+        for t, level, mask in zip(teacher, student.forward(images), masks, strict=True):
+            losses, grad_features = _level_loss(t, level, buffers, norm_eps=norm_eps, counted=mask)
             total += losses
             grad_levels.append(grad_features)
         student.backward(grad_levels)
@@ -441,12 +449,12 @@ def student_step(
 
 
 def _level_loss(
-    teacher: np.ndarray, level: np.ndarray, buffers: Buffers, *, norm_eps: float
+    teacher: np.ndarray, level: np.ndarray, buffers: Buffers, *, norm_eps: float, counted: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute what ``layer_loss`` does of features and with a gradient of shape (N, h, w, C)."""
     student, gradient = buffers.acquire(teacher.shape), buffers.acquire(teacher.shape)
     parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], student[rows]), len(level))
-    losses = layer_loss(teacher, student, gradient, eps=norm_eps)
+    losses = layer_loss(teacher, student, gradient, eps=norm_eps, counted=counted)
     grad_features = buffers.acquire(level.shape)
     parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], grad_features[rows]), len(level))
     buffers.release(student, gradient)

@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..utils import LOGGER, InputError, core_count
-from .images import load_image, load_mask_and_doubts
+from .images import check_contains, ignore_outside, load_image, load_mask_and_doubts, picture_size
 from .samples import UNLABELLED, Sample
+from .view import AutoSize, Box, ImageSize, View, keep_aspect
 
 Loaded = TypeVar("Loaded")
 
@@ -45,34 +46,34 @@ def told_of_check(load: Callable[[Sample], Loaded]) -> Callable[[Sample], Loaded
 
 
 def decode_images(
-    samples: list[Sample], *, image_size: int, budget_bytes: int | None = None, spill_folder: Path | None = None
+    samples: list[Sample], *, view: View, budget_bytes: int | None = None, spill_folder: Path | None = None
 ) -> np.ndarray:
-    """Decode and resize all pictures once, over all cores: uint8 (N, S, S, 3).
+    """Decode, cut and resize all pictures once, over all cores: uint8 (N, H, W, 3).
 
     Args:
         budget_bytes: what may stay in memory; a larger array is memory-mapped in ``spill_folder``. None: no limit.
 
     Raises:
-        InputError: a picture is unreadable; the message names it.
+        InputError: a picture is unreadable or does not contain the region of interest; the message names it.
     """
-    images = allocate((len(samples), image_size, image_size, 3), np.uint8, budget_bytes, spill_folder)
-    load = told_of_check(lambda sample: load_image(sample.path, image_size))
+    images = allocate((len(samples), *view.size, 3), np.uint8, budget_bytes, spill_folder)
+    load = told_of_check(lambda sample: load_image(sample.path, view))
     with ThreadPoolExecutor(core_count()) as pool:
         for i, image in enumerate(pool.map(load, samples)):
             images[i] = image
     return images
 
 
-def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
-    """Decode and resize the masks, grey: uint8 (N, S, S); zeros where an image has none.
+def decode_masks(samples: list[Sample], *, view: View) -> np.ndarray:
+    """Decode, cut and resize the masks, grey: uint8 (N, H, W); zeros where an image has none.
 
     Of each kind of doubt there is one warning, which names the first mask.
     """
-    masks = np.zeros((len(samples), image_size, image_size), np.uint8)
+    masks = np.zeros((len(samples), *view.size), np.uint8)
     doubtful: dict[str, list[str]] = {}
 
     def load(sample: Sample) -> tuple[np.ndarray, dict[str, str]]:
-        return load_mask_and_doubts(sample.mask_files, image_size, picture=sample.path, is_good=not sample.is_defective)
+        return load_mask_and_doubts(sample.mask_files, view, picture=sample.path, is_good=not sample.is_defective)
 
     with ThreadPoolExecutor(core_count()) as pool:
         with_mask = {i: sample for i, sample in enumerate(samples) if sample.mask_path}
@@ -84,6 +85,30 @@ def decode_masks(samples: list[Sample], *, image_size: int) -> np.ndarray:
     for found in doubtful.values():
         LOGGER.warning("warning: mask %s (%d of %d masks)", found[0], len(found), len(with_mask))
     return masks
+
+
+def settle_view(
+    samples: list[Sample], size: ImageSize | AutoSize, *, roi: Box | None = None, ignore_mask: Path | None = None
+) -> View:
+    """Return the view of training images that flags ask for.
+
+    Args:
+        size: or that of the longer side, with the images' median aspect ratio.
+        ignore_mask: as of ``ignore_outside``.
+
+    Raises:
+        InputError: an image is unreadable, or does not contain ``roi``; the mask does not fit.
+    """
+    if isinstance(size, ImageSize) and roi is None and ignore_mask is None:
+        return View(size)
+    shapes = [told_of_check(lambda one: picture_size(one.path))(sample) for sample in samples]
+    for sample, shape in zip(samples, shapes, strict=True):
+        if roi:
+            check_contains(sample.path, shape, roi)
+    if isinstance(size, AutoSize):
+        size = keep_aspect(size.longest, [(roi.width, roi.height)] if roi else shapes)
+    view = View(size, roi)
+    return ignore_outside(ignore_mask, view, shapes) if ignore_mask else view
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

@@ -21,6 +21,7 @@ from .samples import (
     list_train,
     report_beside_categories,
 )
+from .view import MIN_SIZE, square
 
 # (train, test) images of each category of MVTec AD (Bergmann et al. 2021, table 1).
 OFFICIAL_COUNTS = {
@@ -40,6 +41,8 @@ OFFICIAL_COUNTS = {
     "wood": (247, 79),
     "zipper": (240, 151),
 }
+# the smallest: whether a file can be read does not depend on it
+_SMALL = square(MIN_SIZE)
 
 
 @dataclass
@@ -125,10 +128,10 @@ def _look_at(samples: list[Sample]) -> tuple[list[str], list[str]]:
 
     def problem(sample: Sample) -> str | None:
         try:
-            load_image(sample.path, 32)
+            load_image(sample.path, _SMALL)
             if sample.mask_path is not None:
                 found = load_mask_and_doubts(
-                    sample.mask_files, 32, picture=sample.path, is_good=not sample.is_defective
+                    sample.mask_files, _SMALL, picture=sample.path, is_good=not sample.is_defective
                 )[1]
                 doubts.extend((kind, sample.mask_path, doubt) for kind, doubt in found.items())
         except InputError as error:

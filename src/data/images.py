@@ -10,8 +10,8 @@ from PIL import Image, ImageChops
 from ..utils import LOGGER, InputError
 from .decoding import LYING, brightest, decoded, opened
 from .masks import find_doubts
+from .view import Box, ImageSize, View
 
-MIN_SIZE, MAX_SIZE = 32, 4096  # sides of the network's input, pixels; a multiple of the largest stride
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff")
 _MOST_LABELS = 8  # values of a mask that a message lists
 TURNED = "turned"  # the doubt whether a mask is of the upright picture, which is one about all masks of a category
@@ -27,31 +27,59 @@ MASK_RULES = {
 }
 
 
-def is_image_size(size: object) -> bool:
-    """Tell whether something is a side that the network's input may have."""
-    return isinstance(size, int) and MIN_SIZE <= size <= MAX_SIZE and size % 16 == 0
+def load_image(path: Path, view: View) -> np.ndarray:
+    """Read a picture as RGB, cut it to its region of interest and resize that with PIL's LANCZOS: uint8 (H, W, 3).
+
+    Raises:
+        InputError: the file is not a readable image, or does not contain the region.
+    """
+    return load_image_and_box(path, view)[0]
 
 
-def load_image(path: Path, image_size: int) -> np.ndarray:
-    """Read a picture as RGB and resize it with PIL's LANCZOS: uint8 (S, S, 3).
+def load_image_and_box(path: Path, view: View) -> tuple[np.ndarray, Box]:
+    """Do as ``load_image`` does; also return the part of the picture, turned upright, that the image shows."""
+    with decoded(path, "RGB") as image:
+        region, box = _cut(image, view.roi, path)
+        return _resized(region, view.size, Image.Resampling.LANCZOS, path), box
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return a picture's width and height, turned upright, without decoding its pixels.
 
     Raises:
         InputError: the file is not a readable image.
     """
-    return load_image_and_size(path, image_size)[0]
+    with opened(path) as picture:
+        return picture.upright_size
 
 
-def load_image_and_size(path: Path, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Do as ``load_image`` does; also return the picture's own width and height, turned upright."""
-    with decoded(path, "RGB") as image:
-        return _resized(image, image_size, Image.Resampling.LANCZOS, path), image.size
+def check_contains(path: Path, size: tuple[int, int], roi: Box) -> None:
+    """Check that a picture of this width and height contains a region of interest.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not roi.is_within(*size):
+        raise InputError(
+            f"{path}: has {size[0]}x{size[1]} pixels (width x height), which do not contain the region of interest "
+            f"{roi} (x, y, width, height)"
+        )
 
 
-def _resized(image: Image.Image, side: int, resampling: Image.Resampling, path: Path) -> np.ndarray:
+def _cut(image: Image.Image, roi: Box | None, path: Path) -> tuple[Image.Image, Box]:
+    """Return the region of interest, and where it is."""
+    if roi is None:
+        return image, Box(0, 0, image.width, image.height)
+    check_contains(path, image.size, roi)
+    return image.crop((roi.x, roi.y, roi.x + roi.width, roi.y + roi.height)), roi
+
+
+def _resized(image: Image.Image, size: ImageSize, resampling: Image.Resampling, path: Path) -> np.ndarray:
     """Resize a picture, width first: Pillow's one call has another order for some shapes, by rules of each release."""
-    resized = np.asarray(image.resize((side, image.height), resampling).resize((side, side), resampling))
+    new = (size.width, size.height)
+    resized = np.asarray(image.resize((size.width, image.height), resampling).resize(new, resampling))
     if _FORMER and image.height > image.width:
-        before = np.asarray(image.resize((side, side), resampling))
+        before = np.asarray(image.resize(new, resampling))
         if not np.array_equal(resized, before):
             _warn_of_former_resizing(path, int(np.max(np.abs(resized.astype(int) - before))))
     return resized
@@ -62,7 +90,7 @@ def note_former_resizing(path: Path) -> None:
     _FORMER[:] = [path]
 
 
-def find_former_resizing(paths: Iterable[Path], image_size: int) -> None:
+def find_former_resizing(paths: Iterable[Path], view: View) -> None:
     """Look for a picture that is resized otherwise than in the release of a file noted, to tell of it; else do nothing.
 
     For programs that decode no pictures.
@@ -74,7 +102,7 @@ def find_former_resizing(paths: Iterable[Path], image_size: int) -> None:
             with opened(path) as picture:
                 width, height = picture.upright_size
             if height > width:
-                load_image(path, image_size)
+                load_image(path, view)
 
 
 def _warn_of_former_resizing(path: Path, difference: int) -> None:
@@ -89,7 +117,7 @@ def _warn_of_former_resizing(path: Path, difference: int) -> None:
 
 
 def load_mask_and_doubts(
-    paths: Sequence[Path], image_size: int, *, picture: Path | None = None, is_good: bool = False
+    paths: Sequence[Path], view: View, *, picture: Path | None = None, is_good: bool = False
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Read files that each mark a part of a defect as grey, and resize what they mark together bilinearly.
 
@@ -103,7 +131,7 @@ def load_mask_and_doubts(
         is_good: the picture is good, so that its mask must be black.
 
     Returns:
-        The mask, uint8 (S, S), to be made binary by ``binary_mask``, and what is doubtful in it, by kind of doubt.
+        The mask, uint8 (H, W), to be made binary by ``binary_mask``, and what is doubtful in it, by kind of doubt.
 
     Raises:
         InputError: a file is not a readable image, it marks no pixel, or it is of another size than ``picture``.
@@ -133,7 +161,32 @@ def load_mask_and_doubts(
     if whole is None:
         raise ValueError("no files of a mask")
     doubts |= find_doubts(np.asarray(whole))
-    return _resized(whole, image_size, Image.Resampling.BILINEAR, paths[0]), doubts
+    region, _ = _cut(whole, view.roi, paths[0])
+    return _resized(region, view.size, Image.Resampling.BILINEAR, paths[0]), doubts
+
+
+def ignore_outside(path: Path, view: View, shapes: Sequence[tuple[int, int]]) -> View:
+    """Return the view in which what a picture marks black does not count.
+
+    Args:
+        path: a picture of two colours, of which black marks what is ignored, as large as the training images.
+        shapes: width and height of every training image, turned upright.
+
+    Raises:
+        InputError: it is not readable, of another size than an image, or leaves nothing that counts.
+    """
+    with decoded(path, "mask") as mask:
+        for size in shapes:
+            if size != mask.size:
+                raise InputError(
+                    f"--ignore_mask {path}: has {mask.width}x{mask.height} pixels (width x height), and a training "
+                    f"image has {size[0]}x{size[1]}; expected one as large as every training image"
+                )
+        region, _ = _cut(mask, view.roi, path)
+        counted = _resized(region, view.size, Image.Resampling.BILINEAR, path) >= MASK_RULES["half"]
+    if not counted.any():
+        raise InputError(f"--ignore_mask {path}: leaves nothing that counts; expected white where something does")
+    return view.with_counted(counted)
 
 
 def load_labels(path: Path) -> np.ndarray:
@@ -193,15 +246,15 @@ def _check_size(path: Path, size: tuple[int, int], picture: Path) -> str | None:
     raise InputError(problem)
 
 
-def formula_image(image_size: int) -> np.ndarray:
+def formula_image(size: ImageSize) -> np.ndarray:
     """Return "pattern-1", an image that needs no file: whole numbers alone, the same in every language.
 
     The C++ program makes it, too, and compares what it computes of it with the values in a model's JSON.
 
     Returns:
-        uint8 (S, S, 3): in row y, column x and channel c ((7 x + 13 y + 53 c) xor (x y >> 4)) and 255.
+        uint8 (H, W, 3): in row y, column x and channel c ((7 x + 13 y + 53 c) xor (x y >> 4)) and 255.
     """
-    y, x, c = np.ogrid[:image_size, :image_size, :3]
+    y, x, c = np.ogrid[: size.height, : size.width, :3]
     return (((7 * x + 13 * y + 53 * c) ^ ((x * y) >> 4)) & 255).astype(np.uint8)
 
 
@@ -211,7 +264,7 @@ def binary_mask(mask: np.ndarray, rule: str = "half") -> np.ndarray:
 
 
 def to_network_input(images: np.ndarray) -> np.ndarray:
-    """Scale and normalise RGB images: uint8 (N, S, S, 3) -> float32 (N, 3, S, S)."""
+    """Scale and normalise RGB images: uint8 (N, H, W, 3) -> float32 (N, 3, H, W)."""
     scaled = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
     for channel in range(3):  # whole planes: four times faster than arithmetic over a last axis of three
         plane = scaled[:, channel]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..utils import InputError, core_count
-from .images import load_image_and_size
+from .images import load_image_and_box
+from .view import Box, View
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,17 @@ class LoadedImage:
     """A decoded image, or the reason why it could not be decoded."""
 
     path: Path
-    image: np.ndarray | None = None  # uint8 (S, S, 3)
-    size: tuple[int, int] = (0, 0)  # width and height as it stands in the file, upright
+    image: np.ndarray | None = None  # uint8 (H, W, 3)
+    box: Box = Box(0, 0, 0, 0)  # the part of the picture that it shows  # noqa: RUF009
     error: str = ""
 
 
-def decode(paths: Iterable[Path], *, image_size: int, ahead: int) -> Iterator[LoadedImage]:
+def decode(paths: Iterable[Path], *, view: View, ahead: int) -> Iterator[LoadedImage]:
     """Yield decoded images in order; all cores decode, at most ``ahead`` images before they are asked for."""
 
     def load(path: Path) -> LoadedImage:
         try:
-            return LoadedImage(path, *load_image_and_size(path, image_size))
+            return LoadedImage(path, *load_image_and_box(path, view))
         except InputError as error:
             return LoadedImage(path, error=str(error))
 

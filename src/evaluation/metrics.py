@@ -47,15 +47,22 @@ class PixelRanking:
 
     Args:
         maps: float32 (N, H, W).
+        counted: which pixels of each map count, bool (H, W); None: all.
 
     Raises:
         ValueError: a value is not finite.
     """
 
-    def __init__(self, maps: np.ndarray):
+    def __init__(self, maps: np.ndarray, counted: np.ndarray | None = None):
         _check_finite(maps)
-        self.maps = maps
-        self._sorted = np.sort(maps, axis=None)
+        self.maps, self._counted = maps, counted
+        self._sorted = self._sort(maps)
+
+    def _sort(self, maps: np.ndarray) -> np.ndarray:
+        return np.sort(maps if self._counted is None else maps[:, self._counted], axis=None)
+
+    def _counted_of(self, labels: np.ndarray) -> np.ndarray:
+        return labels if self._counted is None else labels & self._counted
 
     def auroc(self, labels: np.ndarray, rows: np.ndarray | None = None) -> float:
         """Area under the ROC curve, as ``auroc``'s; of the images that ``rows``, bool (N,), selects, if given.
@@ -67,11 +74,11 @@ class PixelRanking:
             labels: bool (N, H, W).
         """
         _check_shapes(self.maps, labels)
-        maps, ranked = self.maps, self._sorted
+        maps, ranked, labels = self.maps, self._sorted, self._counted_of(labels)
         if rows is not None:
             maps, labels = maps[rows], labels[rows]
-            ranked = np.sort(maps, axis=None)
-        if undefined_reason(labels):
+            ranked = self._sort(maps)
+        if not 0 < np.count_nonzero(labels) < len(ranked):
             return float("nan")
         positives = np.sort(maps[labels])
         below, upto = (_count_negatives(positives, ranked, positives, side) for side in ("left", "right"))
@@ -87,6 +94,7 @@ class PixelRanking:
         Args:
             masks: bool (N, H, W).
         """
+        masks = self._counted_of(masks)
         positives, gains = self.maps[masks], _overlap_gains(masks)
         order = np.argsort(positives)[::-1]
         is_last = np.append(np.diff(positives[order]) != 0, True)  # a point stands at the last of equal scores
@@ -115,7 +123,7 @@ class PixelRanking:
             masks: bool (N, H, W).
         """
         _check_shapes(self.maps, masks)
-        if undefined_reason(masks):
+        if not 0 < np.count_nonzero(self._counted_of(masks)) < len(self._sorted):
             return float("nan")
         return float(auc(*self.pro_curve(masks, max_fpr))) / max_fpr
 

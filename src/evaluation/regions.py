@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..data.view import Box
+
 
 @dataclass(frozen=True)
 class Region:
@@ -24,12 +26,12 @@ class Region:
     score: float
 
 
-def find_regions(anomaly_map: np.ndarray, threshold: float, *, size: tuple[int, int]) -> list[Region]:
+def find_regions(anomaly_map: np.ndarray, threshold: float, *, box: Box) -> list[Region]:
     """Return the 8-connected regions that reach the threshold, the highest first.
 
     Args:
-        anomaly_map: float32 (S, S), of the resized picture.
-        size: width and height of the original picture.
+        anomaly_map: float32 (H, W), of the resized picture or its region of interest.
+        box: the part of the picture that the map is of.
     """
     reached = (anomaly_map >= threshold).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
@@ -39,9 +41,10 @@ def find_regions(anomaly_map: np.ndarray, threshold: float, *, size: tuple[int, 
         left, top, width, height, area = (int(value) for value in boxes[i])
         # from edge to edge, so that boxes of whole pixels cover what they stand for; in whole numbers, since a rounded
         # scale would put edges beyond the picture's
-        x, y = left * size[0] // columns, top * size[1] // rows
-        right, bottom = -(-(left + width) * size[0] // columns), -(-(top + height) * size[1] // rows)
+        x, y = left * box.width // columns, top * box.height // rows
+        right, bottom = -(-(left + width) * box.width // columns), -(-(top + height) * box.height // rows)
         inside = np.s_[top : top + height, left : left + width]
         score = float(anomaly_map[inside][labels[inside] == i].max())
-        regions.append(Region(x, y, right - x, bottom - y, round(area * size[0] * size[1] / anomaly_map.size), score))
+        pixels = round(area * box.width * box.height / anomaly_map.size)
+        regions.append(Region(box.x + x, box.y + y, right - x, bottom - y, pixels, score))
     return sorted(regions, key=lambda region: -region.score)

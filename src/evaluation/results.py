@@ -63,7 +63,7 @@ class About(TypedDict):
 
     category: str
     model: str | None  # name of its file
-    image_size: int
+    image_size: int | list[int]  # height and width where they differ
     config_hash: str | None  # of its training
 
 
@@ -83,15 +83,23 @@ class Timing(TypedDict):
     test_images: int
 
 
-def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, mask_rule: str = "half") -> Metrics:
+def score_maps(
+    maps: np.ndarray,
+    masks: np.ndarray,
+    samples: list[Sample],
+    *,
+    mask_rule: str = "half",
+    counted: np.ndarray | None = None,
+) -> Metrics:
     """Compute every metric of a category.
 
     Defective images without a mask count for image metrics only.
 
     Args:
-        maps: float32 (N, S, S).
-        masks: resized grey masks, uint8 (N, S, S).
+        maps: float32 (N, H, W).
+        masks: resized grey masks, uint8 (N, H, W).
         mask_rule: one of ``MASK_RULES``, for the pixel metrics.
+        counted: which pixels count in the pixel metrics, bool (H, W); None: all.
 
     Returns:
         JSON-serialisable metrics; an undefined one is None, with its reason under "undefined".
@@ -102,7 +110,7 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
     has_pixel_truth = np.array([sample.has_pixel_truth for sample in samples])
     grey = masks[has_pixel_truth]
     pixel_labels = binary_mask(grey, mask_rule)
-    ranking = PixelRanking(maps[has_pixel_truth])
+    ranking = PixelRanking(maps[has_pixel_truth], counted)
     undefined: dict[str, str] = {}
 
     def defined(name: str, value: float, reason: str | None) -> float | None:
@@ -111,7 +119,7 @@ def score_maps(maps: np.ndarray, masks: np.ndarray, samples: list[Sample], *, ma
             return None
         return value
 
-    pixel_reason = undefined_reason(pixel_labels)
+    pixel_reason = undefined_reason(pixel_labels if counted is None else pixel_labels[:, counted])
     if pixel_reason and labels.any() and not has_pixel_truth[labels].any():
         pixel_reason = "no defective image has a mask"
     by_rule = {rule: ranking.auroc(binary_mask(grey, rule)) for rule in MASK_RULES}
@@ -188,7 +196,7 @@ def summary(results: Results) -> str:
         )
     else:
         lines.append(
-            f"no threshold, no verdicts: the model is not calibrated for {results['image_size']} pixels "
+            f"no threshold, no verdicts: the model is not calibrated for {printed_size(results['image_size'])} pixels "
             "(--val_split, python -m src.calibrate)"
         )
     return "\n".join(lines)
@@ -206,6 +214,11 @@ def _printed(results: Results, name: Metric) -> str:
     if results[name] is None:
         return f"nan ({results['undefined'][name]})"
     return repr(results[name])
+
+
+def printed_size(size: int | list[int]) -> str:
+    """Return an image size of a JSON file as it is said: "256", or "320x1024"."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
 def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[ImageRecord]:
@@ -237,18 +250,19 @@ def results_content(
     mask_rule: str,
     threshold: float | None,
     threshold_source: str,
+    counted: np.ndarray | None = None,
 ) -> Results:
     """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
 
     Args:
-        maps, masks, mask_rule: as in ``score_maps``.
+        maps, masks, mask_rule, counted: as in ``score_maps``.
         threshold: as in ``decisions``.
         threshold_source: where it comes from, in words.
     """
     labels = np.array([sample.is_defective for sample in samples])
     return {
         **about,
-        **score_maps(maps, masks, samples, mask_rule=mask_rule),
+        **score_maps(maps, masks, samples, mask_rule=mask_rule, counted=counted),
         **decisions(image_scores(maps), labels, threshold),
         "threshold_source": threshold_source if threshold is not None else None,
         "scores": image_records(samples, maps, threshold),

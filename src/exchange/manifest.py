@@ -1,8 +1,8 @@
 """The contract between pre- and post-processing: which ``.bin`` is which image, and what its map must look like.
 
-A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per test image, float32 (1, 3, S, S), and
+A folder that preprocess.py wrote holds one ``<index>_<defect>_<stem>.bin`` per test image, float32 (1, 3, H, W), and
 ``manifest.json``, which says so once all of them are there. The inference program writes
-``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, S, S), for each. Long names are shortened. Nothing is paired by list
+``<index>_<defect>_<stem>_0.bin``, float32 (1, 1, H, W), for each. Long names are shortened. Nothing is paired by list
 order. No mindspore here.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from ..data.arrays import told_of_check
 from ..data.images import load_image, to_network_input
 from ..data.samples import UNLABELLED, Sample, samples_sha256
+from ..data.view import View
 from ..files import file_sha256, read_json, short_name, write_json
 from ..model.sidecar import PREPROCESSING, check_made_for_this_program, note_preprocessing
 from ..utils import InputError, core_count
@@ -38,6 +39,7 @@ class Manifest:
     """What is in a folder of network inputs.
 
     Attributes:
+        view: what of an image the inputs show, and at which size.
         samples_sha256: fingerprint of the test images that it was made of.
         names: stems of the ``.bin`` files, in the order of the test images.
         sources: the pictures, below the category's folder or, without labels, the folder of pictures.
@@ -48,7 +50,7 @@ class Manifest:
     """
 
     category: str
-    image_size: int
+    view: View
     samples_sha256: str
     names: list[str]
     sources: list[str]
@@ -60,15 +62,15 @@ class Manifest:
     @property
     def input_bytes(self) -> int:
         """Size of each input file."""
-        return 3 * self.image_size**2 * _FLOAT_BYTES
+        return 3 * self.map_bytes
 
     @property
     def map_bytes(self) -> int:
         """Size of each map file."""
-        return self.image_size**2 * _FLOAT_BYTES
+        return self.view.size.height * self.view.size.width * _FLOAT_BYTES
 
 
-def describe(samples: list[Sample], *, category: str, image_size: int) -> Manifest:
+def describe(samples: list[Sample], *, category: str, view: View) -> Manifest:
     """Return the manifest that belongs to these images, of which there is at least one."""
     names = [
         short_name(f"{i:05}_{sample.defect}_{sample.path.stem}", _LONGEST_NAME) for i, sample in enumerate(samples)
@@ -76,7 +78,7 @@ def describe(samples: list[Sample], *, category: str, image_size: int) -> Manife
     is_labelled = samples[0].defect != UNLABELLED
     root = samples[0].path.parents[2 if is_labelled else 0]  # <root>/test/<defect>/<image>, or <root>/<image>
     sources = [sample.path.relative_to(root).as_posix() for sample in samples]
-    return Manifest(category, image_size, samples_sha256(samples), names, sources, is_labelled)
+    return Manifest(category, view, samples_sha256(samples), names, sources, is_labelled)
 
 
 def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> None:
@@ -91,10 +93,10 @@ def write_inputs(folder: Path, samples: list[Sample], manifest: Manifest) -> Non
     for stale in folder.glob(f".{_UNFINISHED}*"):  # of a call that was killed
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{_UNFINISHED}") as unfinished:
-        load = told_of_check(lambda sample: load_image(sample.path, manifest.image_size))
+        load = told_of_check(lambda sample: load_image(sample.path, manifest.view))
 
         def write(sample: Sample, name: str) -> str:
-            array = to_network_input(load(sample)[None])  # (1, 3, S, S)
+            array = to_network_input(load(sample)[None])  # (1, 3, H, W)
             try:
                 array.tofile(Path(unfinished, name))
             except OSError as error:
@@ -128,7 +130,7 @@ def _find_earlier(folder: Path) -> set[str]:
 
 
 def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
-    size = manifest.image_size
+    size = manifest.view.size
 
     def mask_of(sample: Sample) -> str | None:
         if sample.mask_path is None:
@@ -138,10 +140,10 @@ def _to_json(samples: list[Sample], manifest: Manifest) -> dict:
     return {
         "format": FORMAT,
         "category": manifest.category,
-        "image_size": size,
+        **manifest.view.to_json(),
         "preprocessing": PREPROCESSING,
-        "input": {"shape": [1, 3, size, size], "dtype": "float32"},
-        "output": {"shape": [1, 1, size, size], "dtype": "float32"},
+        "input": {"shape": [1, 3, *size], "dtype": "float32"},
+        "output": {"shape": [1, 1, *size], "dtype": "float32"},
         "samples_sha256": manifest.samples_sha256,
         "images": [
             {
@@ -175,13 +177,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _parse(path: Path, content: dict) -> tuple[Manifest, bool]:
     """Return the manifest that was read from ``path``, and whether all that it names was written."""
-    check_made_for_this_program(path, content, expected_format=FORMAT)
+    view = check_made_for_this_program(path, content, expected_format=FORMAT)
     try:
         images = content["images"]
         names = [str(image["name"]) for image in images]
         manifest = Manifest(
             category=str(content["category"]),
-            image_size=content["image_size"],
+            view=view,
             samples_sha256=str(content["samples_sha256"]),
             names=names,
             sources=[str(image["source"]) for image in images],
@@ -209,8 +211,10 @@ def check_matches(folder: Path, expected: Manifest) -> None:
     where = f"{folder / MANIFEST_NAME}: was made"
     if found.category != expected.category:
         raise InputError(f"{where} for category {found.category!r}, not {expected.category!r}")
-    if found.image_size != expected.image_size:
-        raise InputError(f"{where} for images of {found.image_size} pixels, not {expected.image_size}")
+    if found.view.size != expected.view.size:
+        raise InputError(f"{where} for images of {found.view.size} pixels, not {expected.view.size}")
+    if found.view != expected.view:
+        raise InputError(f"{where} for another region of interest or ignored area; run preprocess.py again")
     if found != expected:
         raise InputError(f"{where} from other test images than the data set holds now; run preprocess.py again")
 
@@ -249,25 +253,25 @@ def check_inputs(folder: Path) -> None:
 
 
 def read_maps(folder: Path, manifest: Manifest) -> np.ndarray:
-    """Read the maps of all images, in the order of the manifest: float32 (N, S, S).
+    """Read the maps of all images, in the order of the manifest: float32 (N, H, W).
 
     Raises:
         InputError: the files are not those of the manifest, or a map holds NaN or infinity.
     """
     one_by_one = iterate_maps(folder, manifest)
-    maps = np.empty((len(manifest.names), manifest.image_size, manifest.image_size), np.float32)
+    maps = np.empty((len(manifest.names), *manifest.view.size), np.float32)
     for i, one in enumerate(one_by_one):
         maps[i] = one
     return maps
 
 
 def iterate_maps(folder: Path, manifest: Manifest) -> Iterator[np.ndarray]:
-    """Return what ``read_maps`` returns one by one, float32 (S, S); all files are checked at once."""
+    """Return what ``read_maps`` returns one by one, float32 (H, W); all files are checked at once."""
     names = [f"{name}_0" for name in manifest.names]
     check_files(folder, names, manifest.map_bytes, written_by="the inference program")
 
     def read(name: str) -> np.ndarray:
-        one = np.fromfile(folder / f"{name}.bin", np.float32).reshape(manifest.image_size, manifest.image_size)
+        one = np.fromfile(folder / f"{name}.bin", np.float32).reshape(manifest.view.size)
         if not np.isfinite(one).all():
             raise InputError(f"{folder / name}.bin: the map holds NaN or infinity")
         return one

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.samples import Sample
 from ..data.stream import decode
+from ..data.view import View
 from ..evaluation.metrics import image_scores
 from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate
 from ..utils import LOGGER, InputError
@@ -15,13 +16,13 @@ from .maps import Detector, predict_maps
 from .sidecar import record_calibration
 
 
-def score_good(detector: Detector, samples: list[Sample], *, image_size: int, batch_size: int) -> np.ndarray:
+def score_good(detector: Detector, samples: list[Sample], *, view: View, batch_size: int) -> np.ndarray:
     """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
 
     Raises:
         InputError: an image is unreadable; the message names it.
     """
-    decoded = decode((sample.path for sample in samples), image_size=image_size, ahead=2 * batch_size)
+    decoded = decode((sample.path for sample in samples), view=view, ahead=2 * batch_size)
     scores = []
     while batch := list(itertools.islice(decoded, batch_size)):
         for loaded in batch:

@@ -7,7 +7,7 @@ import numpy as np
 from ..data.arrays import full_batches
 from ..data.images import to_network_input
 
-# A function from images, float32 (N, 3, S, S), to their anomaly maps, float32 (N, 1, S, S).
+# A function from images, float32 (N, 3, H, W), to their anomaly maps, float32 (N, 1, H, W).
 Detector = Callable[[np.ndarray], np.ndarray]
 
 
@@ -15,10 +15,10 @@ def predict_maps(detector: Detector, images: np.ndarray, *, batch_size: int) -> 
     """Compute the anomaly maps of decoded images in batches of one size.
 
     Args:
-        images: uint8 (N, S, S, 3).
+        images: uint8 (N, H, W, 3).
 
     Returns:
-        float32 (N, S, S).
+        float32 (N, H, W).
     """
     maps = np.empty(images.shape[:3], np.float32)
     for rows, new in full_batches(len(images), batch_size):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
+from ..data.view import ImageSize, View
 from ..device import pinned, set_up_device
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, core_count, first_line
@@ -21,14 +22,14 @@ class ModelFile:
 
     Attributes:
         sidecar: what the JSON beside it says; None for a checkpoint without one.
-        image_size: side of its input images, pixels.
+        view: what of an image it sees, and at which size.
         batch_size: images per call.
         sha256: of the file; None for a checkpoint without sidecar.
     """
 
     path: Path
     sidecar: Sidecar | None
-    image_size: int
+    view: View
     batch_size: int
     sha256: str | None = None
 
@@ -44,7 +45,7 @@ class ModelFile:
 
 
 def inspect_model(
-    path: Path, *, category: str | None = None, image_size: int | None = None, batch_size: int | None = None
+    path: Path, *, category: str | None = None, image_size: ImageSize | None = None, batch_size: int | None = None
 ) -> ModelFile:
     """Check a model's file and sidecar and settle image and batch size; no slow import.
 
@@ -64,23 +65,24 @@ def inspect_model(
         if sidecar:
             note_preprocessing(path, sidecar.preprocessing)
         if not sidecar and not image_size:
-            LOGGER.warning("warning: no %s, so %d pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
-        trained = sidecar.image_size if sidecar else None
-        if image_size and trained and image_size != trained:
-            LOGGER.warning("warning: --image_size %d, but the checkpoint was trained at %d", image_size, trained)
-        size = image_size or trained or DEFAULT_IMAGE_SIZE
-        return ModelFile(path, sidecar, size, batch_size or DEFAULT_EVAL_BATCH_SIZE, sha256)
+            LOGGER.warning("warning: no %s, so %s pixels are assumed", sidecar_path(path), DEFAULT_IMAGE_SIZE)
+        trained = sidecar.view if sidecar else None
+        if image_size and trained and image_size != trained.size:
+            LOGGER.warning("warning: --image_size %s, but the checkpoint was trained at %s", image_size, trained.size)
+        size = image_size or (trained.size if trained else DEFAULT_IMAGE_SIZE)
+        view = trained.at(size) if trained else View(size)
+        return ModelFile(path, sidecar, view, batch_size or DEFAULT_EVAL_BATCH_SIZE, sha256)
 
     check_file(path, path.suffix[1:].upper())
     sidecar, facts = read_export(path, category=category)
     note_preprocessing(path, sidecar.preprocessing)
     for flag, given, fixed in (
-        ("--image_size", image_size, sidecar.image_size),
+        ("--image_size", image_size, sidecar.view.size),
         ("--eval_batch_size", batch_size, facts["batch_size"]),
     ):
         if given and given != fixed:
             raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
-    return ModelFile(path, sidecar, sidecar.image_size, facts["batch_size"], facts["sha256"])
+    return ModelFile(path, sidecar, sidecar.view, facts["batch_size"], facts["sha256"])
 
 
 def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
@@ -93,12 +95,12 @@ def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float
     source = "the model, set by good images"
     if model is None or model.sidecar is None or model.sidecar.threshold is None:
         return None, source
-    if model.image_size != model.sidecar.image_size:
+    if model.view.size != model.sidecar.view.size:
         LOGGER.warning(
-            "warning: no verdicts: the threshold of %s was set at %d pixels, not %d (--threshold sets another)",
+            "warning: no verdicts: the threshold of %s was set at %s pixels, not %s (--threshold sets another)",
             model.path,
-            model.sidecar.image_size,
-            model.image_size,
+            model.sidecar.view.size,
+            model.view.size,
         )
         return None, source
     return _nearest_float32(model.sidecar.threshold, f"{sidecar_path(model.path)}: threshold"), source
@@ -135,7 +137,7 @@ def load_detector(
     from ..stpm import STPM
 
     stpm = load_stpm(STPM(), model.path, num_class=num_class)
-    return _checked(StpmDetector(stpm, image_size=model.image_size), model.path)
+    return _checked(StpmDetector(stpm, view=model.view), model.path)
 
 
 def _checked(detector: Detector, path: Path) -> Detector:

@@ -64,7 +64,7 @@ class Configuration(TypedDict):
     """Everything that the weights depend on: a training is only resumed with the same."""
 
     category: str
-    image_size: int
+    image_size: int | list[int]  # height and width where they differ
     batch_size: int
     lr: float
     momentum: float
@@ -79,6 +79,9 @@ class Configuration(TypedDict):
     lr_schedule: NotRequired[str]  # where it is not constant
     epochs: NotRequired[int]  # length of such a schedule
     init_sha256: NotRequired[str]  # over the weights that the student starts from, where these are not random
+    roi: NotRequired[list[int]]  # the region of interest, where there is one
+    ignored_runs: NotRequired[list[int]]  # where nothing counts, as in ``View``
+    train_tile: NotRequired[list[int]]  # height and width of the pieces that images are trained in, where they are
 
 
 class Circumstances(TypedDict):
@@ -90,6 +93,7 @@ class Circumstances(TypedDict):
     epochs_requested: int
     data_url: str
     pre_ckpt_path: str
+    train_pieces: NotRequired[int]  # how many pieces of the images, where they are trained on in pieces
     init_from: NotRequired[str]
 
 

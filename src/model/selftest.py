@@ -6,6 +6,7 @@ The values stand in an exported model's JSON; ``stpm_infer --selftest`` makes th
 import numpy as np
 
 from ..data.images import formula_image
+from ..data.view import ImageSize
 from .maps import Detector, predict_maps
 from .sidecar import SelfTest
 
@@ -13,15 +14,15 @@ INPUT = "pattern-1"  # ``formula_image``
 _GRID = 8
 
 
-def make_selftest(detector: Detector, *, image_size: int) -> SelfTest:
+def make_selftest(detector: Detector, *, size: ImageSize) -> SelfTest:
     """Return score and some values of the map of ``formula_image``: on a grid, and the maximum itself.
 
     Args:
         detector: computes in float32.
     """
-    (one,) = predict_maps(detector, formula_image(image_size)[None], batch_size=1)
-    lines = [(2 * i + 1) * image_size // (2 * _GRID) for i in range(_GRID)]
+    (one,) = predict_maps(detector, formula_image(size)[None], batch_size=1)
+    rows, columns = ([(2 * i + 1) * side // (2 * _GRID) for i in range(_GRID)] for side in size)
     highest = np.unravel_index(np.argmax(one), one.shape)
-    places = [*((y, x) for y in lines for x in lines), (int(highest[0]), int(highest[1]))]
+    places = [*((y, x) for y in rows for x in columns), (int(highest[0]), int(highest[1]))]
     pixels = [[y, x, float(one[y, x])] for y, x in places]
-    return {"input": INPUT, "image_size": image_size, "score": float(one.max()), "map": pixels}
+    return {"input": INPUT, "image_size": size.to_json(), "score": float(one.max()), "map": pixels}

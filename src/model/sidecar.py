@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from ..config import build_parser
-from ..data.images import MEAN, STD, is_image_size, note_former_resizing
+from ..data.images import MEAN, STD, note_former_resizing
+from ..data.view import ImageSize, View
 from ..device import versions
 from ..files import file_sha256, fingerprint, lock_folder, read_json, write_json
 from ..utils import LARGEST, LOGGER, InputError, run_entry_point
@@ -65,7 +66,7 @@ class SelfTest(TypedDict):
     """What an exported model must compute of an image that is made by a formula, as the checkpoint does in float32."""
 
     input: str  # name of the formula
-    image_size: int
+    image_size: int | list[int]
     score: float  # the map's maximum
     map: list[list[float]]  # row, column and value of some of its pixels
 
@@ -107,7 +108,7 @@ class Sidecar:
 
     Attributes:
         category: what the model was trained on.
-        image_size: side of the network's input, pixels.
+        view: what of an image the network sees, and at which size: in the file, ``image_size`` and what is set besides.
         preprocessing: how the images that it was trained on were prepared.
         threshold: the anomaly score from which an image is defective; None until it is calibrated.
         config: what it was trained with, a ``Configuration``; None where that is not known.
@@ -121,7 +122,7 @@ class Sidecar:
     """
 
     category: str
-    image_size: int
+    view: View
     preprocessing: dict = field(default_factory=PREPROCESSING.copy)
     threshold: float | None = None
     config: dict | None = None
@@ -140,7 +141,7 @@ class Sidecar:
         Raises:
             InputError: it is damaged, or not of this program.
         """
-        check_made_for_this_program(path, content, expected_format=FORMAT)
+        view = check_made_for_this_program(path, content, expected_format=FORMAT)
         for name in ("threshold", "config_hash"):
             if name not in content:
                 raise InputError(f"{path}: is damaged: {name} is missing")
@@ -158,14 +159,15 @@ class Sidecar:
                 raise InputError(f"{path}: {name} {content[name]!r}, expected {expected}")
         if not all(isinstance(facts, dict) for facts in content["exports"].values()):
             raise InputError(f"{path}: exports {content['exports']!r}, expected an object for each exported file")
-        _check_selftest(path, content.get("selftest"), content["image_size"])
+        _check_selftest(path, content.get("selftest"), view.size)
         known = {name: content.pop(name) for name in _FIELDS if name in content}
-        del content["format"]
-        return cls(**known, others=content)
+        others = {name: value for name, value in content.items() if name not in ("format", *_VIEW_FIELDS)}
+        return cls(**known, view=view, others=others)
 
     def to_json(self) -> dict:
         """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
-        content = {"format": FORMAT} | {name: getattr(self, name) for name in _FIELDS}
+        content: dict = {"format": FORMAT, "category": self.category, **self.view.to_json()}
+        content |= {name: getattr(self, name) for name in _FIELDS}
         for name in ("checkpoint", "calibration", "exports", "selftest"):
             if not content[name]:
                 del content[name]
@@ -179,26 +181,28 @@ class Sidecar:
         """
         write_json(sidecar_path(model_path), self.to_json())
 
-    def at_image_size(self, image_size: int) -> "Sidecar":
+    def at_image_size(self, size: ImageSize) -> "Sidecar":
         """Return the same for another image size, at which the threshold would mean nothing."""
-        if self.threshold is None or self.image_size == image_size:
-            return replace(self, image_size=image_size)
+        view = self.view.at(size)
+        if self.threshold is None or view == self.view:
+            return replace(self, view=view)
         LOGGER.warning(
-            "warning: --image_size %d: without a threshold, since the checkpoint's was set at %d pixels; "
+            "warning: --image_size %s: without a threshold, since the checkpoint's was set at %s pixels; "
             "calibrate the exported model (python -m src.calibrate)",
-            image_size,
-            self.image_size,
+            size,
+            self.view.size,
         )
-        return replace(self, image_size=image_size, threshold=None, calibration=None)
+        return replace(self, view=view, threshold=None, calibration=None)
 
 
-_FIELDS = tuple(one.name for one in fields(Sidecar) if one.name != "others")
+_FIELDS = tuple(one.name for one in fields(Sidecar) if one.name not in ("view", "others"))
+_VIEW_FIELDS = ("image_size", "roi", "ignored_runs")
 
 
-def new_sidecar(*, category: str, image_size: int, config: Mapping | None) -> Sidecar:
+def new_sidecar(*, category: str, view: View, config: Mapping | None) -> Sidecar:
     """Return the sidecar of a model that was just trained; ``config`` is None where it is not known."""
     config_hash = None if config is None else fingerprint(config)
-    return Sidecar(category, image_size, config=None if config is None else dict(config), config_hash=config_hash)
+    return Sidecar(category, view, config=None if config is None else dict(config), config_hash=config_hash)
 
 
 def describe_file(path: Path, *, name: str | None = None) -> FileHash:
@@ -206,18 +210,21 @@ def describe_file(path: Path, *, name: str | None = None) -> FileHash:
     return {"file": name or path.name, "sha256": file_sha256(path)}
 
 
-def check_made_for_this_program(path: Path, content: dict, *, expected_format: int) -> None:
-    """Check format, image size and preprocessing of a JSON file.
+def check_made_for_this_program(path: Path, content: dict, *, expected_format: int) -> View:
+    """Check format, view and preprocessing of a JSON file; return the view.
 
     Raises:
         InputError: they are not those of this program.
     """
     if content.get("format") != expected_format:
         raise InputError(f"{path}: format {content.get('format')!r}, this program reads format {expected_format}")
-    if not is_image_size(content.get("image_size")):
-        raise InputError(f"{path}: image_size {content.get('image_size')!r}, expected a multiple of 16")
+    try:
+        view = View.from_json(content)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     if content.get("preprocessing") not in (PREPROCESSING, FORMER_PREPROCESSING):
         raise InputError(f"{path}: preprocessing {content.get('preprocessing')!r}, this program's is {PREPROCESSING}")
+    return view
 
 
 def note_preprocessing(path: Path, preprocessing: dict) -> None:
@@ -232,7 +239,7 @@ def _check_threshold(path: Path, threshold: object) -> None:
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
 
 
-def _check_selftest(path: Path, selftest: object, image_size: int) -> None:
+def _check_selftest(path: Path, selftest: object, size: ImageSize) -> None:
     """Check that these are values of a map of the model's size, if there are any."""
 
     def is_number(value: object) -> bool:
@@ -241,15 +248,17 @@ def _check_selftest(path: Path, selftest: object, image_size: int) -> None:
     def is_pixel(entry: object) -> bool:
         if not isinstance(entry, list) or len(entry) != 3:
             return False
-        return all(type(place) is int and 0 <= place < image_size for place in entry[:2]) and is_number(entry[2])
+        return all(
+            type(place) is int and 0 <= place < side for place, side in zip(entry[:2], size, strict=True)
+        ) and is_number(entry[2])
 
     if selftest is None:
         return
     if not isinstance(selftest, dict) or not isinstance(selftest.get("input"), str):
         raise InputError(f"{path}: selftest {selftest!r}, expected an object that names its input; export it again")
-    if selftest.get("image_size") != image_size:
+    if selftest.get("image_size") != size.to_json():
         raise InputError(
-            f"{path}: selftest: image_size {selftest.get('image_size')!r}, and the model's is {image_size}; "
+            f"{path}: selftest: image_size {selftest.get('image_size')!r}, and the model's is {size.to_json()}; "
             "export it again"
         )
     if not is_number(selftest.get("score")):
@@ -352,7 +361,7 @@ def record_export(
     _lock(model_path)
     if path.exists():
         content = read_json(path)
-        if content.get("checkpoint") == checkpoint and content.get("image_size") == sidecar.image_size:
+        if content.get("checkpoint") == checkpoint and content.get("image_size") == sidecar.view.size.to_json():
             before = Sidecar.from_json(path, content)
             exports |= before.exports
             sidecar = _with_later_threshold(sidecar, before)

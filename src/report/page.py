@@ -9,6 +9,7 @@ import argparse
 import base64
 import io
 import sys
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +28,11 @@ from ..data.images import binary_mask
 from ..data.samples import Sample
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
 from ..evaluation.progress import trend
-from ..evaluation.results import ImageRecord, Metric, Results
+from ..evaluation.results import ImageRecord, Metric, Results, printed_size
 from ..evaluation.threshold import Rate
 from ..files import atomic_path, read_json
 from ..utils import InputError, run_entry_point
-from .pictures import colour_map, defect_overlay, scale_legend, scale_unit
+from .pictures import colour_map, defect_overlay, panel_size, scale_legend, scale_unit
 from .table import PUBLISHED_PATH, read_results
 from .template import INDEX_PAGE, PAGE
 
@@ -56,15 +57,17 @@ def write_report(
     masks: np.ndarray,
     maps: np.ndarray,
     *,
+    counted: np.ndarray | None = None,
     record: "TrainingRecord | None" = None,
 ) -> Path:
     """Write the report of one category; return its path.
 
     Args:
         results: content of results.json.
-        images: uint8 RGB (N, S, S, 3).
-        masks: resized grey masks, uint8 (N, S, S).
-        maps: float32 (N, S, S).
+        images: uint8 RGB (N, H, W, 3).
+        masks: resized grey masks, uint8 (N, H, W).
+        maps: float32 (N, H, W).
+        counted: which pixels count in pixel metrics, bool (H, W); None: all.
         record: content of the model's train.json, where that is there.
 
     Raises:
@@ -73,8 +76,8 @@ def write_report(
     labels = np.array([sample.is_defective for sample in samples])
     scores = image_scores(maps)
     has_truth = np.array([sample.has_pixel_truth for sample in samples])
-    pixel_labels = binary_mask(masks[has_truth], results["mask_rule"])
-    intervals = _intervals(scores, labels, maps[has_truth], pixel_labels)
+    pixels = Pixels(maps[has_truth], binary_mask(masks[has_truth], results["mask_rule"]), counted)
+    intervals = _intervals(scores, labels, pixels)
     threshold = results["decision"]["threshold"] if results["decision"] else None
     unit = threshold or scale_unit(scores, ~labels)
     unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
@@ -85,7 +88,7 @@ def write_report(
         decision=_decision(results),
         defects=_defects_table(results),
         training=_training(record) if record else "",
-        curves=_curves(scores, labels, maps[has_truth], pixel_labels),
+        curves=_curves(scores, labels, pixels),
         histogram=_histogram(scores / unit, labels, unit_name, has_threshold=threshold is not None),
         legend=escape(scale_legend(unit_name).capitalize()),
         types=_options(sorted({sample.defect for sample in samples})),
@@ -103,10 +106,26 @@ def _write_page(path: Path, page: str) -> Path:
     return path
 
 
-def _intervals(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> dict:
+@dataclass(frozen=True)
+class Pixels:
+    """What pixel metrics are of: maps, float32 (N, H, W), labels, bool (N, H, W), and which pixels count, or None."""
+
+    maps: np.ndarray
+    labels: np.ndarray
+    counted: np.ndarray | None
+
+    def of_counted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return maps and labels of the pixels that count: (N, pixels) each, or as they are if all do."""
+        if self.counted is None:
+            return self.maps, self.labels
+        return self.maps[:, self.counted], self.labels[:, self.counted]
+
+
+def _intervals(scores: np.ndarray, labels: np.ndarray, pixels: Pixels) -> dict:
     found = {}
     if not undefined_reason(labels):
         found["image_auroc"] = bootstrap_auroc(scores, labels)
+    maps, pixel_labels = pixels.of_counted()
     if not undefined_reason(pixel_labels):
         found["pixel_auroc"] = bootstrap_auroc(maps, pixel_labels)
     return found
@@ -126,7 +145,8 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _facts(results: Results) -> str:
     counts = results["images"]
     text = (
-        f"Model {results['model']}, {results['image_size']} pixels; {counts['test']} test images, {counts['good']} good"
+        f"Model {results['model']}, {printed_size(results['image_size'])} pixels; {counts['test']} test images, "
+        f"{counts['good']} good"
     )
     text += f" and {counts['defective']} defective"
     if counts["in_pixel_metrics"] < counts["test"]:
@@ -201,15 +221,17 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[rows], y[rows]
 
 
-def _curves(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, pixel_labels: np.ndarray) -> str:
+def _curves(scores: np.ndarray, labels: np.ndarray, pixels: Pixels) -> str:
     figures = []
     plots = []
     if not undefined_reason(labels):
         plots.append(("ROC of images", *roc_curve(labels, scores)[:2], "true positive rate", 1.0))
+    maps, pixel_labels = pixels.of_counted()
     if not undefined_reason(pixel_labels):
         fpr, tpr, _ = roc_curve(pixel_labels.ravel(), maps.ravel())
         plots.append(("ROC of pixels", fpr, tpr, "true positive rate", 1.0))
-        plots.append(("PRO", *PixelRanking(maps).pro_curve(pixel_labels), "per-region overlap", PRO_MAX_FPR))
+        pro_curve = PixelRanking(pixels.maps, pixels.counted).pro_curve(pixels.labels)
+        plots.append(("PRO", *pro_curve, "per-region overlap", PRO_MAX_FPR))
     for title, x, y, label, limit in plots:
         figure = Figure(figsize=(3.2, 3), layout="constrained")
         axes = figure.subplots()
@@ -225,7 +247,8 @@ def _training(record: "TrainingRecord") -> str:
     epochs = record["epochs"]
     if not epochs:
         return ""
-    per_image = record["steps_per_epoch"] / record["train_images"]  # of a loss that is a mean over batches
+    # of a loss that is a mean over batches
+    per_image = record["steps_per_epoch"] / record.get("train_pieces", record["train_images"])
     trained = np.array([epoch["loss"] * per_image for epoch in epochs])
     held_out = np.array([epoch.get("held_out_loss", np.nan) for epoch in epochs], float)
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
@@ -283,13 +306,18 @@ def _options(names: list[str]) -> str:
 
 def _jpeg(panels: list[np.ndarray]) -> str:
     """Return panels side by side as a data URI."""
-    strip = [Image.fromarray(panel).resize((_TILE, _TILE), Image.Resampling.BILINEAR) for panel in panels]
-    sheet = Image.new("RGB", (_TILE * len(strip), _TILE))
+    width, height = _tile_size(panels[0])
+    strip = [Image.fromarray(panel).resize((width, height), Image.Resampling.BILINEAR) for panel in panels]
+    sheet = Image.new("RGB", (width * len(strip), height))
     for column, panel in enumerate(strip):
-        sheet.paste(panel, (column * _TILE, 0))
+        sheet.paste(panel, (column * width, 0))
     data = io.BytesIO()
     sheet.save(data, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _tile_size(image: np.ndarray) -> tuple[int, int]:
+    return panel_size(image.shape[1], image.shape[0], longest=_TILE)
 
 
 def _tile(
@@ -301,6 +329,7 @@ def _tile(
     unit: float,
     threshold: float | None,
 ) -> str:
+    width, height = _tile_size(image)
     outlined = defect_overlay(image, one, unit)
     panels = [image, np.repeat(mask[..., None], 3, axis=2), colour_map(one, unit), outlined]
     wrong = ""
@@ -313,7 +342,7 @@ def _tile(
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
     return (
         f'<figure class="tile {"wrong" if wrong else ""}" tabindex=0 {attributes}>'
-        f'<img loading=lazy width={4 * _TILE} height={_TILE} alt="image, mask, anomaly map, outlined defect" '
+        f'<img loading=lazy width={4 * width} height={height} alt="image, mask, anomaly map, outlined defect" '
         f'src="{_jpeg(panels)}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 

@@ -12,7 +12,7 @@ from ..files import atomic_path
 
 _CAPTION_HEIGHT = 28
 _GAP = 6
-_PANEL = 256  # pixels
+_PANEL, _LARGEST_PANEL = 256, 1024  # pixels
 # The colour scale ends at twice its unit, so that what is just above 1 is told from what is far above.
 _SCALE_END = 2.0
 
@@ -22,8 +22,14 @@ def scale_unit(scores: np.ndarray, is_good: np.ndarray) -> float:
     return max(float(scores[is_good].max() if is_good.any() else scores.max()), float(np.finfo(np.float32).tiny))
 
 
+def panel_size(width: float, height: float, *, longest: int = _PANEL) -> tuple[int, int]:
+    """Return width and height scaled to a longer side."""
+    scale = longest / max(height, width)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
 def colour_map(anomaly_map: np.ndarray, unit: float) -> np.ndarray:
-    """Colour a map, float32 (S, S), by its value in units of ``unit``, 0 to 2: uint8 RGB (S, S, 3)."""
+    """Colour a map, float32 (H, W), by its value in units of ``unit``, 0 to 2: uint8 RGB (H, W, 3)."""
     scaled = np.clip(anomaly_map / unit / _SCALE_END, 0, 1)
     # inferno is perceptually uniform: equal steps of the value look equal
     return cv2.cvtColor(
@@ -40,12 +46,13 @@ def defect_overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float)
     """Outline on the image what reaches the threshold: uint8 RGB, of a panel's size or the image's if that is larger.
 
     Args:
-        image: uint8 RGB (S, S, 3).
-        anomaly_map: float32 (S, S).
+        image: uint8 RGB (H, W, 3).
+        anomaly_map: float32 (H, W).
     """
-    side = max(_PANEL, len(image))
-    outlined = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    anomaly_map = cv2.resize(anomaly_map, (side, side), interpolation=cv2.INTER_LINEAR)
+    longest = max(_PANEL, *image.shape[:2])
+    size = panel_size(image.shape[1], image.shape[0], longest=longest)
+    outlined = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    anomaly_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
     contours, _ = cv2.findContours(
         (anomaly_map >= threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -55,20 +62,29 @@ def defect_overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float)
     return outlined
 
 
-def save_panels(path: Path, panels: list[np.ndarray], *, caption: str, legend: str) -> None:
-    """Write panels, uint8 RGB (S, S, 3), side by side, a line above and one below.
+def save_panels(
+    path: Path, panels: list[np.ndarray], *, caption: str, legend: str, shape: tuple[int, int] | None = None
+) -> None:
+    """Write panels, uint8 RGB (H, W, 3), side by side, a line above and one below.
+
+    Args:
+        shape: width and height of what they show, whose aspect ratio they get; None: the panels' own.
 
     Raises:
         InputError: the file cannot be written.
     """
-    width = len(panels) * (_PANEL + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, _PANEL + 2 * _CAPTION_HEIGHT), "white")
+    height, width = panels[0].shape[:2]
+    # small defects in large images are to be seen, too
+    longest = min(max(_PANEL, height, width), _LARGEST_PANEL)
+    panel_width, panel_height = panel_size(*(shape or (width, height)), longest=longest)
+    sheet_width = max(len(panels) * (panel_width + _GAP), 3 * (_PANEL + _GAP)) + _GAP
+    sheet = Image.new("RGB", (sheet_width, panel_height + 2 * _CAPTION_HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, 6), caption, fill="black", font=ImageFont.load_default(size=14))
-    draw.text((_GAP, _PANEL + _CAPTION_HEIGHT + 6), legend, fill="black", font=ImageFont.load_default(size=12))
+    draw.text((_GAP, panel_height + _CAPTION_HEIGHT + 6), legend, fill="black", font=ImageFont.load_default(size=12))
     for column, panel in enumerate(panels):
-        picture = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.BILINEAR)
-        sheet.paste(picture, (_GAP + column * (_PANEL + _GAP), _CAPTION_HEIGHT))
+        picture = Image.fromarray(panel).resize((panel_width, panel_height), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (_GAP + column * (panel_width + _GAP), _CAPTION_HEIGHT))
     with atomic_path(path) as temporary:
         sheet.save(temporary)
 
@@ -95,9 +111,9 @@ def save_sample_sheet(
     """Write image, mask and anomaly map side by side, one row for the median image of each defect type.
 
     Args:
-        images: uint8 (N, S, S, 3).
-        masks: resized grey masks, uint8 (N, S, S).
-        maps: float32 (N, S, S).
+        images: uint8 (N, H, W, 3).
+        masks: resized grey masks, uint8 (N, H, W).
+        maps: float32 (N, H, W).
         threshold: unit of the colour scale; None: the highest score of a good image.
 
     Raises:
@@ -107,7 +123,8 @@ def save_sample_sheet(
     unit = threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
     unit_name = "the threshold" if threshold else "the highest score of a good image"
     rows = typical_rows(samples, scores)
-    row_height = _PANEL + _CAPTION_HEIGHT
+    panel_width, panel_height = panel_size(images.shape[2], images.shape[1])
+    row_height = panel_height + _CAPTION_HEIGHT
     sheet = Image.new("RGB", (3 * _PANEL + 4 * _GAP, len(rows) * (row_height + _GAP) + 2 * _CAPTION_HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=14)
@@ -118,8 +135,8 @@ def save_sample_sheet(
         draw.text((_GAP, top + 6), caption, fill="black", font=font)
         panels = (images[row], np.repeat(masks[row][..., None], 3, axis=2), colour_map(maps[row], unit))
         for column, panel in enumerate(panels):
-            panel_image = Image.fromarray(panel).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
-            sheet.paste(panel_image, (_GAP + column * (_PANEL + _GAP), top + _CAPTION_HEIGHT))
+            panel_image = Image.fromarray(panel).resize((panel_width, panel_height), Image.Resampling.NEAREST)
+            sheet.paste(panel_image, (_GAP + column * (panel_width + _GAP), top + _CAPTION_HEIGHT))
     note = "image | mask | " + scale_legend(unit_name).replace("; ", ";\n")
     draw.text((_GAP, len(rows) * (row_height + _GAP)), note, fill="black", font=font)
     with atomic_path(path) as temporary:

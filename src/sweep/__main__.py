@@ -33,8 +33,8 @@ OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_tar
 # What may be said to all trainings at once; handed on to train.py.
 TRAINING_FLAGS = (
     "recipe", "epoch", "steps", "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size",
-    "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split", "target_fpr", "eval_interval",
-    "eval_batch_size", "mask_rule",
+    "roi", "ignore_mask", "train_tile", "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split",
+    "target_fpr", "eval_interval", "eval_batch_size", "mask_rule",
 )  # fmt: skip
 ATTEMPTS = 2
 _CONNECT_SECONDS = 10
@@ -44,7 +44,7 @@ _OBJECT_STORE_BYTES = 100_000_000  # outcomes of a few hundred bytes go through 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ``training_flags`` are those that go on to train.py."""
-    parser = build_parser(__doc__, (*OWN_FLAGS, *TRAINING_FLAGS))
+    parser = build_parser(__doc__, (*OWN_FLAGS, *TRAINING_FLAGS), trains=True)
     args = parser.parse_args(argv)
     for name in ("data_url", "pre_ckpt_path", "device_num"):
         if getattr(args, name) is None:

@@ -17,10 +17,11 @@ class HeldOutLoss:
     """A function that returns the loss per image of a student as it is, in evaluation.
 
     Args:
-        images: uint8 (N, S, S, 3).
+        images: uint8 (N, H, W, 3), whole ones or pieces.
         features: the teacher's normalised features of these images, three float32 (N, C, h, w).
+        counted: which of their positions count, three float32 (N, 1, h, w); nothing: all do.
         ranks: those that each hold a share of the images and call this together; all get the same number.
-        weight: of this rank's images, 0 where they are in another's share (``shard_of``).
+        share: 0 where this rank's images are in another's share, else 1 (``shard_of``).
     """
 
     def __init__(
@@ -28,16 +29,17 @@ class HeldOutLoss:
         stpm: STPM,
         images: np.ndarray,
         features: tuple[np.ndarray, ...],
+        counted: tuple[np.ndarray, ...] = (),
         *,
         ranks: Ranks = ALONE,
-        weight: float = 1.0,
+        share: float = 1.0,
     ):
-        self._images, self._features = images, features
-        self._ranks, self._weight = ranks, weight
+        self._images, self._columns = images, (*features, *counted)
+        self._ranks, self._share = ranks, share
         self._loss = EvaluationLoss(stpm)
 
     def __call__(self) -> float:
-        """Compute it: the sum over scales of the layer losses of ``src.loss``, as a mean over images.
+        """Compute it: the sum over scales of the layer losses of ``src.loss``, as a mean over images or pieces.
 
         Raises:
             InputError: it is not finite.
@@ -46,8 +48,8 @@ class HeldOutLoss:
         total = 0.0
         for start in range(0, len(self._images), _BATCH_SIZE):
             rows = slice(start, start + _BATCH_SIZE)
-            total += self._loss(to_network_input(self._images[rows]), tuple(one[rows] for one in self._features))
-        sums = self._weight * np.array([total, len(self._images)], np.float32)
+            total += self._loss(to_network_input(self._images[rows]), *(one[rows] for one in self._columns))
+        sums = self._share * np.array([total, len(self._images)], np.float32)
         total, count = self._ranks.sum(sums.astype(np.float32)).tolist()
         if not math.isfinite(total):
             raise InputError(

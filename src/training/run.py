@@ -17,6 +17,7 @@ from ..checkpoint import (
     named_parameters,
     read_checkpoint,
 )
+from ..data.view import View
 from ..device import versions
 from ..files import atomic_path, fingerprint, write_json
 from ..model.record import (
@@ -41,6 +42,7 @@ class TrainingRun:
 
     Args:
         folder: where its files go.
+        view: what of an image the network sees.
         config: what the weights depend on.
         circumstances: what the record says besides.
     """
@@ -51,12 +53,13 @@ class TrainingRun:
         stpm: STPM,
         optimiser: nn.Optimizer,
         *,
+        view: View,
         config: Configuration,
         circumstances: Circumstances,
     ):
         self.folder = folder
         self.stpm, self.optimiser = stpm, optimiser
-        self.config, self.circumstances = config, circumstances
+        self.view, self.config, self.circumstances = view, config, circumstances
         self.epochs: list[EpochRecord] = []
         self.evaluations: list[EvaluationRecord] = []
 
@@ -103,7 +106,7 @@ class TrainingRun:
                     f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
                     f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
-        sidecar = new_sidecar(category=self.folder.category, image_size=self.config["image_size"], config=self.config)
+        sidecar = new_sidecar(category=self.folder.category, view=self.view, config=self.config)
         with atomic_path(self.folder.checkpoint) as temporary:
             ms.save_checkpoint(checkpoint_entries(named_parameters(self.stpm)), str(temporary))
             written = describe_file(temporary, name=self.folder.checkpoint.name)

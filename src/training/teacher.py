@@ -14,12 +14,13 @@ from ..resnet import CHANNELS, STRIDES, ResNet18Trunk
 from ..utils import LOGGER, RANDOM_TEACHER
 
 _BATCH_SIZE = 8  # as fast as larger ones on CPU, in less memory
+_BATCH_PIXELS = _BATCH_SIZE * 256 * 256  # what such a batch takes is in proportion to its pixels
 
 
 class NormalisedTeacher(nn.Cell):
     """A teacher with the weights that it has now, and the normalisation of its features.
 
-    Inputs: images, float32 (N, 3, S, S). Outputs: three float32 (N, C, h, w).
+    Inputs: images, float32 (N, 3, H, W). Outputs: three float32 (N, C, h, w).
     """
 
     def __init__(self, trunk: ResNet18Trunk):
@@ -38,7 +39,7 @@ def estimate_batch_statistics(trunk: ResNet18Trunk, images: np.ndarray) -> None:
     pretrained weights are at hand, such as the demo.
 
     Args:
-        images: uint8 (N, S, S, 3).
+        images: uint8 (N, H, W, 3).
     """
     statistics_of = batch_statistics(trunk)
     collected: dict[str, list[np.ndarray]] = {}
@@ -54,7 +55,7 @@ def prepare_teacher(trunk: ResNet18Trunk, source: str, images: np.ndarray, *, nu
 
     Args:
         source: path of a ResNet-18 checkpoint, or "random" for a He-initialised one with estimated statistics.
-        images: training images, uint8 (N, S, S, 3).
+        images: training images, uint8 (N, H, W, 3).
 
     Raises:
         InputError: the checkpoint cannot be used.
@@ -76,18 +77,19 @@ def compute_teacher_features(
     """Compute the normalised teacher features of all images once: three float32 (N, C, h, w).
 
     Args:
-        images: uint8 (N, S, S, 3).
+        images: uint8 (N, H, W, 3).
         budget_bytes: what all three may take of memory; beyond it they are memory-mapped in ``spill_folder``.
     """
-    count, image_size = images.shape[:2]
-    shapes = [(count, c, image_size // s, image_size // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
+    count, height, width = images.shape[:3]
+    shapes = [(count, c, height // s, width // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
     total = sum(int(np.prod(shape)) for shape in shapes)
     # each level gets its share of the budget, so that either all fit in memory or none
     features = tuple(
         allocate(shape, np.float32, budget_bytes * int(np.prod(shape)) // total, spill_folder) for shape in shapes
     )
     teacher.set_train(False)
-    for rows, new in full_batches(count, _BATCH_SIZE):
+    batch_size = min(_BATCH_SIZE, max(1, _BATCH_PIXELS // (height * width)))
+    for rows, new in full_batches(count, batch_size):
         for array, level in zip(features, teacher(Tensor(to_network_input(images[rows]))), strict=True):
             array[rows[:new]] = level.asnumpy()[:new]
     return features

@@ -47,7 +47,7 @@ def build_stpm(
 
     Args:
         teacher_source: path of a ResNet-18 checkpoint, or "random": an untrained teacher, for trials without one.
-        images: training images, uint8 (N, S, S, 3), on which a random teacher's batch-norm statistics are estimated.
+        images: training images, uint8 (N, H, W, 3), on which a random teacher's batch-norm statistics are estimated.
         init_from: checkpoint of an earlier training with the same teacher, whose student this one starts as.
         ranks: all of them get the first one's weights.
 

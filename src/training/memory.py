@@ -1,0 +1,87 @@
+"""How much memory a training on CPU takes, told before it begins: where it runs out, the system kills without a word.
+
+No mindspore here.
+"""
+
+from ..data.pieces import DEFAULT_TILE
+from ..data.view import ImageSize
+from ..utils import InputError, core_count, free_memory
+
+# Measured, see docs/performance.md: the program with its libraries and both networks; what a step keeps for the
+# gradients, by pixel of its batch; what a core needs besides, by pixel of the image that it works on. Of every image:
+# its pixels, uint8 RGB, and its features, float32 (64 / 16 + 128 / 64 + 256 / 256 a pixel).
+_PROGRAM = 780_000_000
+_STEP = 650
+_CORE = 125
+_IMAGE = 3
+_FEATURES = 28
+# Of an evaluation in between, by pixel of the test images: image, mask, map and the sorted maps.
+_EVALUATION = 3 + 1 + 4 + 4
+
+
+def training_bytes(
+    size: ImageSize, *, batch_size: int, images: int, cache_features: bool, budget_bytes: int, test_pixels: int = 0
+) -> int:
+    """Estimate the peak of a training's memory.
+
+    Args:
+        size: of an image, or of a piece of one.
+        images: number of images or pieces.
+        cache_features: whether the teacher's features are kept.
+        budget_bytes: what images and features, each, may take of memory; beyond it they are in files.
+        test_pixels: of all test images that are evaluated in between.
+    """
+    pixels = size.height * size.width
+    kept = sum(
+        total if total <= budget_bytes else 0
+        for total in (images * pixels * _IMAGE, images * pixels * _FEATURES * cache_features)
+    )
+    step = (_STEP * min(batch_size, images) + _CORE * core_count()) * pixels
+    return _PROGRAM + step + kept + _EVALUATION * test_pixels
+
+
+def check_memory(
+    size: ImageSize,
+    *,
+    batch_size: int,
+    images: int,
+    cache_features: bool,
+    budget_bytes: int,
+    test_pixels: int = 0,
+) -> None:
+    """Refuse a training for which there is not enough memory.
+
+    For the arguments see ``training_bytes``.
+
+    Raises:
+        InputError: it needs more than is free; the message names sizes that need less.
+    """
+    free = free_memory()
+
+    def needed(of: ImageSize, batch: int) -> int:
+        scaled = images * size.height * size.width // (of.height * of.width)
+        return training_bytes(
+            of, batch_size=batch, images=scaled, cache_features=cache_features, budget_bytes=budget_bytes,
+            test_pixels=test_pixels,
+        )  # fmt: skip
+
+    if free is None or needed(size, batch_size) <= free:
+        return
+    ways_out = []
+    tile = ImageSize(*(min(side, DEFAULT_TILE) for side in size))
+    if tile != size and needed(tile, batch_size) <= free:
+        ways_out.append(f"--train_tile {DEFAULT_TILE} needs {_gigabytes(needed(tile, batch_size))}")
+    batch = batch_size
+    while batch > 1 and needed(size, batch) > free:
+        batch //= 2
+    if needed(size, batch) <= free:
+        ways_out.append(f"--batch_size {batch} needs {_gigabytes(needed(size, batch))}")
+    raise InputError(
+        f"training on {size.height}x{size.width} pixels in batches of {batch_size} needs about "
+        f"{_gigabytes(needed(size, batch_size))} of memory, and {_gigabytes(free)} are free; "
+        + ("; ".join(ways_out) if ways_out else "a smaller --image_size needs less")
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
