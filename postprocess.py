@@ -12,7 +12,8 @@ from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_masks
 from src.data.images import find_former_resizing
 from src.data.samples import list_for_inference
-from src.evaluation.results import About, format_result, results_content, summary, verdict
+from src.evaluation.decision import DecisionRule
+from src.evaluation.results import About, format_result, results_content, summary
 from src.exchange.manifest import (
     Manifest,
     check_matches,
@@ -24,12 +25,12 @@ from src.exchange.manifest import (
 from src.exchange.origin import check_origin
 from src.exchange.scores import read_milliseconds
 from src.files import atomic_path, make_output_folder, write_json
-from src.model.model_file import choose_threshold, inspect_model
+from src.model.model_file import choose_rule, inspect_model
 from src.utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
     "result_dir", "data_dir", "label_dir", "category", "mindir_path", "image_size", "out_size", "mask_rule",
-    "threshold", "out_dir",
+    "threshold", "review", "out_dir",
 )  # fmt: skip
 
 
@@ -57,11 +58,11 @@ def main(args: Namespace) -> int:
     if args.mindir_path:
         model = inspect_model(Path(args.mindir_path), category=args.category, image_size=manifest.view.size)
     check_origin(Path(args.result_dir), Path(args.label_dir), model.path if model else None)
-    threshold, source = choose_threshold(args.threshold, model)
+    rule = choose_rule(model, threshold=args.threshold, review=args.review)
     folder = make_output_folder(Path(args.out_dir))
     if not manifest.is_labelled:
         find_former_resizing([sample.path for sample in samples], manifest.view)
-        write_scores(folder / "scores.csv", manifest, Path(args.result_dir), threshold)
+        write_scores(folder / "scores.csv", manifest, Path(args.result_dir), rule)
         return 0
 
     # 2. Metrics
@@ -73,8 +74,8 @@ def main(args: Namespace) -> int:
         "image_size": manifest.view.size.to_json(),
         "config_hash": model.config_hash if model else None,
     }
-    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
-                              threshold_source=source, counted=manifest.view.counted)  # fmt: skip
+    results = results_content(samples, maps, masks, about=about, rule=rule, mask_rule=args.mask_rule,
+                              counted=manifest.view.counted)  # fmt: skip
 
     # 3. Results
     write_json(folder / "results.json", results)
@@ -83,24 +84,22 @@ def main(args: Namespace) -> int:
     return 0
 
 
-def write_scores(path: Path, manifest: Manifest, result_dir: Path, threshold: float | None) -> None:
+def write_scores(path: Path, manifest: Manifest, result_dir: Path, rule: DecisionRule) -> None:
     """Write source file, score, verdict (where there is a threshold) and milliseconds of every image."""
     milliseconds = read_milliseconds(result_dir, manifest)
-    counts = {"good": 0, "defective": 0}
+    counts = dict.fromkeys(rule.verdicts, 0)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("source", "score", "verdict", "milliseconds"))
+        writer.writerow(("source", "score", "relative_score", "verdict", "milliseconds"))
         for source, one, duration in zip(
             manifest.sources, iterate_maps(result_dir, manifest), milliseconds, strict=True
         ):
-            score = float(one.max())
-            called = "" if threshold is None else verdict(score, threshold)
-            if called:
-                counts[called] += 1
-            writer.writerow((source, score, called, duration))
-    said = (
-        "no threshold, no verdicts" if threshold is None else f"{counts['good']} good, {counts['defective']} defective"
-    )
+            score = float(rule.scores(one[None])[0])
+            verdict = rule.verdict(score)
+            if verdict:
+                counts[verdict] += 1
+            writer.writerow((source, score, rule.relative(score) if verdict else "", verdict, duration))
+    said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no threshold, no verdicts"
     print(f"{len(manifest.sources)} images, {said}: {path}")
 
 

@@ -13,13 +13,13 @@ from src.data.samples import list_test
 from src.evaluation.results import About, Timing, format_result, results_content, summary
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
-from src.model.model_file import choose_threshold, inspect_model, load_detector
+from src.model.model_file import choose_rule, inspect_model, load_detector
 from src.model.record import read_record
 from src.utils import LOGGER, run_entry_point
 
 FLAG_NAMES = (
     "eval_url", "data_url", "category", "ckpt_path", "ckpt_url", "out_dir", "train_url", "num_class", "image_size",
-    "eval_batch_size", "mask_rule", "threshold", "report", "save_sample", "save_sample_path",
+    "eval_batch_size", "mask_rule", "threshold", "review", "report", "save_sample", "save_sample_path",
     "device_target", "device_id", "modelarts",
 )  # fmt: skip
 
@@ -62,9 +62,9 @@ def main(args: Namespace) -> int:
     inference = clock.lap()
     about: About = {"category": args.category, "model": model.path.name, "image_size": model.view.size.to_json(),
              "config_hash": model.config_hash}  # fmt: skip
-    threshold, source = choose_threshold(args.threshold, model)
-    results = results_content(samples, maps, masks, about=about, mask_rule=args.mask_rule, threshold=threshold,
-                              threshold_source=source, counted=model.view.counted)  # fmt: skip
+    rule = choose_rule(model, threshold=args.threshold, review=args.review)
+    results = results_content(samples, maps, masks, about=about, rule=rule, mask_rule=args.mask_rule,
+                              counted=model.view.counted)  # fmt: skip
     measuring = clock.lap()
 
     # 4. Results
@@ -76,7 +76,7 @@ def main(args: Namespace) -> int:
         from src.report.pictures import save_sample_sheet
 
         picture = sample_folder / "samples.png"
-        save_sample_sheet(picture, samples, images, masks, maps, threshold=threshold)
+        save_sample_sheet(picture, samples, images, masks, maps, rule=rule)
         LOGGER.info("picture: %s", picture)
     if report_folder:
         from src.report.page import write_report

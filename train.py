@@ -24,7 +24,7 @@ from src.config import (
     build_parser,
     resolve_aliases,
 )
-from src.data.arrays import decode_images, decode_masks, settle_view
+from src.data.arrays import area_in_map, decode_images, decode_masks, settle_view
 from src.data.pieces import Pieces, choose_tile
 from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
 from src.data.view import View
@@ -39,6 +39,7 @@ from src.training.memory import check_memory
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
 if TYPE_CHECKING:
+    from src.evaluation.decision import DecisionRule
     from src.stpm import STPM
     from src.training.run import TrainingRun
 
@@ -46,8 +47,8 @@ FLAG_NAMES = (
     "data_url", "category", "pre_ckpt_path", "ckpt_url", "init_from", "train_url", "recipe", "epoch", "steps",
     "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size", "roi", "ignore_mask",
     "train_tile", "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split", "target_fpr",
-    "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target", "device_id",
-    "distributed", "modelarts",
+    "min_area", "review", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target",
+    "device_id", "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
 FEW_STEPS = 300
@@ -64,6 +65,9 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         parser.error("give --epoch or --steps, not both")
     if args.distributed and args.modelarts:
         parser.error("--distributed True works on local paths: not with --modelarts True")
+    for name in ("min_area", "review"):
+        if getattr(args, name) is not None and not args.val_split:
+            parser.error(f"--{name} goes with a threshold, which --val_split sets")
     args.eval_url = args.eval_url or args.data_url
     args.image_size = args.image_size or DEFAULT_IMAGE_SIZE
     for name, value in RECIPES[args.recipe].items():
@@ -94,6 +98,7 @@ def main(args: Namespace) -> int:
         note_resumed_preprocessing(folder)
     mask = Path(args.ignore_mask) if args.ignore_mask else None
     view = settle_view(samples, args.image_size, roi=args.roi, ignore_mask=mask)
+    min_area = area_in_map(args.min_area, samples, view) if args.min_area else 1
     pieces = Pieces(view, choose_tile(view.size, args.train_tile))
     steps_per_epoch = math.ceil(len(samples) * len(pieces) / args.batch_size)
     # --steps is rounded up to whole epochs
@@ -105,6 +110,7 @@ def main(args: Namespace) -> int:
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
     from src.checkpoint import arrays_sha256, named_arrays
+    from src.evaluation.decision import DecisionRule
     from src.resnet import STRIDES
     from src.training import trainer
     from src.training.run import TrainingRun
@@ -212,6 +218,7 @@ def main(args: Namespace) -> int:
             stpm,
             test_samples,
             view=view,
+            rule=DecisionRule(min_area=min_area),
             batch_size=args.eval_batch_size,
             mask_rule=args.mask_rule,
             lr=args.lr,
@@ -232,7 +239,14 @@ def main(args: Namespace) -> int:
 
     # 6. The threshold, and the end
     if held_out and run.epoch >= epochs and ranks.is_first:
-        set_threshold(run, held_out, target_fpr=args.target_fpr, batch_size=args.eval_batch_size)
+        set_threshold(
+            run,
+            held_out,
+            target_fpr=args.target_fpr,
+            min_area=min_area,
+            review=args.review,
+            batch_size=args.eval_batch_size,
+        )
     # a non-zero exit status of another rank makes msrun kill the first one, which may still be writing
     return report_end(run, epochs, received if ranks.is_first else None)
 
@@ -295,7 +309,14 @@ def warn_of_few_steps(steps: int) -> None:
 
 
 def build_evaluation(
-    stpm: "STPM", samples: list[Sample], *, view: View, batch_size: int, mask_rule: str, lr: float
+    stpm: "STPM",
+    samples: list[Sample],
+    *,
+    view: View,
+    rule: "DecisionRule",
+    batch_size: int,
+    mask_rule: str,
+    lr: float,
 ) -> Callable[[], dict]:
     """Return a function that computes the metrics of the student at the time of the call.
 
@@ -318,21 +339,37 @@ def build_evaluation(
                 "the anomaly maps hold NaN or infinity: training diverged; "
                 f"try a smaller --lr than {lr:g}. The checkpoint of the epoch before is kept"
             )
-        return score_maps(maps, masks, samples, mask_rule=mask_rule, counted=view.counted)
+        return score_maps(maps, masks, samples, rule=rule, mask_rule=mask_rule, counted=view.counted)
 
     return evaluate
 
 
-def set_threshold(run: "TrainingRun", held_out: list[Sample], *, target_fpr: float, batch_size: int) -> None:
+def set_threshold(
+    run: "TrainingRun",
+    held_out: list[Sample],
+    *,
+    target_fpr: float,
+    min_area: int,
+    review: float | None,
+    batch_size: int,
+) -> None:
     """Set the decision threshold from the held-out good images."""
     from src.backend import StpmDetector
     from src.model.calibration import score_good, store_threshold
 
     detector = StpmDetector(run.stpm, view=run.view)
     sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
-    scores = score_good(detector, held_out, view=run.view, batch_size=batch_size)
+    scores = score_good(detector, held_out, view=run.view, batch_size=batch_size, min_area=min_area)
     names = [sample.path.name for sample in held_out]
-    store_threshold(run.folder.checkpoint, scores, names, target_fpr=target_fpr, sha256=sha256)
+    store_threshold(
+        run.folder.checkpoint,
+        scores,
+        names,
+        target_fpr=target_fpr,
+        sha256=sha256,
+        min_area=min_area,
+        review=review,
+    )
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import build_parser, resolve_aliases
+from .data.arrays import area_in_map
 from .data.samples import GOOD, Sample, list_images
 from .evaluation.threshold import check_image_count
 from .exchange.scores import read_good_scores
@@ -21,8 +22,8 @@ from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_detector
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "ckpt_path", "mindir_path", "category", "image_path", "scores", "label_dir", "target_fpr", "image_size",
-    "eval_batch_size", "device_target", "device_id",
+    "ckpt_path", "mindir_path", "category", "image_path", "scores", "label_dir", "target_fpr", "min_area",
+    "review", "image_size", "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
 
 
@@ -37,6 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("give --image_path or --scores, not both")
     if args.label_dir is not None and args.scores is None:
         parser.error("--label_dir belongs to --scores")
+    if args.min_area is not None and args.scores is not None:
+        parser.error("--min_area: what --scores has was computed with the model's own; give --image_path with it")
     if args.scores is not None:
         if len(args.scores) > 1:
             parser.error("--scores: give one file, of all the good images")
@@ -62,16 +65,32 @@ def main(args: argparse.Namespace) -> int:
     make_output_folder(model.path.parent)  # for the threshold
     if args.scores:
         inputs = Path(args.label_dir) if args.label_dir else None
-        read = read_good_scores(Path(args.scores), model=model.path, category=model.sidecar.category, inputs=inputs)
+        read = read_good_scores(
+            Path(args.scores),
+            model=model.path,
+            category=model.sidecar.category,
+            min_area=model.min_area,
+            inputs=inputs,
+        )
         check_count(len(read), of=args.scores, target_fpr=args.target_fpr)
+        min_area = None
         names, scores = list(read), np.array(list(read.values()), np.float32)
     else:
         samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
         check_count(len(samples), of=args.image_path, target_fpr=args.target_fpr)
+        min_area = model.min_area if args.min_area is None else area_in_map(args.min_area, samples, model.view)
         detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
         names = [sample.path.name for sample in samples]
-        scores = score_good(detector, samples, view=model.view, batch_size=model.batch_size)
-    stored = store_threshold(model.path, scores, names, target_fpr=args.target_fpr, sha256=model.sha256)
+        scores = score_good(detector, samples, view=model.view, batch_size=model.batch_size, min_area=min_area)
+    stored = store_threshold(
+        model.path,
+        scores,
+        names,
+        target_fpr=args.target_fpr,
+        sha256=model.sha256,
+        min_area=min_area,
+        review=args.review,
+    )
     if not stored:
         return 1
     if not is_exported:

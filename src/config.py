@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from . import __version__
 from .data.images import MASK_RULES
 from .data.pieces import DEFAULT_TILE, WHOLE_PIXELS, parse_tile
-from .data.view import ImageSize, parse_box, parse_size, parse_training_size
+from .data.view import ImageSize, parse_area, parse_box, parse_size, parse_training_size
 from .device import DEVICE_TARGETS
 from .utils import LARGEST
 
@@ -164,9 +164,9 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": _told(parse_size),
         "metavar": "SIZE",
         "help": "size to which images are resized, in pixels: a side, or HEIGHTxWIDTH, multiples of 16. "
-        "postprocess.py: must be the manifest's. train.py: auto:LONGEST keeps the images' aspect ratio, with this "
-        f"longer side; default: the model's own, else {DEFAULT_IMAGE_SIZE}; in train.py: {DEFAULT_IMAGE_SIZE}; in "
-        "postprocess.py: the manifest's",
+        "postprocess.py: must be the manifest's. train.py: also auto:LONGEST, with this longer side and the "
+        f"images' aspect ratio; default: the model's own, else {DEFAULT_IMAGE_SIZE}; in train.py: "
+        f"{DEFAULT_IMAGE_SIZE}; in postprocess.py: the manifest's",
     },
     "roi": {
         "type": _told(parse_box),
@@ -254,6 +254,19 @@ FLAGS: dict[str, dict[str, Any]] = {
         "type": _rate,
         "default": 0.01,
         "help": "share of good images that the threshold may call defective",
+    },
+    "min_area": {
+        "type": _told(parse_area),
+        "metavar": "PIXELS|N%",
+        "help": "smallest region that makes an image defective, in pixels of the upright image or in percent of what "
+        "is seen of it; a score is then the highest level that a region of this area reaches. Kept with the threshold; "
+        "default: any pixel, or what is kept",
+    },
+    "review": {
+        "type": _rate,
+        "metavar": "SHARE",
+        "help": "share of the threshold from which an image is called 'review', for a person to look at, such as 0.8; "
+        "default: what training or calibration kept with the threshold, else none",
     },
     "threshold": {
         "type": _number(float, 0, strict=True),

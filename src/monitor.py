@@ -23,7 +23,7 @@ from .config import build_parser, require
 from .evaluation.drift import Comparison, Judgement, State, compare, expected_share, judge
 from .evaluation.threshold import CONFIDENCE, is_anomalous
 from .files import check_regular_file
-from .model.model_file import ModelFile, choose_threshold, inspect_model
+from .model.model_file import ModelFile, choose_rule, inspect_model
 from .model.sidecar import sidecar_path
 from .utils import LOGGER, InputError, run_entry_point
 
@@ -196,7 +196,7 @@ def main(args: argparse.Namespace) -> int:
     # 1. What is compared
     model = inspect_model(Path(args.ckpt_path))
     calibrated, limit = calibration_scores(model), false_positive_limit(model)
-    threshold, _ = choose_threshold(None, model)
+    threshold = choose_rule(model).threshold
     files = [read_scores(Path(path)) for path in args.scores]
     scores = [score for file in files for score in file.scores]
     warn_of_other_verdicts(scores, model, threshold)

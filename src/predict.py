@@ -22,30 +22,31 @@ from .config import build_parser, require
 from .data.samples import list_images
 from .data.stream import LoadedImage, decode
 from .data.view import View
+from .evaluation.decision import DecisionRule
 from .evaluation.regions import Region, find_regions
-from .evaluation.results import verdict
 from .files import atomic_path, make_output_folder, short_name
 from .model.maps import Detector, predict_maps
-from .model.model_file import ModelFile, choose_threshold, inspect_model, load_detector
+from .model.model_file import ModelFile, choose_rule, inspect_model, load_detector
 from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "image_path", "ckpt_path", "out_dir", "threshold", "save_sample", "save_sample_path", "image_size",
+    "image_path", "ckpt_path", "out_dir", "threshold", "review", "save_sample", "save_sample_path", "image_size",
     "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
-_SCORE_FIELDS = ("file", "score", "verdict", "regions", "error")
+_SCORE_FIELDS = ("file", "score", "relative_score", "verdict", "regions", "error")
 _REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added to it, and while it is written
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image; ``regions`` need a threshold."""
+    """What a model says of one image; the last three need a threshold."""
 
     loaded: LoadedImage
     anomaly_map: np.ndarray | None = None  # float32 (H, W)
     score: float | None = None
+    relative_score: float | None = None
     verdict: str | None = None
     regions: tuple[Region, ...] = ()
 
@@ -56,7 +57,7 @@ def predict(
     *,
     view: View,
     batch_size: int,
-    threshold: float | None,
+    rule: DecisionRule,
 ) -> Iterator[Prediction]:
     """Yield a prediction for every image, in batches, in memory that does not depend on their number.
 
@@ -69,13 +70,13 @@ def predict(
         batch.append(loaded)
         readable += loaded.image is not None
         if readable == batch_size:
-            yield from _predict_batch(detector, batch, batch_size, threshold)
+            yield from _predict_batch(detector, batch, batch_size, rule)
             batch, readable = [], 0
-    yield from _predict_batch(detector, batch, batch_size, threshold)
+    yield from _predict_batch(detector, batch, batch_size, rule)
 
 
 def _predict_batch(
-    detector: Detector, batch: list[LoadedImage], batch_size: int, threshold: float | None
+    detector: Detector, batch: list[LoadedImage], batch_size: int, rule: DecisionRule
 ) -> Iterator[Prediction]:
     images = [loaded.image for loaded in batch if loaded.image is not None]
     maps = iter(predict_maps(detector, np.stack(images), batch_size=batch_size) if images else ())
@@ -84,12 +85,12 @@ def _predict_batch(
             yield Prediction(loaded)
             continue
         one = next(maps)
-        score = float(one.max())
-        if threshold is None:
+        score = float(rule.scores(one[None])[0])
+        if rule.threshold is None:
             yield Prediction(loaded, one, score)
         else:
-            regions = tuple(find_regions(one, threshold, box=loaded.box))
-            yield Prediction(loaded, one, score, verdict(score, threshold), regions)
+            regions = tuple(find_regions(one, rule, box=loaded.box))
+            yield Prediction(loaded, one, score, rule.relative(score), rule.verdict(score), regions)
 
 
 class PredictionRecord(TypedDict):
@@ -97,17 +98,20 @@ class PredictionRecord(TypedDict):
 
     file: str
     score: NotRequired[float]
+    relative_score: NotRequired[float | None]  # as a share of the threshold
     verdict: NotRequired[str | None]
     regions: NotRequired[list[dict]]  # each a ``Region``
     error: NotRequired[str]
 
 
 class About(TypedDict):
-    """What predictions.json says of the model and its threshold, before its list ``images``."""
+    """What predictions.json says of the model and how it decides, before its list ``images``."""
 
     model: str
     config_hash: str | None
     threshold: float | None
+    min_area: NotRequired[int]  # pixels of an anomaly map, where it is not 1
+    review: NotRequired[float]  # share of the threshold, where one is set
 
 
 class PredictionFiles:
@@ -146,7 +150,12 @@ class PredictionFiles:
     def write(self, prediction: Prediction) -> None:
         """Write what is known of one image."""
         name = prediction.loaded.path.name
-        row = {"file": name, "score": prediction.score, "verdict": prediction.verdict}
+        row = {
+            "file": name,
+            "score": prediction.score,
+            "relative_score": prediction.relative_score,
+            "verdict": prediction.verdict,
+        }
         error = prediction.loaded.error
         self._scores.writerow(row | {"regions": len(prediction.regions), "error": error})
         regions = [asdict(region) for region in prediction.regions]
@@ -166,7 +175,7 @@ def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None
     image, one = prediction.loaded.image, prediction.anomaly_map
     panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
     name = prediction.loaded.path.name
-    caption = f"{name}   {prediction.verdict}, score {prediction.score / threshold:.2f} of the threshold"
+    caption = f"{name}   {prediction.verdict}, score {prediction.relative_score:.2f} of the threshold"
     legend = scale_legend("the threshold")
     shape = prediction.loaded.box.width, prediction.loaded.box.height
     save_panels(folder / picture_name(name), panels, caption=caption, legend=legend, shape=shape)
@@ -197,8 +206,8 @@ def main(args: argparse.Namespace) -> int:
     """Predict; return 0, or 1 where a picture could not be read, or not be shown."""
     # 1. What goes in
     model = inspect_model(Path(args.ckpt_path), image_size=args.image_size, batch_size=args.eval_batch_size)
-    threshold, _ = choose_threshold(args.threshold, model)
-    if args.save_sample and threshold is None:
+    rule = choose_rule(model, threshold=args.threshold, review=args.review)
+    if args.save_sample and rule.threshold is None:
         raise InputError(
             f"--save_sample: {model.path} has no threshold, which is the unit of the colours; "
             "calibrate it (python -m src.calibrate) or give --threshold"
@@ -211,13 +220,13 @@ def main(args: argparse.Namespace) -> int:
 
     # 2. Model and predictions
     detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
-    predictions = predict(detector, paths, view=model.view, batch_size=model.batch_size, threshold=threshold)
-    counts = write_all(predictions, len(paths), folder, pictures, model=model, threshold=threshold)
+    predictions = predict(detector, paths, view=model.view, batch_size=model.batch_size, rule=rule)
+    counts = write_all(predictions, len(paths), folder, pictures, model=model, rule=rule)
 
     # 3. Summary
     LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    if threshold is None:
+    if rule.threshold is None:
         where = f"{model.path} has no threshold for {model.view.size} pixels"
         LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
     return 1 if counts["unreadable"] or counts.get("not shown") else 0
@@ -230,13 +239,15 @@ def write_all(
     pictures: Path | None,
     *,
     model: ModelFile,
-    threshold: float | None,
+    rule: DecisionRule,
 ) -> dict[str, int]:
     """Write every prediction, with a progress bar on a terminal; return how many images had which verdict."""
-    counts = {"images": 0, "unreadable": 0}
-    if threshold is not None:
-        counts |= {"good": 0, "defective": 0}
-    about: About = {"model": model.path.name, "config_hash": model.config_hash, "threshold": threshold}
+    counts = {"images": 0, "unreadable": 0} | dict.fromkeys(rule.verdicts, 0)
+    about: About = {"model": model.path.name, "config_hash": model.config_hash, "threshold": rule.threshold}
+    if rule.min_area > 1:
+        about["min_area"] = rule.min_area
+    if rule.review is not None:
+        about["review"] = rule.review
     with PredictionFiles(folder, about=about) as files:
         for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
             files.write(prediction)
@@ -248,7 +259,7 @@ def write_all(
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:
                 try:
-                    save_picture(pictures, prediction, threshold)
+                    save_picture(pictures, prediction, rule.threshold)
                 except InputError as error:
                     counts["not shown"] = counts.get("not shown", 0) + 1
                     report_error(error)

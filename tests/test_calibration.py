@@ -26,8 +26,8 @@ from src import calibrate as calibrate_entry
 from src import predict
 from src.data.samples import Sample, hold_out, list_train, samples_sha256
 from src.data.view import Box, square
+from src.evaluation.decision import DecisionRule
 from src.evaluation.regions import find_regions
-from src.evaluation.results import verdict
 from src.evaluation.threshold import (
     as_float32,
     best_f1_threshold,
@@ -39,7 +39,7 @@ from src.evaluation.threshold import (
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
 from src.files import file_sha256
-from src.model.model_file import choose_threshold, inspect_model
+from src.model.model_file import choose_rule, inspect_model
 from src.model.sidecar import new_sidecar, read_export, record_calibration
 from src.utils import InputError
 from tests.conftest import forget_process, make_tree, run_python, save_picture, train_arguments
@@ -633,14 +633,15 @@ def test_verdicts_as_in_cpp(strtof, start):
     scores = np.array([np.nextafter(middle, np.float32(0)), middle, np.nextafter(middle, np.float32(np.inf))])
     labels = np.array([False, True, True])
     for threshold in (float(start), float(middle), *np.linspace(float(scores[0]), float(scores[2]), 20)):
-        chosen, _ = choose_threshold(threshold, None)
+        rule = choose_rule(None, threshold=threshold)
+        chosen = rule.threshold
         assert strtof(repr(threshold)) == strtof(repr(chosen)) == chosen
         cpp = [strtof(f"{score:.9g}") >= strtof(repr(chosen)) for score in scores.tolist()]
         for value in (threshold, chosen):
-            assert [verdict(score, value) == "defective" for score in scores.tolist()] == cpp
+            assert [DecisionRule(value).verdict(score) == "defective" for score in scores.tolist()] == cpp
             counts = confusion(scores, labels, value)
             assert counts["true_positives"] + counts["false_positives"] == sum(cpp)
-        whole = [bool(find_regions(np.full((4, 4), score), chosen, box=Box(0, 0, 4, 4))) for score in scores]
+        whole = [bool(find_regions(np.full((4, 4), score), rule, box=Box(0, 0, 4, 4))) for score in scores]
         assert whole == cpp
 
 
@@ -662,11 +663,11 @@ def test_best_f1_of_neighbours():
 
 def test_threshold_beyond_float32(stand_in):
     with pytest.raises(InputError, match=r"--threshold 1e-60: is below 1.1754944e-38"):
-        choose_threshold(1e-60, None)
+        choose_rule(None, threshold=1e-60)
     about = stand_in.with_suffix(".json")
     about.write_text(about.read_text().replace('"threshold": 1e-09', '"threshold": 1e-60'))
     with pytest.raises(InputError, match=r"widget_last.json: threshold 1e-60: is below 1.1754944e-38"):
-        choose_threshold(None, inspect_model(stand_in))
+        choose_rule(inspect_model(stand_in))
     about.write_text(about.read_text().replace('"threshold": 1e-60', '"threshold": 1' + "0" * 400))
     with pytest.raises(InputError, match=r"widget_last.json: threshold 10+, expected null or a number above 0"):
         inspect_model(stand_in)

@@ -18,7 +18,7 @@ from src.config import build_parser
 from src.data.images import to_network_input
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
-from src.model.model_file import choose_threshold, load_exported
+from src.model.model_file import choose_rule, load_exported
 from src.utils import InputError
 from tests.conftest import ROOT, missing, run_python
 from tests.test_scripts import run_script
@@ -69,7 +69,7 @@ def unit_tests(request, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["utils", "sidecar", "selftest", "pipeline"])
+@pytest.mark.parametrize("name", ["utils", "decision", "sidecar", "selftest", "pipeline"])
 def test_units(unit_tests, name):
     """All that needs no library, and the loop with a fake engine."""
     unit_tests(name)
@@ -406,7 +406,7 @@ def check_threshold_text(program, text):
     is_taken = "--threshold" not in done.stderr
     try:
         parsed = build_parser("", ("threshold",)).parse_args([f"--threshold={text}"])
-        chosen, _ = choose_threshold(parsed.threshold, None)
+        chosen = choose_rule(None, threshold=parsed.threshold).threshold
     except (SystemExit, InputError):
         chosen = None
     assert is_taken == (chosen is not None), done.stderr

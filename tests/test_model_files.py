@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from src.data.view import ImageSize, square
+from src.evaluation.decision import DecisionRule
 from src.exchange.origin import check_origin
 from src.files import write_json
 from src.model import model_file
-from src.model.model_file import choose_threshold, inspect_model
+from src.model.model_file import choose_rule, inspect_model
 from src.model.sidecar import (
     new_sidecar,
     read_export,
@@ -106,18 +107,18 @@ def test_threshold_in_force(checkpoint, caplog):
     """The flag's, else the model's own at its own image size, as the nearest float32 number; 0 is none."""
     change(checkpoint.with_suffix(".json"), threshold=0.1)
     model = inspect_model(checkpoint)
-    assert choose_threshold(None, model) == (0.10000000149011612, "the model, set by good images")
-    assert choose_threshold(0.3, model) == (0.30000001192092896, "--threshold")
-    assert choose_threshold(0.3, None)[0] == 0.30000001192092896
-    assert choose_threshold(None, None)[0] is None
+    assert choose_rule(model) == DecisionRule(0.10000000149011612, source="the model, set by good images")
+    assert choose_rule(model, threshold=0.3) == DecisionRule(0.30000001192092896, source="--threshold")
+    assert choose_rule(None, threshold=0.3).threshold == 0.30000001192092896
+    assert choose_rule(None).threshold is None
     assert not caplog.text
-    assert choose_threshold(None, inspect_model(checkpoint, image_size=ImageSize(64, 64)))[0] is None
+    assert choose_rule(inspect_model(checkpoint, image_size=ImageSize(64, 64))).threshold is None
     assert "was set at 96 pixels, not 64" in caplog.text
     with pytest.raises(InputError, match=r"--threshold 1e-46: is below 1\.1754944e-38"):
-        choose_threshold(1e-46, model)
+        choose_rule(model, threshold=1e-46)
     change(checkpoint.with_suffix(".json"), threshold=1e-46)
     with pytest.raises(InputError, match=r"m\.json: threshold 1e-46: is below 1.1754944e-38"):
-        choose_threshold(None, inspect_model(checkpoint))
+        choose_rule(inspect_model(checkpoint))
 
 
 def one(value):

@@ -21,6 +21,7 @@ from scipy import ndimage
 from src import predict
 from src.data.stream import decode
 from src.data.view import Box, square
+from src.evaluation.decision import DecisionRule
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
 from src.model.model_file import inspect_model, load_detector
@@ -234,11 +235,11 @@ def test_regions_by_hand():
     one[12, 24] = 3.0  # touches the first at a corner
     one[40:50, 0:8] = 1.0
     one[60, 60] = 0.99
-    assert find_regions(one, 1.0, box=Box(0, 0, 128, 64)) == [
+    assert find_regions(one, DecisionRule(1.0), box=Box(0, 0, 128, 64)) == [
         Region(40, 10, 10, 3, 18, 3.0),
         Region(0, 40, 16, 10, 160, 1.0),
     ]
-    assert find_regions(one, 4.0, box=Box(0, 0, 128, 64)) == []
+    assert find_regions(one, DecisionRule(4.0), box=Box(0, 0, 128, 64)) == []
 
 
 @examples(100)
@@ -262,7 +263,7 @@ def test_regions(one, threshold, size):
         assert bottom <= size[1]
         area = round(int((labels == label).sum()) * scale_x * scale_y)
         expected.append(Region(x, y, right - x, bottom - y, area, float(one[labels == label].max())))
-    found = find_regions(one, threshold, box=Box(0, 0, *size))
+    found = find_regions(one, DecisionRule(threshold), box=Box(0, 0, *size))
     assert len(found) == count
     assert [region.score for region in found] == sorted((region.score for region in expected), reverse=True)
     assert Counter(found) == Counter(expected)

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from src.data.samples import Sample
+from src.evaluation.decision import DecisionRule
 from src.evaluation.metrics import bootstrap_auroc
 from src.evaluation.results import results_content
 from src.report import page as report
@@ -91,7 +92,7 @@ def contents(evaluated, threshold=1.0, category="wid<get>"):
     samples, _, masks, maps = evaluated
     about = {"category": category, "model": "m.ckpt", "image_size": SIZE, "config_hash": None}
     return results_content(
-        samples, maps, masks, about=about, mask_rule="half", threshold=threshold, threshold_source="--threshold"
+        samples, maps, masks, about=about, rule=DecisionRule(threshold, source="--threshold"), mask_rule="half"
     )
 
 
@@ -419,7 +420,7 @@ def test_sample_sheet(tmp_path, threshold):
             images.append(np.full((32, 32, 3), (10 * len(images), 255, 77), np.uint8))
             masks.append(np.full((32, 32), 100 + 10 * len(masks), np.uint8))
             maps.append(np.full((32, 32), value, np.float32))
-    save_sample_sheet(tmp_path / "a.png", samples, *map(np.stack, (images, masks, maps)), threshold=threshold)
+    save_sample_sheet(tmp_path / "a.png", samples, *map(np.stack, (images, masks, maps)), rule=DecisionRule(threshold))
     with Image.open(tmp_path / "a.png") as picture:
         sheet = np.asarray(picture.convert("RGB")).astype(int)
     shown = (sheet[..., 1] == 255) & (sheet[..., 2] == 77)

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "inc/pipeline.h"
-#include "inc/sidecar.h"
 #include "include/api/model.h"
 
 namespace stpm {
@@ -19,9 +18,7 @@ class LiteEngine : public Engine {
   explicit LiteEngine(const Options &options);
 
   size_t batch_size() const override { return batch_size_; }
-  const ImageSize &image_size() const { return image_size_; }
-  size_t input_floats() const override { return 3 * output_floats(); }
-  size_t output_floats() const override { return image_size_.height * image_size_.width; }
+  ImageSize image_size() const override { return image_size_; }
   void Infer(const float *images, float *maps) override;
 
  private:

@@ -3,6 +3,7 @@
 #define STPM_INC_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "inc/utils.h"
@@ -31,14 +32,17 @@ struct Options {
   std::string precision = kFloat32Mode;  // in the vendor's words; means nothing on CPU, which computes in float32
   int threads = 0;                       // of the CPU; ParseOptions replaces 0 by CoreCount()
   int warmup = 3;                        // calls before the counted ones
-  bool has_threshold = false;
-  float threshold = 0.0F;
+  std::optional<float> threshold;        // in place of the model's own; so is the next
+  std::optional<float> review;
   bool selftest = false;
   bool help = false;
 };
 
 // Returns whether a number can be a threshold: within kThresholdLimits, as in the Python programs.
 bool IsThreshold(double number);
+
+// Returns whether a number can be the share of the threshold from which an image is to be looked at.
+bool IsShare(double number);
 
 // Returns the device's name in the words of --device_type.
 std::string DeviceName(const Options &options);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "inc/decision.h"
 #include "inc/options.h"
 
 namespace stpm {
@@ -19,8 +20,9 @@ class Engine {
   Engine &operator=(const Engine &) = delete;
 
   virtual size_t batch_size() const = 0;
-  virtual size_t input_floats() const = 0;   // of one image
-  virtual size_t output_floats() const = 0;  // of one map
+  virtual ImageSize image_size() const = 0;
+  size_t input_floats() const { return 3 * image_size().pixels(); }  // of one image
+  size_t output_floats() const { return image_size().pixels(); }     // of one map
 
   // Computes the maps of batch_size() images: images holds batch_size() * input_floats() values, maps receives
   // batch_size() * output_floats(). Neither is kept. Throws Error.
@@ -52,9 +54,9 @@ void PrepareResults(const Options &options, const std::vector<std::string> &name
 
 // Computes the map of every one of these inputs in options.input_path and writes it to options.result_path, then
 // origin.json, by which postprocess.py knows model and inputs (size and CRC-32 of options.mindir_path and of the
-// inputs' manifest.json, if there is one), and scores.csv:
-//   input, score (the map's maximum), milliseconds (of the call that the image was part of), verdict if there is a
-//   threshold (good or defective, which begins at the threshold).
+// inputs' manifest.json, if there is one) and src/calibrate.py the minimum area of the scores, and scores.csv:
+//   input, score, milliseconds (of the call that the image was part of) and, if there is a threshold, relative_score
+//   (as a share of it) and verdict, by the rule.
 // While one batch is being inferred the next is read and the previous one written. What is kept of an input is its
 // name, its line of scores.csv and the time of its call: about 200 bytes, 200 MB for a million. The last batch is
 // filled up by repeating its last image, and what that gives is dropped. The engine is borrowed, and called by the
@@ -62,7 +64,8 @@ void PrepareResults(const Options &options, const std::vector<std::string> &name
 // of an earlier run for the same inputs, and its scores.csv and origin.json, are removed first: what is there for them
 // afterwards is of this run. Throws Error: an input has the wrong size or cannot be read, a map is not finite, or a
 // file cannot be written.
-RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names);
+RunSummary RunPipeline(Engine *engine, const Options &options, const DecisionRule &rule,
+                       const std::vector<std::string> &names);
 
 // Returns a run's figures as lines "name: value".
 std::string Report(const RunSummary &summary);

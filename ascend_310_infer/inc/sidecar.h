@@ -7,17 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "inc/decision.h"
+#include "inc/image_size.h"
+
 namespace stpm {
-
-// Of the network's input and of an anomaly map, in pixels.
-struct ImageSize {
-  size_t height = 0, width = 0;
-
-  bool operator==(const ImageSize &other) const { return height == other.height && width == other.width; }
-};
-
-// Returns a size as it is said: "256", or "320x1024" (height x width).
-std::string Text(const ImageSize &size);
 
 // What the model must compute of the input "pattern-1".
 struct SelfTest {
@@ -35,7 +28,7 @@ struct SelfTest {
 struct Sidecar {
   std::string warning;  // why the model is used unchecked; empty if it is not
   std::optional<ImageSize> image_size;
-  std::optional<float> threshold;
+  DecisionRule rule;
   std::optional<SelfTest> selftest;
 };
 

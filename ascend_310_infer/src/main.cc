@@ -56,7 +56,7 @@ stpm::Sidecar CheckModel(const std::string &path) {
 }
 
 // Throws Error unless the model takes images of the size that its JSON says.
-void CheckImageSize(const stpm::LiteEngine &engine, const stpm::Sidecar &sidecar, const std::string &path) {
+void CheckImageSize(const stpm::Engine &engine, const stpm::Sidecar &sidecar, const std::string &path) {
   if (!sidecar.image_size || *sidecar.image_size == engine.image_size()) return;
   throw stpm::Error(stpm::SidecarPath(path) + ": image_size is " + stpm::Text(*sidecar.image_size) + ", but " + path +
                     " takes images of " + stpm::Text(engine.image_size()) + " pixels; export it again");
@@ -87,7 +87,7 @@ void SelfTest(const stpm::Options &options) {
   }
 }
 
-void Infer(stpm::Options options) {
+void Infer(const stpm::Options &options) {
   const std::string timing_path = stpm::Join(options.time_path, stpm::kTimingName);
   const std::string static_path = stpm::Join(options.time_path, stpm::kStaticTimingName);
   // what is wrong with the inputs is said before the model is looked at
@@ -95,10 +95,9 @@ void Infer(stpm::Options options) {
       options.input_path,
       {options.result_path, options.time_path, options.mindir_path, stpm::SidecarPath(options.mindir_path)});
   const stpm::Sidecar sidecar = CheckModel(options.mindir_path);
-  if (!options.has_threshold && sidecar.threshold) {
-    options.has_threshold = true;
-    options.threshold = *sidecar.threshold;
-  }
+  stpm::DecisionRule rule = sidecar.rule;
+  if (options.threshold) rule.threshold = options.threshold;
+  if (options.review) rule.review = options.review;
   TellDevice(options);
   stpm::MakeFolder(options.time_path);
   stpm::PrepareResults(options, names);
@@ -109,7 +108,7 @@ void Infer(stpm::Options options) {
   stpm::RemoveFile(static_path);
   stpm::LiteEngine engine(options);
   CheckImageSize(engine, sidecar, options.mindir_path);
-  const stpm::RunSummary summary = stpm::RunPipeline(&engine, options, names);
+  const stpm::RunSummary summary = stpm::RunPipeline(&engine, options, rule, names);
   const std::string report = stpm::Report(summary), line = stpm::StaticReport(summary);
   stpm::WriteFile(static_path, line.data(), line.size());
   stpm::WriteFile(timing_path, report.data(), report.size());

@@ -30,14 +30,16 @@ int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t m
   return value;
 }
 
-float ParseThreshold(const std::string &text) {
+// Parses a decimal number that is_right; throws UsageError, which says what was expected.
+float ParseNumber(const std::string &flag, const std::string &text, bool (*is_right)(double),
+                  const std::string &expected) {
   char *end = nullptr;
   // by way of double, as in Python: straight to float, some texts would give another number or pass the limit
   const double number = std::strtod(text.c_str(), &end);
   // the texts that the Python programs take: no spaces, hexadecimal or infinite numbers
   const bool is_decimal = !text.empty() && text.find_first_not_of("0123456789.eE+-") == std::string::npos;
-  if (!is_decimal || *end != '\0' || !IsThreshold(number)) {
-    throw UsageError("--threshold: expected a number from " + std::string(kThresholdLimits) + ", got '" + text + "'");
+  if (!is_decimal || *end != '\0' || !is_right(number)) {
+    throw UsageError(flag + ": expected a number " + expected + ", got '" + text + "'");
   }
   return static_cast<float>(number);
 }
@@ -78,6 +80,8 @@ void RequirePath(const char *flag, const std::string &value) {
 
 bool IsThreshold(double number) { return number >= kSmallest && number <= kLargest; }
 
+bool IsShare(double number) { return number > 0.0 && number < 1.0; }
+
 std::string DeviceName(const Options &options) {
   switch (options.device_type) {
     case DeviceType::kAscend:
@@ -100,7 +104,7 @@ std::string Usage(const std::string &program) {
 
 Computes the anomaly map of every network input in a folder.
 
-  --mindir_path FILE   model that export.py wrote (MINDIR); its JSON, which stands beside it, has the threshold
+  --mindir_path FILE   model that export.py wrote (MINDIR); its JSON, which stands beside it, says how to decide
   --input_path DIR     .bin files that preprocess.py wrote, float32 (1, 3, H, W) each (default .)
   --result_path DIR    receives <name>_0.bin, float32 (1, 1, H, W), for each, and scores.csv (default .)
   --time_path DIR      receives timing.txt and test_perform_static.txt (default .)
@@ -111,6 +115,7 @@ Computes the anomaly map of every network input in a folder.
   --threads N          threads of the inference on CPU (default: the cores that affinity and CPU quota allow)
   --warmup N           calls before the counted ones (default 3)
   --threshold X        anomaly score from which an image is defective, in place of the model's own
+  --review X           share of the threshold from which an image is called 'review', in place of the model's own
   --selftest           only check that the device computes what the model's JSON says
 )";
 }
@@ -143,8 +148,11 @@ Options ParseOptions(int argc, char *const argv[]) {
        }},
       {"--threshold",
        [&](const std::string &value) {
-         options.has_threshold = true;
-         options.threshold = ParseThreshold(value);
+         options.threshold = ParseNumber("--threshold", value, IsThreshold, std::string("from ") + kThresholdLimits);
+       }},
+      {"--review",
+       [&](const std::string &value) {
+         options.review = ParseNumber("--review", value, IsShare, "above 0 and below 1");
        }},
   };
   // not getopt_long, which takes abbreviations

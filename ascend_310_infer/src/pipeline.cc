@@ -34,11 +34,13 @@ std::string JsonMark(const std::string &path) {
   return "{\"bytes\": " + std::to_string(mark.bytes) + ", \"crc32\": " + std::to_string(mark.crc32) + "}";
 }
 
-// Returns which model and which inputs the results are of; inputs of another program may have no manifest.
-std::string Origin(const Options &options) {
+// Returns which model and which inputs the results are of, and how they were scored; inputs of another program may have
+// no manifest.
+std::string Origin(const Options &options, const DecisionRule &rule) {
   const std::string manifest = Join(options.input_path, kManifestName);
   return "{\"format\": 1, \"model\": " + JsonMark(options.mindir_path) +
-         ", \"manifest\": " + (Exists(manifest) ? JsonMark(manifest) : "null") + "}\n";
+         ", \"manifest\": " + (Exists(manifest) ? JsonMark(manifest) : "null") +
+         ", \"min_area\": " + std::to_string(rule.min_area) + "}\n";
 }
 
 // The inputs of one batch and, after inference, their maps.
@@ -54,8 +56,8 @@ struct Batch {
 // the engine reads and writes files. Each batch is one thread's at a time.
 class Run {
  public:
-  Run(Engine *engine, const Options &options, const std::vector<std::string> &names)
-      : engine_(engine), options_(options), names_(names) {}
+  Run(Engine *engine, const Options &options, const DecisionRule &rule, const std::vector<std::string> &names)
+      : engine_(engine), options_(options), rule_(rule), names_(names) {}
 
   RunSummary Execute() {
     Prepare();
@@ -93,8 +95,8 @@ class Run {
     RemoveFile(Join(options_.result_path, kScoresName));
     RemoveFile(Join(options_.result_path, kOriginName));
     for (const std::string &name : names_) RemoveFile(Join(options_.result_path, ResultName(name)));
-    origin_ = Origin(options_);
-    scores_ = std::string("input,score,milliseconds") + (options_.has_threshold ? ",verdict\n" : "\n");
+    origin_ = Origin(options_, rule_);
+    scores_ = std::string("input,score,milliseconds") + (rule_.threshold ? ",relative_score,verdict\n" : "\n");
   }
 
   void Read(size_t index, Batch *batch) const {
@@ -133,9 +135,9 @@ class Run {
         throw Error(Join(options_.input_path, name) + ": its anomaly map holds NaN or infinity");
       }
       WriteFile(Join(options_.result_path, ResultName(name)), map, size * sizeof(float));
-      const float score = *std::max_element(map, map + size);
+      const float score = rule_.Score(map, engine_->image_size());
       scores_ += CsvField(name) + "," + Exact(score) + "," + Fixed(batch.milliseconds, 3);
-      if (options_.has_threshold) scores_ += score >= options_.threshold ? ",defective" : ",good";
+      if (rule_.threshold) scores_ += "," + Exact(rule_.Relative(score)) + "," + rule_.Verdict(score);
       scores_ += '\n';
     }
   }
@@ -155,6 +157,7 @@ class Run {
 
   Engine *const engine_;
   const Options &options_;
+  const DecisionRule &rule_;
   const std::vector<std::string> &names_;
   std::vector<double> calls_;  // milliseconds; of the thread that infers
   std::string origin_;
@@ -189,8 +192,9 @@ void PrepareResults(const Options &options, const std::vector<std::string> &name
   }
 }
 
-RunSummary RunPipeline(Engine *engine, const Options &options, const std::vector<std::string> &names) {
-  return Run(engine, options, names).Execute();
+RunSummary RunPipeline(Engine *engine, const Options &options, const DecisionRule &rule,
+                       const std::vector<std::string> &names) {
+  return Run(engine, options, rule, names).Execute();
 }
 
 std::string Report(const RunSummary &summary) {

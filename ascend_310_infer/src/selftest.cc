@@ -46,7 +46,7 @@ std::vector<float> PatternInput(const ImageSize &size) {
 SelfTestResult RunSelfTest(Engine *engine, const SelfTest &expected, const std::string &sidecar_path) {
   const ImageSize &size = expected.image_size;
   const size_t batch_size = engine->batch_size(), floats = engine->output_floats();
-  if (size.height * size.width != floats) {
+  if (!(size == engine->image_size())) {
     throw Error(sidecar_path + ": its selftest is of images of " + Text(size) +
                 " pixels, the model takes others; export the model again");
   }

@@ -59,6 +59,25 @@ std::optional<float> ParseThreshold(const std::string &path, const Json &content
   return static_cast<float>(threshold->number);
 }
 
+DecisionRule ParseRule(const std::string &path, const Json &content) {
+  DecisionRule rule;
+  rule.threshold = ParseThreshold(path, content);
+  if (const Json *const area = content.Find("min_area")) {
+    if (!IsWhole(*area, 1, 4096.0 * 4096.0)) {
+      throw Error(path + ": min_area is wrong, expected a number of pixels, at least 1");
+    }
+    rule.min_area = static_cast<size_t>(area->number);
+  }
+  const Json *const review = content.Find("review");
+  if (review != nullptr && review->kind != Json::Kind::kNull) {
+    if (review->kind != Json::Kind::kNumber || !IsShare(review->number)) {
+      throw Error(path + ": review is wrong, expected a number above 0 and below 1");
+    }
+    rule.review = static_cast<float>(review->number);
+  }
+  return rule;
+}
+
 // Throws Error unless this is a number that can be a value of a map.
 double ParseValue(const Json &value, const Error &error) {
   if (value.kind != Json::Kind::kNumber || std::abs(value.number) > std::numeric_limits<float>::max()) throw error;
@@ -119,11 +138,6 @@ Json ReadJson(const std::string &path) {
 
 }  // namespace
 
-std::string Text(const ImageSize &size) {
-  const std::string height = std::to_string(size.height);
-  return size.height == size.width ? height : height + "x" + std::to_string(size.width);
-}
-
 std::string SidecarPath(const std::string &model_path) {
   const size_t name = model_path.find_last_of('/') + 1, dot = model_path.find_last_of('.');
   const bool has_suffix = dot != std::string::npos && dot > name;
@@ -146,7 +160,7 @@ Sidecar ReadSidecar(const std::string &model_path) {
   }
   CheckModel(model_path, path, content);
   sidecar.image_size = ReadImageSize(path, content);
-  sidecar.threshold = ParseThreshold(path, content);
+  sidecar.rule = ParseRule(path, content);
   sidecar.selftest = ParseSelfTest(path, content);
   return sidecar;
 }

@@ -186,7 +186,7 @@ void FuzzCommandLine(Random *random, const std::string &) {
   for (size_t more = random->Below(4); more > 0; --more) {
     words.insert(words.end(), {random->Of(kIntegerFlags), RandomNumber(random)});
   }
-  if (random->OneIn(2)) words.insert(words.end(), {"--threshold", RandomNumber(random)});
+  if (random->OneIn(2)) words.insert(words.end(), {random->Of({"--threshold", "--review"}), RandomNumber(random)});
   if (random->OneIn(4))
     words.insert(words.end(), {"--precision", random->Of({"enforce_fp32", "enforce_fp16", "x", ""})});
   if (random->OneIn(4)) words.push_back("--selftest");
@@ -215,8 +215,8 @@ void FuzzCommandLine(Random *random, const std::string &) {
     const Options options = Parse(words);
     if (options.help) return;
     CHECK(options.device_id <= 65535 && options.threads >= 1 && options.warmup >= 0 && options.warmup <= 1000000);
-    CHECK(std::isfinite(options.threshold) && options.threshold >= 0.0F);
-    CHECK(options.has_threshold || options.threshold == 0.0F);
+    CHECK(!options.threshold || IsThreshold(*options.threshold));
+    CHECK(!options.review || (*options.review >= 0.0F && *options.review <= 1.0F));
     for (const std::string &path : {options.mindir_path, options.input_path, options.result_path, options.time_path}) {
       CHECK(path == "." || std::any_of(words.begin(), words.end(), [&](const std::string &word) {
               return word == path || Contains(word, "=" + path);
@@ -226,7 +226,7 @@ void FuzzCommandLine(Random *random, const std::string &) {
     // it begins with the word or the flag that is wrong
     Strings names = kPathFlags;
     names.insert(names.end(), kIntegerFlags.begin(), kIntegerFlags.end());
-    names.insert(names.end(), {"--threshold", "--device_type", "--precision"});
+    names.insert(names.end(), {"--threshold", "--review", "--device_type", "--precision"});
     for (const std::string &word : words) names.insert(names.end(), {word, word.substr(0, 2)});
     const std::string text = error.what();
     const bool is_named = std::any_of(names.begin(), names.end(), [&](const std::string &name) {
@@ -569,10 +569,10 @@ void FuzzMakeFolder(Random *random, const std::string &folder) {
 // --- the loop
 
 // The whole of it, from the listing on.
-RunSummary RunPipeline(Engine *engine, const Options &options) {
+RunSummary RunPipeline(Engine *engine, const Options &options, const DecisionRule &rule) {
   const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
   PrepareResults(options, names);
-  return RunPipeline(engine, options, names);
+  return RunPipeline(engine, options, rule, names);
 }
 
 // An engine whose map is twice the image's first channel, and which may fail.
@@ -582,8 +582,7 @@ class FuzzEngine : public Engine {
       : batch_size_(batch_size), map_floats_(map_floats), fails_at_(fails_at) {}
 
   size_t batch_size() const override { return batch_size_; }
-  size_t input_floats() const override { return 3 * map_floats_; }
-  size_t output_floats() const override { return map_floats_; }
+  ImageSize image_size() const override { return {1, map_floats_}; }
   void Infer(const float *images, float *maps) override {
     if (calls_++ == fails_at_) throw Error("the device is gone");
     for (size_t i = 0; i < batch_size_ * map_floats_; ++i) {
@@ -601,11 +600,11 @@ std::string Bytes(const std::vector<float> &values) {
 }
 
 void CheckScores(const std::string &text, const std::map<std::string, std::vector<float>> &maps,
-                 const Options &options) {
+                 const DecisionRule &rule) {
   std::vector<Strings> records = ParseCsv(text);
   CHECK(records.size() == maps.size() + 2 && records.back() == Strings{""});
   for (const Strings &record : records) {
-    CHECK(&record == &records.back() || record.size() == (options.has_threshold ? 4U : 3U));
+    CHECK(&record == &records.back() || record.size() == (rule.threshold ? 5U : 3U));
   }
   if (failures > 0) return;
   size_t row = 1;
@@ -614,7 +613,7 @@ void CheckScores(const std::string &text, const std::map<std::string, std::vecto
     const float score = *std::max_element(map.begin(), map.end());
     CHECK(record[0] == name && std::strtof(record[1].c_str(), nullptr) == score);
     CHECK(std::strtod(record[2].c_str(), nullptr) >= 0.0);
-    if (options.has_threshold) CHECK(record[3] == (score >= options.threshold ? "defective" : "good"));
+    if (rule.threshold) CHECK(record[4] == (score >= *rule.threshold ? "defective" : "good"));
   }
 }
 
@@ -626,8 +625,8 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   options.input_path = folder + "/in";
   options.result_path = random->OneIn(10) ? options.input_path : folder + "/out/maps";
   options.warmup = static_cast<int>(random->Below(3));
-  options.has_threshold = random->OneIn(2);
-  options.threshold = static_cast<float>(random->Below(8));
+  DecisionRule rule;
+  if (random->OneIn(2)) rule.threshold = 1.0F + static_cast<float>(random->Below(8));
   MakeFolder(options.input_path);
   std::map<std::string, std::vector<float>> maps;
   std::map<std::string, std::string> inputs;
@@ -663,7 +662,7 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   }
 
   RunSummary summary;
-  const std::string error = Thrown<Error>([&] { summary = RunPipeline(&engine, options); });
+  const std::string error = Thrown<Error>([&] { summary = RunPipeline(&engine, options, rule); });
   for (const auto &[name, content] : inputs) CHECK(Get(Join(options.input_path, name)) == content);
   CHECK(error.empty() != fails);
   if (is_in_the_way) CHECK(Entries(options.input_path).size() == inputs.size());
@@ -676,7 +675,7 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   std::sort(expected.begin(), expected.end());
   if (error.empty()) {
     CHECK(summary.images == maps.size() && summary.batch_size == batch_size);
-    CheckScores(Get(Join(options.result_path, "scores.csv")), maps, options);
+    CheckScores(Get(Join(options.result_path, "scores.csv")), maps, rule);
     for (const auto &[name, map] : maps) CHECK(Get(Join(options.result_path, ResultName(name))) == Bytes(map));
     expected.push_back("origin.json");
     expected.push_back("scores.csv");

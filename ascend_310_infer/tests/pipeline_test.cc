@@ -24,10 +24,10 @@ double MillisecondsSince(Clock::time_point start) {
 }
 
 // The whole of it, from the listing on.
-RunSummary RunPipeline(Engine *engine, const Options &options) {
+RunSummary RunPipeline(Engine *engine, const Options &options, const DecisionRule &rule = {}) {
   const std::vector<std::string> names = ListInputs(options.input_path, {options.result_path, options.time_path});
   PrepareResults(options, names);
-  return RunPipeline(engine, options, names);
+  return RunPipeline(engine, options, rule, names);
 }
 
 // An engine whose map is the image's first channel plus one.
@@ -36,8 +36,7 @@ class FakeEngine : public Engine {
   explicit FakeEngine(size_t batch_size) : batch_size_(batch_size) {}
 
   size_t batch_size() const override { return batch_size_; }
-  size_t input_floats() const override { return 3 * kMapFloats; }
-  size_t output_floats() const override { return kMapFloats; }
+  ImageSize image_size() const override { return {kSide, kSide}; }
   void Infer(const float *images, float *maps) override {
     ++calls;
     last_batch.assign(images, images + batch_size_ * input_floats());
@@ -154,12 +153,20 @@ void TestScores() {
   CHECK(Contains(text, "\n1001.bin,9.5,"));
   CHECK(!Contains(text, "verdict"));
   PutFloats(fixture.folder / "in/2,\"a\".bin", Fixture::Image(2));
-  fixture.options.has_threshold = true;
-  fixture.options.threshold = 9.5F;
-  RunPipeline(&engine, fixture.options);
+  DecisionRule rule;
+  rule.threshold = 9.5F;
+  RunPipeline(&engine, fixture.options, rule);
   text = Get(fixture.folder / "out/scores.csv");
-  CHECK(Contains(text, "input,score,milliseconds,verdict\n1000.bin,8.5,"));
-  CHECK(Contains(text, ",good\n1001.bin,9.5,") && Contains(text, ",defective\n\"2,\"\"a\"\".bin\",10.5,"));
+  CHECK(Contains(text, "input,score,milliseconds,relative_score,verdict\n1000.bin,8.5,"));
+  CHECK(Contains(text, ",0.894736826,good\n1001.bin,9.5,"));
+  CHECK(Contains(text, ",1,defective\n\"2,\"\"a\"\".bin\",10.5,"));
+  // the values of a map go up by 0.5 from pixel to pixel: a region of two pixels is a step lower
+  rule.min_area = 2;
+  rule.review = 0.9F;
+  RunPipeline(&engine, fixture.options, rule);
+  text = Get(fixture.folder / "out/scores.csv");
+  CHECK(Contains(text, "\n1000.bin,8,") && Contains(text, ",0.842105269,good\n1001.bin,9,"));
+  CHECK(Contains(text, ",0.947368443,review\n\"2,\"\"a\"\".bin\",10,"));
 }
 
 void TestOrigin() {
@@ -171,9 +178,9 @@ void TestOrigin() {
   };
   // the check value that catalogues of CRCs give for "123456789": 0xCBF43926
   const std::string model = "{\"format\": 1, \"model\": {\"bytes\": 9, \"crc32\": 3421780262}, \"manifest\": ";
-  CHECK(origin() == model + "null}\n");
+  CHECK(origin() == model + "null, \"min_area\": 1}\n");
   Put(fixture.folder / "in/manifest.json", "a");
-  CHECK(origin() == model + "{\"bytes\": 1, \"crc32\": 3904355907}}\n");
+  CHECK(origin() == model + "{\"bytes\": 1, \"crc32\": 3904355907}, \"min_area\": 1}\n");
   engine.during = [] { throw Error("out of order"); };
   CHECK(Thrown<Error>(origin) == "out of order");
   CHECK(!Exists(fixture.folder / "out/origin.json"));

@@ -15,20 +15,20 @@ namespace {
 // An engine whose map is the first channel of the image, each image of the batch a little further off.
 class FakeEngine : public Engine {
  public:
-  FakeEngine(size_t batch_size, size_t side) : batch_size_(batch_size), floats_(side * side) {}
+  FakeEngine(size_t batch_size, size_t side) : batch_size_(batch_size), side_(side) {}
   size_t batch_size() const override { return batch_size_; }
-  size_t input_floats() const override { return 3 * floats_; }
-  size_t output_floats() const override { return floats_; }
+  ImageSize image_size() const override { return {side_, side_}; }
   void Infer(const float *images, float *maps) override {
-    for (size_t i = 0; i < batch_size_ * floats_; ++i) {
-      const size_t image = i / floats_;
-      maps[i] = images[image * input_floats() + i % floats_] + error * static_cast<float>(image);
+    const size_t floats = output_floats();
+    for (size_t i = 0; i < batch_size_ * floats; ++i) {
+      const size_t image = i / floats;
+      maps[i] = images[image * input_floats() + i % floats] + error * static_cast<float>(image);
     }
   }
   float error = 0.0F;
 
  private:
-  size_t batch_size_, floats_;
+  size_t batch_size_, side_;
 };
 
 // By hand: of channel 0 at (0, 0) 0; of channel 1 at (0, 0) 53; of channel 2, row 5, column 9 63 + 65 + 106 = 234 xor

@@ -160,10 +160,11 @@ void TestContent() {
   };
   put("");
   Sidecar sidecar = ReadSidecar(model);
-  CHECK(!sidecar.image_size && !sidecar.threshold && !sidecar.selftest);
+  CHECK(!sidecar.image_size && !sidecar.rule.threshold && sidecar.rule.min_area == 1 && !sidecar.rule.review &&
+        !sidecar.selftest);
   put(", \"image_size\": 256, \"threshold\": null");
   sidecar = ReadSidecar(model);
-  CHECK(sidecar.image_size == (ImageSize{256, 256}) && !sidecar.threshold);
+  CHECK(sidecar.image_size == (ImageSize{256, 256}) && !sidecar.rule.threshold);
   put(", \"image_size\": [320, 1024]");
   sidecar = ReadSidecar(model);
   CHECK(sidecar.image_size == (ImageSize{320, 1024}) && Text(*sidecar.image_size) == "320x1024");
@@ -171,13 +172,22 @@ void TestContent() {
   put(", \"threshold\": 1.00000005960464477540000000000000000000000000001, \"selftest\": {\"input\": \"pattern-1\", "
       "\"image_size\": 64, \"score\": 0.5, \"map\": [[0, 63, 0.25], [7, 5, -1e-3]]}");
   sidecar = ReadSidecar(model);
-  CHECK(sidecar.threshold == 1.0F);  // to the double and from there to the float, as Python goes
+  CHECK(sidecar.rule.threshold == 1.0F);  // to the double and from there to the float, as Python goes
   CHECK(sidecar.selftest && sidecar.selftest->image_size == (ImageSize{64, 64}) && sidecar.selftest->score == 0.5);
   CHECK(sidecar.selftest->map.size() == 2 && sidecar.selftest->map[0].x == 63 && sidecar.selftest->map[1].y == 7);
   CHECK(sidecar.selftest->map[1].value == -1e-3);
   for (const char *value : {"\"1\"", "true", "0", "-1", "1e39", "1e-40", "[1]", "{}"}) {
     CHECK(Contains(thrown("\"threshold\": " + std::string(value)),
                    "a.json: threshold is wrong, expected null or a number from 1.17549436e-38 to 3.4e38"));
+  }
+  put(", \"min_area\": 12, \"review\": 0.8");
+  sidecar = ReadSidecar(model);
+  CHECK(sidecar.rule.min_area == 12 && sidecar.rule.review == 0.8F);
+  for (const char *value : {"\"1\"", "null", "0", "-1", "1.5", "1e39", "[1]", "true"}) {
+    CHECK(Contains(thrown("\"min_area\": " + std::string(value)), "a.json: min_area is wrong, expected a number of"));
+  }
+  for (const char *value : {"\"0.8\"", "0", "1", "-0.5", "[0.8]", "true"}) {
+    CHECK(Contains(thrown("\"review\": " + std::string(value)), "a.json: review is wrong, expected a number above 0"));
   }
   for (const char *value : {"\"256\"", "null", "0", "16", "40", "256.5", "8192", "1e300", "[]", "[64]", "[64, 40]",
                             "[64, 64, 64]", "[64, \"64\"]", "[[64, 64], 64]"}) {

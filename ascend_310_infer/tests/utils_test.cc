@@ -38,12 +38,12 @@ void TestOptions() {
   CHECK(options.mindir_path == "m" && options.input_path == "i");
   CHECK(options.result_path == "r" && options.time_path == "t");
   CHECK(options.device_id == 0 && options.precision == "enforce_fp32" && !options.selftest);
-  CHECK(options.threads >= 1 && options.warmup == 3 && !options.has_threshold);
+  CHECK(options.threads >= 1 && options.warmup == 3 && !options.threshold);
   options = Parse(
       With({"--device_type", "CPU", "--device_id", "7", "--threads", "4", "--warmup", "0", "--threshold", "1.5e-3"}));
   CHECK(options.device_type == DeviceType::kCpu && options.device_id == 7);
   CHECK(options.threads == 4 && options.warmup == 0);
-  CHECK(options.has_threshold && options.threshold == 1.5e-3F);
+  CHECK(options.threshold == 1.5e-3F && !options.review && Parse(With({"--review=0.8"})).review == 0.8F);
   options = Parse(With({"--device_type=GPU", "--device_id=65535", "--threads=1024", "--warmup=1000000"}));
   CHECK(options.device_type == DeviceType::kGpu && options.device_id == 65535);
   CHECK(options.threads == 1024 && options.warmup == 1000000);

@@ -13,7 +13,7 @@ import numpy as np
 from ..utils import LOGGER, InputError, core_count
 from .images import check_contains, ignore_outside, load_image, load_mask_and_doubts, picture_size
 from .samples import UNLABELLED, Sample
-from .view import AutoSize, Box, ImageSize, View, keep_aspect
+from .view import Area, AutoSize, Box, ImageSize, View, keep_aspect
 
 Loaded = TypeVar("Loaded")
 
@@ -109,6 +109,18 @@ def settle_view(
         size = keep_aspect(size.longest, [(roi.width, roi.height)] if roi else shapes)
     view = View(size, roi)
     return ignore_outside(ignore_mask, view, shapes) if ignore_mask else view
+
+
+def area_in_map(area: Area, samples: list[Sample], view: View) -> int:
+    """Return how many pixels of an anomaly map an area of these pictures is.
+
+    Raises:
+        InputError: an image is unreadable, or the area is more than what counts of a map.
+    """
+    try:
+        return area.in_map(view, [picture_size(sample.path) for sample in samples])
+    except ValueError as error:
+        raise InputError(f"--min_area {area}: {error}") from error
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

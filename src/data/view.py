@@ -1,5 +1,6 @@
 """What of a picture the network sees: which part of it, at which size, and where nothing counts. No mindspore here."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,37 @@ def keep_aspect(longest: int, shapes: Sequence[tuple[int, int]]) -> ImageSize:
     shorter = round(longest * min(ratio, 1 / ratio) / SIZE_STEP) * SIZE_STEP
     shorter = max(shorter, MIN_SIZE)
     return ImageSize(longest, shorter) if ratio > 1 else ImageSize(shorter, longest)
+
+
+@dataclass(frozen=True)
+class Area:
+    """An area of a picture: a number of its pixels, or a percentage of the part of it that is seen."""
+
+    amount: float
+    is_percentage: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}%" if self.is_percentage else f"{self.amount:.0f}"
+
+    def in_map(self, view: "View", shapes: Sequence[tuple[int, int]]) -> int:
+        """Return how many pixels of an anomaly map are at least this area.
+
+        Args:
+            shapes: width and height of pictures; where they differ, the median area of what is seen of them counts.
+
+        Raises:
+            ValueError: it is more than all that counts.
+        """
+        pixels = view.size.height * view.size.width
+        if self.is_percentage:
+            area = math.ceil(self.amount / 100 * pixels)
+        else:
+            seen = [view.roi.width * view.roi.height] if view.roi else [width * height for width, height in shapes]
+            area = math.ceil(self.amount * pixels / float(np.median(seen)))
+        counted = pixels if view.counted is None else int(view.counted.sum())
+        if area > counted:
+            raise ValueError(f"is {area} pixels of an anomaly map, of which {counted} count")
+        return max(area, 1)
 
 
 @dataclass(frozen=True)
@@ -208,3 +240,16 @@ def parse_box(text: str) -> Box:
     if not (box.width and box.height):
         raise ValueError("expected a width and a height of at least 1")
     return box
+
+
+def parse_area(text: str) -> Area:
+    """Parse "25", pixels of a picture, or "0.5%", of the part of it that is seen.
+
+    Raises:
+        ValueError: it is neither; the message says what would be right.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)", text)
+    amount = float(match[1]) if match else 0.0
+    if match is None or not amount or (match[2] and amount > 100) or (not match[2] and not amount.is_integer()):
+        raise ValueError("expected a number of pixels, at least 1, or a percentage such as 0.5%")
+    return Area(amount, bool(match[2]))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ..data.view import Box
+from .decision import DecisionRule
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,21 @@ class Region:
     score: float
 
 
-def find_regions(anomaly_map: np.ndarray, threshold: float, *, box: Box) -> list[Region]:
-    """Return the 8-connected regions that reach the threshold, the highest first.
+def find_regions(anomaly_map: np.ndarray, rule: DecisionRule, *, box: Box) -> list[Region]:
+    """Return the 8-connected regions that make an image defective by a rule with a threshold, the highest first.
 
     Args:
         anomaly_map: float32 (H, W), of the resized picture or its region of interest.
         box: the part of the picture that the map is of.
     """
-    reached = (anomaly_map >= threshold).astype(np.uint8)
+    reached = (anomaly_map >= rule.threshold).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
     rows, columns = anomaly_map.shape
     regions = []
     for i in range(1, count):  # 0 is the background
         left, top, width, height, area = (int(value) for value in boxes[i])
+        if area < rule.min_area:
+            continue
         # from edge to edge, so that boxes of whole pixels cover what they stand for; in whole numbers, since a rounded
         # scale would put edges beyond the picture's
         x, y = left * box.width // columns, top * box.height // rows

@@ -6,8 +6,9 @@ import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
-from .metrics import PixelRanking, auroc, image_scores, undefined_reason
-from .threshold import Decision, best_f1_threshold, confusion, is_anomalous
+from .decision import ANY_AREA, REVIEW, DecisionRule
+from .metrics import PixelRanking, auroc, undefined_reason
+from .threshold import Decision, best_f1_threshold, confusion
 
 Metric = Literal["pixel_auroc", "image_auroc", "pro"]
 
@@ -45,16 +46,18 @@ class Metrics(TypedDict):
 class Decisions(TypedDict):
     """Verdicts with the threshold, and with the best one for these very labels; None where there is none."""
 
+    min_area: NotRequired[int]  # pixels of an anomaly map, where it is not 1
     decision: Decision | None
     best_f1_on_test_labels: Decision | None
 
 
 class ImageRecord(TypedDict):
-    """A test image: its file below ``test/``, its defect type, anomaly score and, with a threshold, verdict."""
+    """A test image: its file below ``test/``, its defect type and anomaly score; the rest with a threshold."""
 
     file: str
     defect: str
     score: float
+    relative_score: NotRequired[float]  # as a share of the threshold
     verdict: NotRequired[str]
 
 
@@ -88,6 +91,7 @@ def score_maps(
     masks: np.ndarray,
     samples: list[Sample],
     *,
+    rule: DecisionRule = ANY_AREA,
     mask_rule: str = "half",
     counted: np.ndarray | None = None,
 ) -> Metrics:
@@ -98,6 +102,7 @@ def score_maps(
     Args:
         maps: float32 (N, H, W).
         masks: resized grey masks, uint8 (N, H, W).
+        rule: how maps become the scores of the image metrics.
         mask_rule: one of ``MASK_RULES``, for the pixel metrics.
         counted: which pixels count in the pixel metrics, bool (H, W); None: all.
 
@@ -106,7 +111,7 @@ def score_maps(
     """
     defects = np.array([sample.defect for sample in samples])
     labels = defects != GOOD
-    scores = image_scores(maps)
+    scores = rule.scores(maps)
     has_pixel_truth = np.array([sample.has_pixel_truth for sample in samples])
     grey = masks[has_pixel_truth]
     pixel_labels = binary_mask(grey, mask_rule)
@@ -166,19 +171,31 @@ def _score_defect(
     }
 
 
-def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Decisions:
-    """Count the verdicts that a threshold gives, and those that the best one on these labels would have given.
+def decisions(scores: np.ndarray, labels: np.ndarray, rule: DecisionRule) -> Decisions:
+    """Count the verdicts that a rule gives, and those that the best threshold for these labels would have given.
 
     Args:
         scores: (N,).
         labels: bool (N,), True for defective.
-        threshold: None: there is none, and no verdict.
     """
     best = best_f1_threshold(scores, labels)
-    return {
-        "decision": None if threshold is None else confusion(scores, labels, threshold),
+    decision = None
+    if rule.threshold is not None:
+        decision = confusion(scores, labels, rule.threshold)
+        if rule.review is not None:
+            doubtful = np.array([rule.verdict(score) == REVIEW for score in scores.tolist()], bool)
+            decision["review"] = {
+                "from": rule.review,
+                "good": int((doubtful & ~labels).sum()),
+                "defective": int((doubtful & labels).sum()),
+            }
+    content: Decisions = {
+        "decision": decision,
         "best_f1_on_test_labels": None if best is None else confusion(scores, labels, best),
     }
+    if rule.min_area > 1:
+        content["min_area"] = rule.min_area
+    return content
 
 
 def summary(results: Results) -> str:
@@ -194,6 +211,11 @@ def summary(results: Results) -> str:
             "defective images found, "
             f"{counts['false_positives']} of {results['images']['good']} good ones called defective"
         )
+        if doubtful := counts.get("review"):
+            lines.append(
+                f"review from {doubtful['from']:g} of the threshold: {doubtful['defective']} defective images, "
+                f"{doubtful['good']} good ones"
+            )
     else:
         lines.append(
             f"no threshold, no verdicts: the model is not calibrated for {printed_size(results['image_size'])} pixels "
@@ -221,24 +243,23 @@ def printed_size(size: int | list[int]) -> str:
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
-def image_records(samples: list[Sample], maps: np.ndarray, threshold: float | None = None) -> list[ImageRecord]:
-    """Return each test image's file (below ``test/``), defect type, anomaly score and, with a threshold, verdict."""
+def image_records(samples: list[Sample], scores: np.ndarray, rule: DecisionRule) -> list[ImageRecord]:
+    """Return what results.json says of each test image.
+
+    Args:
+        scores: by the rule, float32 (N,).
+    """
     records = []
-    for sample, score in zip(samples, image_scores(maps), strict=True):
+    for sample, score in zip(samples, scores.tolist(), strict=True):
         record: ImageRecord = {
             "file": f"{sample.defect}/{sample.path.name}",
             "defect": sample.defect,
-            "score": float(score),
+            "score": score,
         }
-        if threshold is not None:
-            record["verdict"] = verdict(float(score), threshold)
+        if verdict := rule.verdict(score):
+            record |= {"relative_score": rule.relative(score), "verdict": verdict}
         records.append(record)
     return records
-
-
-def verdict(score: float, threshold: float) -> str:
-    """Return "defective" from the threshold on, else "good"."""
-    return "defective" if is_anomalous(score, threshold) else "good"
 
 
 def results_content(
@@ -247,23 +268,21 @@ def results_content(
     masks: np.ndarray,
     *,
     about: About,
+    rule: DecisionRule,
     mask_rule: str,
-    threshold: float | None,
-    threshold_source: str,
     counted: np.ndarray | None = None,
 ) -> Results:
     """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
 
     Args:
-        maps, masks, mask_rule, counted: as in ``score_maps``.
-        threshold: as in ``decisions``.
-        threshold_source: where it comes from, in words.
+        maps, masks, rule, mask_rule, counted: as in ``score_maps``.
     """
     labels = np.array([sample.is_defective for sample in samples])
+    scores = rule.scores(maps)
     return {
         **about,
-        **score_maps(maps, masks, samples, mask_rule=mask_rule, counted=counted),
-        **decisions(image_scores(maps), labels, threshold),
-        "threshold_source": threshold_source if threshold is not None else None,
-        "scores": image_records(samples, maps, threshold),
+        **score_maps(maps, masks, samples, rule=rule, mask_rule=mask_rule, counted=counted),
+        **decisions(scores, labels, rule),
+        "threshold_source": None if rule.threshold is None else rule.source,
+        "scores": image_records(samples, scores, rule),
     }

@@ -7,7 +7,7 @@ defective with a given probability, the target false positive rate. No mindspore
 import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy import stats
@@ -142,6 +142,10 @@ class Rate(TypedDict):
     interval: list[float]
 
 
+# Images between the share of the threshold ``from`` which they are to be looked at and the threshold, by their label.
+Review = TypedDict("Review", {"from": float, "good": int, "defective": int})
+
+
 class Decision(TypedDict):
     """Verdicts on labelled images; positive is defective."""
 
@@ -154,6 +158,7 @@ class Decision(TypedDict):
     recall: Rate
     precision: Rate
     confidence: float  # of the intervals
+    review: NotRequired[Review]
 
 
 def confusion(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Decision:

@@ -53,13 +53,16 @@ def read_milliseconds(folder: Path, manifest: Manifest) -> list[float]:
     return milliseconds
 
 
-def read_good_scores(path: Path, *, model: Path, category: str, inputs: Path | None = None) -> dict[str, float]:
+def read_good_scores(
+    path: Path, *, model: Path, category: str, min_area: int = 1, inputs: Path | None = None
+) -> dict[str, float]:
     """Read the scores that the program computed of good images with a model, by the names of the pictures.
 
     Of test images, only those of the good ones, with a warning.
 
     Args:
         category: what the model was trained on.
+        min_area: by which it scores now, as of ``DecisionRule``.
         inputs: the folder that preprocess.py wrote; None: where ``run_310_infer.sh`` has it, or around the results.
 
     Raises:
@@ -71,6 +74,11 @@ def read_good_scores(path: Path, *, model: Path, category: str, inputs: Path | N
         raise InputError(
             f"{folder / ORIGIN_NAME}: is missing; the inference program writes it beside {path.name}, "
             "keep the two together"
+        )
+    if origin.get("min_area", 1) != min_area:
+        raise InputError(
+            f"{path}: was computed with a minimum area of {origin.get('min_area', 1)} pixels of a map, and "
+            f"{model.with_suffix('.json')} has {min_area} now; run the inference again"
         )
     inputs = inputs or _find_inputs(path, origin)
     check_origin(folder, inputs, model)

@@ -8,6 +8,7 @@ import numpy as np
 from ..config import DEFAULT_EVAL_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from ..data.view import ImageSize, View
 from ..device import pinned, set_up_device
+from ..evaluation.decision import DecisionRule
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, core_count, first_line
 from .maps import Detector
@@ -37,6 +38,11 @@ class ModelFile:
     def threshold(self) -> float | None:
         """The anomaly score from which an image is defective; None until it is calibrated."""
         return self.sidecar.threshold if self.sidecar else None
+
+    @property
+    def min_area(self) -> int:
+        """The area, in pixels of its anomaly maps, below which a region makes no image defective."""
+        return self.sidecar.min_area_at(self.view.size) if self.sidecar else 1
 
     @property
     def config_hash(self) -> str | None:
@@ -85,25 +91,34 @@ def inspect_model(
     return ModelFile(path, sidecar, sidecar.view, facts["batch_size"], facts["sha256"])
 
 
-def choose_threshold(flag: float | None, model: ModelFile | None) -> tuple[float | None, str]:
-    """Return the threshold in use and where it comes from: the flag, else the model's own, else none.
+def choose_rule(
+    model: ModelFile | None, *, threshold: float | None = None, review: float | None = None
+) -> DecisionRule:
+    """Return how maps become verdicts: as flags say, else as the model's sidecar does.
 
-    It is the nearest float32 number, which is what the C++ program makes of the same text.
+    The threshold is the nearest float32 number, which is what the C++ program makes of the same text.
+
+    Args:
+        model: None: it is not known.
+        threshold, review: asked for by flags.
     """
-    if flag is not None:
-        return _nearest_float32(flag, "--threshold"), "--threshold"
-    source = "the model, set by good images"
-    if model is None or model.sidecar is None or model.sidecar.threshold is None:
-        return None, source
-    if model.view.size != model.sidecar.view.size:
+    known = model.sidecar if model else None
+    min_area = model.min_area if model else 1
+    review = review or (known.review if known else None)
+    if threshold is not None:
+        return DecisionRule(_nearest_float32(threshold, "--threshold"), min_area, review, source="--threshold")
+    if model is None or known is None or known.threshold is None:
+        return DecisionRule(None, min_area, review)
+    if model.view.size != known.view.size:
         LOGGER.warning(
             "warning: no verdicts: the threshold of %s was set at %s pixels, not %s (--threshold sets another)",
             model.path,
-            model.sidecar.view.size,
+            known.view.size,
             model.view.size,
         )
-        return None, source
-    return _nearest_float32(model.sidecar.threshold, f"{sidecar_path(model.path)}: threshold"), source
+        return DecisionRule(None, min_area, review)
+    threshold = _nearest_float32(known.threshold, f"{sidecar_path(model.path)}: threshold")
+    return DecisionRule(threshold, min_area, review, source="the model, set by good images")
 
 
 def _nearest_float32(threshold: float, name: str) -> float:

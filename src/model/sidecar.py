@@ -115,6 +115,8 @@ class Sidecar:
         config_hash: of ``config``.
         versions: of this project, of Python and of the packages that results depend on.
         checkpoint: the file that the weights are, or were, in.
+        min_area: pixels of an anomaly map; smaller regions make no image defective.
+        review: share of the threshold from which a person is to look at an image; None: nobody is.
         calibration: how the threshold was set.
         exports: of exported models: what is true of each file, by its name.
         selftest: of exported models: what they must compute; None in those of releases before.
@@ -125,6 +127,8 @@ class Sidecar:
     view: View
     preprocessing: dict = field(default_factory=PREPROCESSING.copy)
     threshold: float | None = None
+    min_area: int = 1
+    review: float | None = None
     config: dict | None = None
     config_hash: str | None = None
     versions: dict[str, str] = field(default_factory=versions)
@@ -147,6 +151,7 @@ class Sidecar:
                 raise InputError(f"{path}: is damaged: {name} is missing")
         content = {"category": None, "config": None, "versions": {}, "calibration": None, "exports": {}} | content
         _check_threshold(path, content["threshold"])
+        _check_rule(path, content, view.size)
         for name, kind, expected in (
             ("category", str, "a string"),
             ("config", dict | None, "null or an object"),
@@ -168,9 +173,11 @@ class Sidecar:
         """Return the file's content; what has not been set is absent, apart from threshold and configuration."""
         content: dict = {"format": FORMAT, "category": self.category, **self.view.to_json()}
         content |= {name: getattr(self, name) for name in _FIELDS}
-        for name in ("checkpoint", "calibration", "exports", "selftest"):
+        for name in ("checkpoint", "calibration", "exports", "selftest", "review"):
             if not content[name]:
                 del content[name]
+        if content["min_area"] == 1:
+            del content["min_area"]
         return content | self.others
 
     def write(self, model_path: Path) -> None:
@@ -181,18 +188,24 @@ class Sidecar:
         """
         write_json(sidecar_path(model_path), self.to_json())
 
+    def min_area_at(self, size: ImageSize) -> int:
+        """Return the minimum area in pixels of the maps of another image size."""
+        scale = size.height * size.width / (self.view.size.height * self.view.size.width)
+        return max(round(self.min_area * scale), 1)
+
     def at_image_size(self, size: ImageSize) -> "Sidecar":
         """Return the same for another image size, at which the threshold would mean nothing."""
+        min_area = self.min_area_at(size)
         view = self.view.at(size)
         if self.threshold is None or view == self.view:
-            return replace(self, view=view)
+            return replace(self, view=view, min_area=min_area)
         LOGGER.warning(
             "warning: --image_size %s: without a threshold, since the checkpoint's was set at %s pixels; "
             "calibrate the exported model (python -m src.calibrate)",
             size,
             self.view.size,
         )
-        return replace(self, view=view, threshold=None, calibration=None)
+        return replace(self, view=view, threshold=None, min_area=min_area, calibration=None)
 
 
 _FIELDS = tuple(one.name for one in fields(Sidecar) if one.name not in ("view", "others"))
@@ -237,6 +250,15 @@ def _check_threshold(path: Path, threshold: object) -> None:
     is_valid = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold <= LARGEST
     if threshold is not None and not is_valid:
         raise InputError(f"{path}: threshold {threshold!r}, expected null or a number above 0")
+
+
+def _check_rule(path: Path, content: dict, size: ImageSize) -> None:
+    """Check what goes with a threshold, where it is set: minimum area and review band."""
+    area, review = content.get("min_area", 1), content.get("review")
+    if type(area) is not int or not 1 <= area <= size.height * size.width:
+        raise InputError(f"{path}: min_area {area!r}, expected a number of pixels of an anomaly map, at least 1")
+    if review is not None and not (type(review) is float and 0 < review < 1):
+        raise InputError(f"{path}: review {review!r}, expected a number above 0 and below 1")
 
 
 def _check_selftest(path: Path, selftest: object, size: ImageSize) -> None:
@@ -304,11 +326,19 @@ def check_checkpoint(path: Path, sidecar: Sidecar) -> str:
     return sha256
 
 
-def record_calibration(model_path: Path, calibration: CalibrationRecord, *, sha256: str) -> None:
+def record_calibration(
+    model_path: Path,
+    calibration: CalibrationRecord,
+    *,
+    sha256: str,
+    min_area: int | None = None,
+    review: float | None = None,
+) -> None:
     """Write a threshold into the sidecar of a model.
 
     Args:
         calibration: without the time, which comes here.
+        min_area, review: what goes with it; None: they stay what they are.
         sha256: of the model's file that computed the scores.
 
     Raises:
@@ -323,7 +353,13 @@ def record_calibration(model_path: Path, calibration: CalibrationRecord, *, sha2
         sidecar = replace(sidecar, checkpoint=written)
     set_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     calibration = {**calibration, "set_at": set_at}
-    replace(sidecar, threshold=calibration["threshold"], calibration=calibration).write(model_path)
+    replace(
+        sidecar,
+        threshold=calibration["threshold"],
+        min_area=min_area or sidecar.min_area,
+        review=review or sidecar.review,
+        calibration=calibration,
+    ).write(model_path)
 
 
 def _require_sidecar(model_path: Path, *, category: str | None = None) -> Sidecar:
@@ -389,7 +425,13 @@ def _with_later_threshold(sidecar: Sidecar, before: Sidecar) -> Sidecar:
     LOGGER.info(
         "threshold %.6g: kept, since it was set on the exported model, after the checkpoint's", before.threshold
     )
-    return replace(sidecar, threshold=before.threshold, calibration=before.calibration)
+    return replace(
+        sidecar,
+        threshold=before.threshold,
+        min_area=before.min_area,
+        review=before.review,
+        calibration=before.calibration,
+    )
 
 
 def _set_at(sidecar: Sidecar) -> str:

@@ -26,7 +26,7 @@ from sklearn.metrics import roc_curve
 from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
-from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, image_scores, undefined_reason
+from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, undefined_reason
 from ..evaluation.progress import trend
 from ..evaluation.results import ImageRecord, Metric, Results, printed_size
 from ..evaluation.threshold import Rate
@@ -74,7 +74,7 @@ def write_report(
         InputError: the file cannot be written.
     """
     labels = np.array([sample.is_defective for sample in samples])
-    scores = image_scores(maps)
+    scores = np.array([one["score"] for one in results["scores"]], np.float32)
     has_truth = np.array([sample.has_pixel_truth for sample in samples])
     pixels = Pixels(maps[has_truth], binary_mask(masks[has_truth], results["mask_rule"]), counted)
     intervals = _intervals(scores, labels, pixels)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.samples import GOOD, Sample
-from ..evaluation.metrics import image_scores
+from ..evaluation.decision import DecisionRule
 from ..files import atomic_path
 
 _CAPTION_HEIGHT = 28
@@ -106,7 +106,7 @@ def save_sample_sheet(
     masks: np.ndarray,
     maps: np.ndarray,
     *,
-    threshold: float | None = None,
+    rule: DecisionRule,
 ) -> None:
     """Write image, mask and anomaly map side by side, one row for the median image of each defect type.
 
@@ -114,14 +114,14 @@ def save_sample_sheet(
         images: uint8 (N, H, W, 3).
         masks: resized grey masks, uint8 (N, H, W).
         maps: float32 (N, H, W).
-        threshold: unit of the colour scale; None: the highest score of a good image.
+        rule: its threshold is the unit of the colour scale; without one, the highest score of a good image.
 
     Raises:
         InputError: the file cannot be written.
     """
-    scores = image_scores(maps)
-    unit = threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
-    unit_name = "the threshold" if threshold else "the highest score of a good image"
+    scores = rule.scores(maps)
+    unit = rule.threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
+    unit_name = "the threshold" if rule.threshold else "the highest score of a good image"
     rows = typical_rows(samples, scores)
     panel_width, panel_height = panel_size(images.shape[2], images.shape[1])
     row_height = panel_height + _CAPTION_HEIGHT

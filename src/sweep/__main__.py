@@ -34,7 +34,7 @@ OWN_FLAGS = ("data_url", "pre_ckpt_path", "train_url", "device_num", "device_tar
 TRAINING_FLAGS = (
     "recipe", "epoch", "steps", "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "seed", "image_size",
     "roi", "ignore_mask", "train_tile", "num_class", "amp_level", "cache_teacher", "cache_budget", "val_split",
-    "target_fpr", "eval_interval", "eval_batch_size", "mask_rule",
+    "target_fpr", "min_area", "review", "eval_interval", "eval_batch_size", "mask_rule",
 )  # fmt: skip
 ATTEMPTS = 2
 _CONNECT_SECONDS = 10
