@@ -7,6 +7,7 @@ defective with a given probability, the target false positive rate. No mindspore
 import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cache
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -127,6 +128,7 @@ def _normal_rate_interval(count: int, factor: float) -> tuple[float, float]:
     return rate(tail), rate(1 - tail)
 
 
+@cache
 def proportion_interval(successes: int, count: int) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion; (0, 1) without observations."""
     if count == 0:

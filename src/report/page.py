@@ -8,6 +8,8 @@ No network, no mindspore: pictures, curves and the little script are inside the 
 import argparse
 import base64
 import io
+import json
+import math
 import sys
 from dataclasses import dataclass
 from html import escape
@@ -29,18 +31,22 @@ from ..data.samples import Sample
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, undefined_reason
 from ..evaluation.progress import trend
 from ..evaluation.results import ImageRecord, Metric, Results, printed_size
-from ..evaluation.threshold import Rate
+from ..evaluation.threshold import Decision, Rate
 from ..files import atomic_path, read_json
 from ..utils import InputError, run_entry_point
-from .pictures import colour_map, defect_overlay, panel_size, scale_legend, scale_unit
+from .pictures import colour_map, outline_path, panel_size, scale_legend, scale_unit
+from .steps import Step, score_ranks, threshold_steps
 from .table import PUBLISHED_PATH, read_results
-from .template import INDEX_PAGE, PAGE
+from .template import INDEX_PAGE, PAGE, SLIDER
 
 if TYPE_CHECKING:
     from ..model.record import TrainingRecord
 
 REPORT_NAME = "report.html"
-_TILE = 224  # pixels of a gallery picture
+_TILE = 224  # pixels of a gallery picture, at least
+_WIDE, _VERY_WIDE = 1.5, 3.0  # width to height of images from which less than four stand side by side in the gallery
+_PAGE_PIXELS = 300e6  # of all images together, which are about 90 MB; larger ones are reduced
+_SVG_DPI = 72  # matplotlib's, whatever a figure's own is
 _CURVE_POINTS = 400  # what a curve of millions of points is thinned to
 _NAMES: dict[Metric, str] = {
     "pixel_auroc": "pixel AUROC",
@@ -81,20 +87,28 @@ def write_report(
     threshold = results["decision"]["threshold"] if results["decision"] else None
     unit = threshold or scale_unit(scores, ~labels)
     unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
+    steps, usual = threshold_steps(scores, labels, threshold) if threshold else ([], 0)
+    histogram, places = _histogram(scores / unit, labels, unit_name, [step.ratio for step in steps])
+    size = _picture_size(images.shape[2], images.shape[1], len(images))
+    with_masks = any(sample.mask_path for sample in samples)
     page = PAGE.substitute(
         title=escape(f"STPM: {results['category']}"),
         facts=_facts(results),
         metrics=_metrics_table(results, intervals),
+        slider=_slider(steps, usual, places, results) if steps else "",
         decision=_decision(results),
         defects=_defects_table(results),
         training=_training(record) if record else "",
         curves=_curves(scores, labels, pixels),
-        histogram=_histogram(scores / unit, labels, unit_name, has_threshold=threshold is not None),
-        legend=escape(scale_legend(unit_name).capitalize()),
+        histogram=histogram,
+        legend=escape(_legend(unit_name, size, images, with_masks=with_masks)),
         types=_options(sorted({sample.defect for sample in samples})),
+        columns=_columns(images.shape[2] / images.shape[1], with_masks=with_masks),
         gallery="\n".join(
-            _tile(record, sample, image, mask, one, unit, threshold)
-            for record, sample, image, mask, one in zip(results["scores"], samples, images, masks, maps, strict=True)
+            _tile(record, sample, int(rank), _panels(i, image, mask if with_masks else None, one, unit, size), unit)
+            for i, (record, sample, rank, image, mask, one) in enumerate(
+                zip(results["scores"], samples, score_ranks(scores), images, masks, maps, strict=True)
+            )
         ),
     )
     return _write_page(folder / REPORT_NAME, page)
@@ -132,7 +146,9 @@ def _intervals(scores: np.ndarray, labels: np.ndarray, pixels: Pixels) -> dict:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Return an HTML table; cells are text."""
+    """Return an HTML table without the columns that are empty; cells are text."""
+    used = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    header, rows = [header[column] for column in used], [[row[column] for column in used] for row in rows]
     head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -175,27 +191,61 @@ def _rate(rate: Rate) -> str:
     return f"{rate['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
+def _verdict_rows(counts: Decision) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the rows of the two tables on verdicts, of counts and of rates. The slider changes all but their names."""
+    rows = [
+        ["defective", str(counts["true_positives"]), str(counts["false_negatives"])],
+        ["good", str(counts["false_positives"]), str(counts["true_negatives"])],
+    ]
+    rates = [
+        ["recall", _rate(counts["recall"])],
+        ["precision", _rate(counts["precision"])],
+        ["false positive rate", _rate(counts["false_positive_rate"])],
+    ]
+    return rows, rates
+
+
 def _decision(results: Results) -> str:
     parts = [] if results["decision"] else ["<p>The model has no threshold: it is not calibrated.</p>"]
-    for counts, caption in (
-        (results["decision"], f"Threshold from {results['threshold_source']}"),
-        (results["best_f1_on_test_labels"], "Best F1 on these very labels: a bound, not a threshold to use"),
+    for counts, name, caption in (
+        (results["decision"], "decision", f"Threshold from {results['threshold_source']}"),
+        (results["best_f1_on_test_labels"], "bound", "Best F1 on these very labels: a bound, not a threshold to use"),
     ):
         if counts is None:
             continue
-        rows = [
-            ["defective", str(counts["true_positives"]), str(counts["false_negatives"])],
-            ["good", str(counts["false_positives"]), str(counts["true_negatives"])],
-        ]
-        rates = [
-            ["recall", _rate(counts["recall"])],
-            ["precision", _rate(counts["precision"])],
-            ["false positive rate", _rate(counts["false_positive_rate"])],
-        ]
-        parts.append(f"<h3>{escape(caption)}: {counts['threshold']:.4g}</h3><div class=pair>")
+        rows, rates = _verdict_rows(counts)
+        parts.append(f"<section id={name}><h3>{escape(caption)}: {counts['threshold']:.4g}</h3><div class=pair>")
         parts.append(_table(["really", "called defective", "called good"], rows))
-        parts.append(_table(["rate", "value (95 % interval)"], rates) + "</div>")
+        parts.append(_table(["rate", "value (95 % interval)"], rates) + "</div></section>")
     return "".join(parts)
+
+
+def _slider(steps: list[Step], usual: int, places: list[float], results: Results) -> str:
+    """Return the slider, and for its script what every step of it shows.
+
+    Args:
+        usual: the step of the set threshold.
+        places: where in the histogram each step is.
+    """
+    contents = []
+    for step, place in zip(steps, places, strict=True):
+        cells = [cell for rows in _verdict_rows(step.decision) for row in rows for cell in row[1:]]
+        rates = [_rate(step.decision[name]) for name in ("recall", "false_positive_rate")]
+        contents.append(
+            {
+                "threshold": step.threshold,
+                "times": f"{step.ratio:.4g}",
+                "firstDefective": step.first_defective,
+                "cells": cells,
+                "recall": rates[0],
+                "falsePositives": rates[1],
+                "place": round(place, 2),
+            }
+        )
+    owner = "the given threshold" if results["threshold_source"] == "--threshold" else "the model's threshold"
+    return SLIDER.substitute(
+        last=len(steps) - 1, usual=usual, owner=owner, steps=json.dumps(contents, separators=(",", ":"))
+    )
 
 
 def _defects_table(results: Results) -> str:
@@ -272,7 +322,8 @@ def _training(record: "TrainingRecord") -> str:
     return f"<h2>Training</h2>{text}<div class=curves>{curve}</div>"
 
 
-def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_threshold: bool) -> str:
+def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, ratios: list[float]) -> tuple[str, list[float]]:
+    """Return the histogram of scores in their unit, and how far right in it the threshold of each step stands."""
     figure = Figure(figsize=(6.4, 2.6), layout="constrained")
     axes = figure.subplots()
     low, high = scores.min(), scores.max()
@@ -281,13 +332,16 @@ def _histogram(scores: np.ndarray, labels: np.ndarray, unit_name: str, *, has_th
     groups = [(scores[~labels], "good", "#2b7a3d"), (scores[labels], "defective", "#b3341f")]
     for values, name, colour in groups:
         axes.hist(values, edges.tolist(), alpha=0.6, label=name, color=colour)
-    if has_threshold:
-        axes.axvline(1, color="black", linestyle="--", label="threshold")
+    if ratios:
+        axes.axvline(1, color="black", linestyle="--", label="threshold").set_gid("line")
     if is_wide:
         _logarithmic(axes)
     axes.set(xlabel=f"anomaly score; 1 is {unit_name}", ylabel="images")
     axes.legend()
-    return _svg(figure, "histogram of the anomaly scores of good and defective images")
+    svg = _svg(figure, "histogram of the anomaly scores of good and defective images")
+    inside = np.clip(ratios, *axes.get_xlim())
+    pixels = axes.transData.transform(np.column_stack([inside, np.zeros(len(ratios))]))[:, 0]
+    return svg, (pixels * _SVG_DPI / figure.dpi).tolist()
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -304,46 +358,79 @@ def _options(names: list[str]) -> str:
     return "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
 
 
-def _jpeg(panels: list[np.ndarray]) -> str:
-    """Return panels side by side as a data URI."""
-    width, height = _tile_size(panels[0])
-    strip = [Image.fromarray(panel).resize((width, height), Image.Resampling.BILINEAR) for panel in panels]
-    sheet = Image.new("RGB", (width * len(strip), height))
-    for column, panel in enumerate(strip):
-        sheet.paste(panel, (column * width, 0))
+def _picture_size(width: int, height: int, count: int) -> tuple[int, int]:
+    """Return width and height of a page's pictures: their own, unless there are very many pixels."""
+    scale = min(1, math.sqrt(_PAGE_PIXELS / (count * width * height)))
+    longest = max(width, height)
+    return panel_size(width, height, longest=max(int(longest * scale), min(_TILE, longest)))
+
+
+def _columns(aspect: float, *, with_masks: bool) -> int:
+    """Return how many of a tile's panels stand side by side, by the width to height of the images."""
+    if aspect >= _VERY_WIDE:
+        return 1
+    if with_masks:
+        return 2 if aspect >= _WIDE else 4
+    return 3
+
+
+def _data_uri(pixels: np.ndarray, size: tuple[int, int], kind: str) -> str:
+    """Return a picture, uint8 (H, W, 3) or (H, W), in a size as a data URI of kind "jpeg" or "png"."""
+    picture = Image.fromarray(pixels)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
     data = io.BytesIO()
-    sheet.save(data, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    picture.save(data, kind, quality=82)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _tile_size(image: np.ndarray) -> tuple[int, int]:
-    return panel_size(image.shape[1], image.shape[0], longest=_TILE)
-
-
-def _tile(
-    record: ImageRecord,
-    sample: Sample,
-    image: np.ndarray,
-    mask: np.ndarray,
-    one: np.ndarray,
-    unit: float,
-    threshold: float | None,
+def _panels(
+    number: int, image: np.ndarray, mask: np.ndarray | None, one: np.ndarray, unit: float, size: tuple[int, int]
 ) -> str:
-    width, height = _tile_size(image)
-    outlined = defect_overlay(image, one, unit)
-    panels = [image, np.repeat(mask[..., None], 3, axis=2), colour_map(one, unit), outlined]
-    wrong = ""
-    if threshold is not None and (record["verdict"] == "defective") != sample.is_defective:
+    """Return image, mask, anomaly map and outlined defect as an SVG each, so that the page holds every picture once."""
+    height, width = image.shape[:2]
+
+    def picture(pixels: np.ndarray, kind: str, name: str = "") -> str:
+        return f'<image {name}width={width} height={height} href="{_data_uri(pixels, size, kind)}" />'
+
+    panels = {"image": picture(image, "jpeg", f"id=image-{number} ")}
+    if mask is not None:
+        panels["mask"] = picture(mask, "png")
+    panels["anomaly map"] = picture(colour_map(one, unit), "jpeg")
+    # dark below bright, to be seen on any product
+    panels["outlined defect"] = (
+        f'<use href="#image-{number}" /><defs><path id=outline-{number} d="{outline_path(one, unit)}" /></defs>'
+        f'<use class=dark href="#outline-{number}" /><use class=bright href="#outline-{number}" />'
+    )
+    return "".join(
+        f'<svg role=img aria-label="{name}" viewBox="0 0 {width} {height}" width={size[0]} height={size[1]}>'
+        f"{content}</svg>"
+        for name, content in panels.items()
+    )
+
+
+def _legend(unit_name: str, size: tuple[int, int], images: np.ndarray, *, with_masks: bool) -> str:
+    masks = " mask," if with_masks else ""
+    text = f"Each: image,{masks} anomaly map, outline of what reaches 1. {scale_legend(unit_name).capitalize()}."
+    if size != images.shape[2:0:-1]:
+        text += f" For their number, pictures are reduced to {size[0]} x {size[1]} pixels."
+    return text
+
+
+def _tile(record: ImageRecord, sample: Sample, rank: int, panels: str, unit: float) -> str:
+    """Return an image of the gallery, with its score in its unit and that score's rank."""
+    wrong, called = "", record.get("verdict", "")
+    if called and (called == "defective") != sample.is_defective:
         wrong = "missed" if sample.is_defective else "false alarm"
     ratio = record["score"] / unit
-    words = [f"score {ratio:.2f}", *([f"called {record['verdict']}"] if threshold is not None else []), wrong]
-    caption = f"{record['file']}: {', '.join(word for word in words if word)}"
-    data = {"score": f"{ratio:.6g}", "type": sample.defect, "verdict": record.get("verdict", ""), "wrong": wrong}
+    verdict = "".join(f", {word}" for word in (called and f"called {called}", wrong) if word)
+    data = {"score": f"{ratio:.6g}", "rank": str(rank), "type": sample.defect, "verdict": called, "wrong": wrong}
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
+    name = escape(record["file"])
     return (
-        f'<figure class="tile {"wrong" if wrong else ""}" tabindex=0 {attributes}>'
-        f'<img loading=lazy width={4 * width} height={height} alt="image, mask, anomaly map, outlined defect" '
-        f'src="{_jpeg(panels)}"><figcaption>{escape(caption)}</figcaption></figure>'
+        f'<figure class="tile {"wrong" if wrong else ""}" {attributes}>'
+        f'<button type=button class=panels disabled aria-label="{name} at full size">{panels}</button>'
+        f"<figcaption>{name}: score {ratio:.2f}<span>{verdict}</span></figcaption></figure>"
     )
 
 

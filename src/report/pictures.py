@@ -1,5 +1,6 @@
 """Pictures of anomaly maps, all on one colour scale."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -53,13 +54,29 @@ def defect_overlay(image: np.ndarray, anomaly_map: np.ndarray, threshold: float)
     size = panel_size(image.shape[1], image.shape[0], longest=longest)
     outlined = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     anomaly_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
-    contours, _ = cv2.findContours(
-        (anomaly_map >= threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    contours = _contours(anomaly_map, threshold, cv2.CHAIN_APPROX_NONE)
     # dark below bright, to be seen on any product
     cv2.drawContours(outlined, contours, -1, (0, 0, 0), 3)
     cv2.drawContours(outlined, contours, -1, (255, 230, 0), 1)
     return outlined
+
+
+def _contours(anomaly_map: np.ndarray, threshold: float, points: int) -> Sequence[np.ndarray]:
+    """Return the outer contours of what reaches the threshold: int32 (points, 1, 2), x and y."""
+    reached = (anomaly_map >= threshold).astype(np.uint8)
+    return cv2.findContours(reached, cv2.RETR_EXTERNAL, points)[0]
+
+
+def outline_path(anomaly_map: np.ndarray, threshold: float) -> str:
+    """Return the outline of what reaches the threshold as an SVG path, through the middle of pixels of the map.
+
+    Args:
+        anomaly_map: float32 (H, W).
+    """
+    return "".join(
+        "M" + " ".join(f"{x}.5 {y}.5" for x, y in contour.reshape(-1, 2)) + "Z"
+        for contour in _contours(anomaly_map, threshold, cv2.CHAIN_APPROX_SIMPLE)
+    )
 
 
 def save_panels(
