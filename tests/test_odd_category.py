@@ -4,9 +4,7 @@ Its pictures are called 1, 2 and 10, one of them is turned by EXIF, masks have e
 HTML, CSV and JSON write differently. The model's map is the red channel, so that all that is computed from it is known.
 """
 
-import base64
 import csv
-import io
 import json
 from urllib.parse import unquote
 
@@ -30,7 +28,7 @@ from src.model.export import write_model
 from src.model.sidecar import new_sidecar, record_export
 from src.report import page as report
 from tests.conftest import train_arguments
-from tests.test_report import Page
+from tests.test_report import Page, decoded
 
 CATEGORY = 'wid"get <i>&amp;'
 ODD, PLAIN = 'a"  onload="x" <b>&lt;', "crack"  # with two spaces
@@ -249,7 +247,8 @@ def test_report(evaluated, truth):
     drawn = {"svg", "g", "path", "defs", "use", "rect", "clippath", "text", "style", "metadata", "rdf:rdf", "cc:work"}
     drawn |= {"dc:type", "dc:format"}
     own = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "table", "thead", "tbody"}
-    own |= {"tr", "th", "td", "figure", "img", "figcaption", "form", "label", "select", "option", "output", "script"}
+    own |= {"tr", "th", "td", "figure", "svg", "image", "figcaption", "form", "label", "select", "option", "output"}
+    own |= {"script", "section", "button", "span", "dialog", "header", "input", "code"}
     assert {tag for tag, _ in page.tags} <= own | drawn
     assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name.startswith("on")]
     assert page.text("title") == page.text("h1") == [f"STPM: {CATEGORY}"]
@@ -262,13 +261,15 @@ def test_report(evaluated, truth):
         page.attributes("option"), options, strict=True)]  # fmt: skip
     assert {tile["data-type"] for tile in page.tiles()} <= set(sent)
     assert [tile["data-type"] for tile in page.tiles()] == [name.rpartition("/")[0] for name in truth[0]]
-    for tile, caption, name in zip(page.tiles(), page.text("figcaption"), truth[0], strict=True):
-        assert set(tile) == {"class", "tabindex", "data-score", "data-type", "data-verdict", "data-wrong"}
+    for tile, caption, name in zip(page.tiles(), page.captions, truth[0], strict=True):
+        assert set(tile) == {"class", "data-score", "data-rank", "data-type", "data-verdict", "data-wrong"}
         assert caption.startswith(f"{name}: score {float(tile['data-score']):.2f}, called {tile['data-verdict']}")
-    for picture in page.attributes("img"):
-        assert set(picture) == {"loading", "width", "height", "alt", "src"}
-        with Image.open(io.BytesIO(base64.b64decode(picture["src"].partition("base64,")[2]))) as shown:
-            assert shown.size == (int(picture["width"]), int(picture["height"]))
+    for picture in page.attributes("image"):
+        assert set(picture) - {"id"} == {"width", "height", "href"}
+        assert decoded(picture).shape[:2] == (int(picture["height"]), int(picture["width"]))
+    buttons = [button for button in page.attributes("button") if button.get("class") == "panels"]
+    assert {frozenset(button) for button in buttons} == {frozenset({"type", "class", "disabled", "aria-label"})}
+    assert [button["aria-label"] for button in buttons] == [f"{name} at full size" for name in truth[0]]
     with Image.open(evaluated / CATEGORY / "samples.png") as sheet:
         assert sheet.height > 3 * sheet.width / 4  # a row for each of three types
 

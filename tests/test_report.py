@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -13,28 +11,31 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import beta
 from sklearn.metrics import roc_auc_score
 
 from src.data.samples import Sample
 from src.evaluation.decision import DecisionRule
 from src.evaluation.metrics import bootstrap_auroc
 from src.evaluation.results import results_content
+from src.evaluation.threshold import confusion
 from src.report import page as report
 from src.report import table as results_table
 from src.report.pictures import colour_map, defect_overlay, save_panels, save_sample_sheet, scale_unit
+from src.report.steps import score_ranks, threshold_steps
 from src.utils import InputError
-from tests.conftest import missing
+from tests.browser import chromium
 
 SIZE = 64
 SCORES = {"good": [0.2, 0.3, 0.4, 1.5], "hole": [0.9, 2, 3], "<b>stain": [1.2, 4, 5]}
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, its text by the tag around it, and the cells of its tables by row."""
+    """The tags of a page with their attributes, its text by the tag around it, its tables by row, its captions."""
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.texts, self.rows, self._open = [], [], [], []
+        self.tags, self.texts, self.rows, self.captions, self._open = [], [], [], [], []
         self.feed(path.read_bytes().decode())
         self.close()
 
@@ -45,6 +46,8 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+        if tag == "figcaption":
+            self.captions.append("")
 
     def handle_endtag(self, tag):
         while self._open and self._open.pop() != tag:
@@ -54,6 +57,8 @@ class Page(HTMLParser):
         self.texts.append((self._open[-1] if self._open else "", data))
         if {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
+        if "figcaption" in self._open:
+            self.captions[-1] += data
 
     def attributes(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -61,8 +66,20 @@ class Page(HTMLParser):
     def text(self, tag):
         return [text for name, text in self.texts if name == tag]
 
+    def charts(self):
+        return [one for one in self.attributes("svg") if "role" not in one]
+
+    def panels(self):
+        return [one for one in self.attributes("svg") if "role" in one]
+
     def tiles(self):
         return [one for one in self.attributes("figure") if "data-type" in one]
+
+
+def decoded(image):
+    """The pixels of an element's picture."""
+    with Image.open(io.BytesIO(base64.b64decode(image["href"].partition("base64,")[2]))) as picture:
+        return np.asarray(picture).astype(int)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +141,8 @@ def test_numbers(evaluated, usual):
     ):
         assert page.rows[row][2] == f"{bounds[0]:.4f} to {bounds[1]:.4f}"
         assert bounds[0] < float(page.rows[row][1]) < bounds[1]
-    assert page.rows[3][2:] == ["", "", ""]
+    assert page.rows[0] == ["metric", "value", "95 % bootstrap interval"]
+    assert page.rows[3][2:] == [""]
     assert "Threshold from --threshold: 1" in page.text("h3")
     assert ["defective", "5", "1"] in page.rows
     assert ["good", "1", "3"] in page.rows
@@ -134,7 +152,7 @@ def test_numbers(evaluated, usual):
     for defect in ("hole", "<b>stain"):
         found = results["by_defect"][defect]
         assert [defect, "3", f"{found['pixel_auroc']:.4f}", f"{found['image_auroc']:.4f}"] in page.rows
-    assert len(page.attributes("svg")) == 4
+    assert len(page.charts()) == 4
 
 
 def test_tiles(evaluated, usual, tmp_path):
@@ -149,19 +167,28 @@ def test_tiles(evaluated, usual, tmp_path):
         assert (tile["data-type"], tile["data-verdict"], tile["data-wrong"]) == (defect, called, wrong)
         assert float(tile["data-score"]) == pytest.approx(value / 0.5, rel=1e-5)
         assert tile["class"].split() == ["tile", "wrong"][: 2 if wrong else 1]
-    captions = page.text("figcaption")
-    assert captions[3] == "good/3 & <i>.png: score 3.00, called defective, false alarm"
-    assert captions[4] == "hole/0 & <i>.png: score 1.80, called defective"
-    for picture, image, mask, (_, value) in zip(page.attributes("img"), images, masks, values, strict=True):
-        with Image.open(io.BytesIO(base64.b64decode(picture["src"].partition("base64,")[2]))) as strip:
-            panels = np.split(np.asarray(strip).astype(int), 4, axis=1)
-        assert np.abs(panels[0][20, 20] - image[0, 0]).max() < 12
-        assert np.abs(panels[0][-20, -20] - image[-1, -1]).max() < 12
-        assert np.abs(panels[1][80:100, 80:100] - int(mask[25, 25])).max() < 12
-        assert np.abs(panels[2][90, 90] - inferno(min(value / 0.5 / 2, 1))).max() < 25
-        assert np.abs(panels[3][20, 20] - image[0, 0]).max() < 12
-        is_outlined = np.abs(panels[3] - panels[0]).max() > 60
-        assert is_outlined == (value >= 0.5)
+    assert page.captions[3] == "good/3 & <i>.png: score 3.00, called defective, false alarm"
+    assert page.captions[4] == "hole/0 & <i>.png: score 1.80, called defective"
+    assert [button["aria-label"] for button in page.attributes("button") if "panels" in button.get("class", "")] == [
+        f"{caption.partition(': ')[0]} at full size" for caption in page.captions
+    ]
+    pictures = np.array([decoded(picture).shape[:2] for picture in page.attributes("image")])
+    assert pictures.tolist() == [[SIZE, SIZE]] * 30
+    shown = [decoded(picture) for picture in page.attributes("image")]
+    outlines = [one for one in page.attributes("path") if one.get("id", "").startswith("outline-")]
+    for i, (image, mask, (_, value)) in enumerate(zip(images, masks, values, strict=True)):
+        panels = shown[3 * i : 3 * i + 3]
+        assert np.abs(panels[0] - image).max() < 40  # at the edge
+        assert np.abs(panels[0][:32] - image[:32]).mean() < 4
+        assert np.abs(panels[1] - mask).max() == 0
+        assert np.abs(panels[2][25, 25] - inferno(min(value / 0.5 / 2, 1))).max() < 25
+        points = np.array(re.findall(r"[\d.]+", outlines[i]["d"]), float).reshape(-1, 2)
+        if value >= 0.5:  # around the middles of the outermost pixels
+            assert (points.min(axis=0).tolist(), points.max(axis=0).tolist()) == ([20.5, 20.5], [29.5, 29.5])
+        else:
+            assert len(points) == 0
+    uses = [use["href"] for use in page.attributes("use") if "href" in use]
+    assert uses == [f"#{name}-{i}" for i in range(10) for name in ("image", "outline", "outline")]
     assert [tile["data-wrong"] for tile in Page(usual[0]).tiles()] == [
         *([""] * 3),
         "false alarm",
@@ -180,6 +207,11 @@ def test_form(usual):
         *(("", "all"), *((name, name) for name in ("<b>stain", "good", "hole"))),
         *(("", "all"), (None, "good"), (None, "defective"), ("wrong", "wrong")),
     ]
+    # what needs the script is neither seen nor pressed without it
+    (slider,) = page.attributes("input")
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", "10", "4")
+    assert [form["class"] for form in page.attributes("form") if "hidden" in form] == ["bar"]
+    assert all("disabled" in button for button in page.attributes("button") if button.get("class") == "panels")
     assert [select["name"] for select in page.attributes("select")] == ["sort", "type", "verdict"]
     assert page.text("title") == page.text("h1") == ["STPM: wid<get>"]
     assert not {"b", "i", "get"} & {tag for tag, _ in page.tags}
@@ -231,7 +263,8 @@ def test_no_threshold(evaluated, tmp_path):
     """No verdicts, and another unit."""
     page = Page(write(evaluated, tmp_path / "o", threshold=None)[0])
     assert "The model has no threshold: it is not calibrated." in page.text("p")
-    assert not [text for text in page.text("figcaption") if "called" in text]
+    assert not [text for text in page.captions if "called" in text]
+    assert not page.attributes("input")
     assert {(tile["data-verdict"], tile["data-wrong"]) for tile in page.tiles()} == {("", "")}
     # in units of the highest good score, 1.5
     assert float(page.tiles()[-1]["data-score"]) == pytest.approx(5 / 1.5, rel=1e-5)
@@ -241,7 +274,7 @@ def test_no_threshold(evaluated, tmp_path):
 def test_good_images_only(evaluated, tmp_path):
     page = Page(write((evaluated[0][:4], *(part[:4] for part in evaluated[1:])), tmp_path / "o")[0])
     assert page.rows[1][1] == "undefined: no label is defective"
-    assert len(page.attributes("svg")) == 1  # the histogram
+    assert len(page.charts()) == 1  # the histogram
 
 
 def points(path):
@@ -251,7 +284,7 @@ def points(path):
 
 def drawings(path):
     """The page's figures: each one's axes, as a box (left, upper, right, lower), and what is drawn inside it."""
-    for svg in re.findall(r"<svg.*?</svg>", path.read_text(), re.DOTALL):
+    for svg in re.findall(r"<figure role=img.*?(<svg.*?</svg>)", path.read_text(), re.DOTALL):
         paths = {group.get("id"): group.findall("{*}path") for group in ElementTree.fromstring(svg).iterfind(".//{*}g")}
         box = points(paths["patch_2"][0])
         inside = [points(one) for found in paths.values() for one in found if one.get("clip-path")]
@@ -324,31 +357,219 @@ def test_index(evaluated, usual, tmp_path):
     ]
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ("", ["missed", "false alarm"]),
+        ("", [1.5, 0.9, 5, 4, 3, 2, 1.2, 0.4, 0.3, 0.2]),  # wrong verdicts first, the higher score before the lower one
         ("sort=low&type=good", [0.2, 0.3, 0.4, 1.5]),
         ("sort=high&type=hole", [3, 2, 0.9]),
         ("sort=high&verdict=wrong", [1.5, 0.9]),
         ("sort=file&verdict=good", [0.2, 0.3, 0.4, 0.9]),
+        ("verdict=wrong&threshold=2", [1.2, 0.9]),
+        ("sort=high&threshold=nonsense&verdict=wrong", [1.5, 0.9]),
     ],
 )
-def test_gallery(usual, tmp_path, choice, expected):
-    """Sorted and filtered, in a browser."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing("needs Chromium (Debian: apt install chromium)")
-    path, _ = usual
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run([chromium, *flags, f"file://{path}#{choice}"], capture_output=True, text=True, timeout=60)
-    tiles = [tile for tile in re.findall(r'<figure class="tile[^>]*>', done.stdout) if "hidden" not in tile]
-    if not choice:  # wrong verdicts first, the higher score before the lower one
-        assert [re.search('data-wrong="([^"]*)"', tile)[1] for tile in tiles[:3]] == ["false alarm", "missed", ""]
-        assert len(tiles) == 10
-        return
-    assert [float(re.search('data-score="([^"]*)"', tile)[1]) for tile in tiles] == pytest.approx(expected)
-    assert f"{len(expected)} of 10 images" in done.stdout
+def test_gallery(usual, browser, choice, expected):
+    """Sorted and filtered, as the address says."""
+    browser.open(f"file://{usual[0]}#{choice}")
+    tiles = "[...document.querySelectorAll('.tile:not([hidden])')]"
+    assert browser.value(f"{tiles}.map(tile => +tile.dataset.score)") == pytest.approx(expected)
+    assert browser.value("document.querySelector('#count').textContent") == f"{len(expected)} of 10 images"
+
+
+def state(browser):
+    """What the page says: the slider's value in words, its own tables, rates, and of each tile in order what it is."""
+    return browser.value("""({
+        value: document.querySelector('#slider').getAttribute('aria-valuetext'),
+        shown: document.querySelector('#value').textContent,
+        heading: document.querySelector('#decision h3').textContent,
+        rows: [...document.querySelectorAll('#decision tr')].map(row => [...row.children].map(one => one.textContent)),
+        rates: document.querySelector('#rates').textContent,
+        line: document.querySelector('#line path').getBoundingClientRect().x,
+        address: location.hash,
+        tiles: [...document.querySelectorAll('.tile')].map(tile => ({
+            ...tile.dataset, score: +tile.dataset.score, classes: [...tile.classList],
+            caption: tile.querySelector('figcaption').textContent,
+        })),
+    })""")
+
+
+def expected_rate(part, whole):
+    """A rate with Clopper and Pearson's interval, by the beta distribution."""
+    low = beta.ppf(0.025, part, whole - part + 1) if part else 0
+    high = beta.ppf(0.975, part + 1, whole - part) if part < whole else 1
+    return f"{part / whole:.3f} ({low:.3f} to {high:.3f})"
+
+
+@pytest.mark.parametrize(
+    ("keys", "threshold", "changed"),
+    [
+        (["Home"], 0.2, 4),
+        (["ArrowLeft"], 0.5, 1),
+        (["ArrowRight"], 1.5, 1),
+        (["ArrowRight"] * 3, 3, 3),
+        (["Home", "ArrowRight", "ArrowRight"], 0.4, 2),
+        (["End"], 6, 6),
+    ],
+)
+def test_slider(usual, browser, keys, threshold, changed):
+    """By keyboard: counts and rates of another threshold, and its verdicts on every image, as Python counts them."""
+    browser.open(f"file://{usual[0]}")
+    before = state(browser)
+    browser.value("document.querySelector('#slider').focus()")
+    browser.press(*keys)
+    found = state(browser)
+    number, words = found["value"].split(", ")
+    ratio = float(words.removesuffix(" times the given threshold"))
+    assert (float(number), found["shown"]) == (pytest.approx(ratio, rel=1e-3), found["value"])
+    labels = np.repeat([False, True], [4, 6])
+    scores = np.concatenate(list(SCORES.values()))
+    for other in (threshold, float(number)):
+        counts = confusion(scores, labels, other)
+        positives = [counts["true_positives"], counts["false_positives"]]
+        recall, alarms = expected_rate(positives[0], 6), expected_rate(positives[1], 4)
+        precision = expected_rate(positives[0], sum(positives)) if sum(positives) else "none to count"
+        assert found["rows"] == [
+            ["really", "called defective", "called good"],
+            ["defective", str(positives[0]), str(6 - positives[0])],
+            ["good", str(positives[1]), str(4 - positives[1])],
+            ["rate", "value (95 % interval)"],
+            *(["recall", recall], ["precision", precision], ["false positive rate", alarms]),
+        ]
+    noun = "verdict" if changed == 1 else "verdicts"
+    assert found["rates"] == f"recall {recall}, false positive rate {alarms}; {changed} other {noun}"
+    assert found["heading"] == f"Threshold set by the slider: {number}"
+    for tile in found["tiles"]:
+        called, truth = [
+            "defective" if is_so else "good" for is_so in (tile["score"] >= float(number), tile["type"] != "good")
+        ]
+        was = "defective" if tile["score"] >= 1 else "good"
+        wrong = "" if called == truth else "missed" if called == "good" else "false alarm"
+        assert (tile["verdict"], tile["wrong"]) == (called, wrong)
+        classes = ["tile", *["wrong"] * bool(wrong), *["changed"] * (called != was)]
+        assert sorted(tile["classes"]) == sorted(classes)
+        words = ["", f"called {called}", *[wrong] * bool(wrong), *[f"{was} at the given threshold"] * (called != was)]
+        assert tile["caption"].endswith(f": score {tile['score']:.2f}" + ", ".join(words))
+    assert sum("changed" in tile["classes"] for tile in found["tiles"]) == changed
+    order = [(tile["wrong"] == "", -tile["score"]) for tile in found["tiles"]]
+    assert order == sorted(order)
+    # the axis is logarithmic; the highest threshold is at its end, at most
+    assert np.sign(found["line"] - before["line"]) == np.sign(float(number) - 1)
+    assert f"threshold={number}" in found["address"]
+
+    browser.press("Tab", "Enter")  # Reset
+    assert browser.value("document.activeElement.id") == "reset"
+    assert state(browser) == before
+    assert before["value"] == "1, the given threshold"
+
+
+def test_line(usual, browser):
+    """The histogram's line goes where the axis has the threshold."""
+    browser.open(f"file://{usual[0]}")
+    places = {}
+    for mark, x in browser.value("""[...document.querySelector('#line').closest('svg').querySelectorAll('[id^=xtick_]')]
+            .map(tick => [tick.querySelector('text')?.textContent, tick.querySelector('use').getBoundingClientRect().x])
+            """):
+        if mark:
+            places[float(mark)] = x
+    browser.value("document.querySelector('#slider').focus()")
+    for key in ("", *["ArrowLeft"] * 3, *["ArrowRight"] * 6):
+        browser.press(*[key] * bool(key))
+        found = state(browser)
+        value = float(found["value"].split(", ")[0])
+        expected = np.interp(np.log(value), np.log([*places]), [*places.values()])
+        assert found["line"] == pytest.approx(expected, abs=1.5)
+
+
+def test_full_size(usual, browser):
+    """An image opens at its own size by keyboard; Escape or the button closes it, and the focus is where it was."""
+    browser.open(f"file://{usual[0]}#sort=file", width=500)
+    tile = "document.querySelectorAll('.tile button')[2]"
+    browser.value(f"{tile}.focus()")
+    for keys in (["Escape"], ["Enter"]):
+        browser.press("Enter")
+        assert browser.value("document.querySelector('dialog').open")
+        assert browser.value("document.querySelector('dialog h2').textContent") == (
+            "good/2 & <i>.png: score 0.40, called good"
+        )
+        assert browser.value("""[...document.querySelectorAll('dialog figure')].map(one => [
+            one.textContent, one.querySelector('svg').getBoundingClientRect().width])""") == [
+            [name, SIZE] for name in ("image", "mask", "anomaly map", "outlined defect")
+        ]
+        assert browser.value("document.activeElement.textContent") == "Close"
+        browser.press(*keys)
+        assert not browser.value("document.querySelector('dialog').open")
+        assert browser.value(f"document.activeElement === {tile}")
+    assert browser.value(f"{tile}.querySelector('svg').getBoundingClientRect().width") != SIZE
+    assert browser.value("document.documentElement.scrollWidth") <= 500
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 0.2, 0.25, 0.9, 1.0, 5, 700])
+def test_steps(threshold):
+    """One for each set of verdicts; the number that is shown gives them; the set threshold is one of them."""
+    near = np.nextafter(np.float32(0.9), np.float32(1))
+    scores = np.array([0.9, 0.2, 0.2, near, 3, 1.0001, 1.0002], np.float32)
+    labels = np.arange(7) % 2 == 0
+    steps, usual = threshold_steps(scores, labels, threshold)
+    assert len(steps) == 7
+    verdicts = [(scores >= np.float32(step.threshold)).tolist() for step in steps]
+    assert [sum(one) for one in verdicts] == [7, 5, 4, 3, 2, 1, 0]
+    assert verdicts[usual] == (scores >= np.float32(threshold)).tolist()
+    for step, one in zip(steps, verdicts, strict=True):
+        assert [rank >= step.first_defective for rank in score_ranks(scores)] == one
+        assert step.decision["true_positives"] == sum(one[::2])
+        assert step.decision["false_positives"] == sum(one[1::2])
+        assert step.ratio == pytest.approx(float(step.threshold) / threshold, rel=1e-3)
+    assert steps[usual].ratio == 1
+    assert {len(step.threshold) for step in steps[3:6]} <= {1, 3, 5, 6, 7}
+
+
+def test_steps_of_extreme_scores():
+    """No threshold is below a score of 0; the largest number is no reason to fail."""
+    scores = np.array([0, 1, np.finfo(np.float32).max], np.float32)
+    steps, usual = threshold_steps(scores, scores > 0, 1.0)
+    assert [step.first_defective for step in steps] == [1, 2]
+    assert (steps[usual].threshold, usual) == ("1", 0)
+
+
+def test_without_masks(evaluated, tmp_path):
+    """No panel of masks, and no column of what is defined by them, where there is none."""
+    samples = [Sample(one.path, one.defect) for one in evaluated[0]]
+    page = Page(write((samples, *evaluated[1:]), tmp_path / "o")[0])
+    assert [svg["aria-label"] for svg in page.panels()[:4]] == ["image", "anomaly map", "outlined defect", "image"]
+    assert ["defect type", "images", "image AUROC"] in page.rows
+    assert any("Each: image, anomaly map, outline" in text for text in page.text("p"))
+
+
+def test_many_pixels(evaluated, monkeypatch):
+    """Pictures of very many pixels are reduced, to a tile's size at least, which the page says."""
+    monkeypatch.setattr(report, "_PAGE_PIXELS", 10 * 512 * 512)
+    sizes = [
+        report._picture_size(*size) for size in ((1024, 1024, 10), (1280, 320, 10), (1024, 512, 1000), (64, 32, 9))
+    ]
+    assert sizes == [(512, 512), (1024, 256), (224, 112), (64, 32)]
+    _, images, masks, maps = evaluated
+    panels = report._panels(3, images[9], masks[9], maps[9], 1.0, (32, 32))
+    assert len(re.findall('viewBox="0 0 64 64" width=32 height=32', panels)) == 4
+    shown = [decoded({"href": uri}) for uri in re.findall(r'data:[^"]*', panels)]
+    assert [one.shape for one in shown] == [(32, 32, 3), (32, 32), (32, 32, 3)]
+    assert (shown[1][12, 12], shown[1][2, 2]) == (255, 0)
+    legends = [report._legend("x", size, images, with_masks=True) for size in ((32, 32), (64, 64))]
+    assert ["reduced to 32 x 32 pixels" in legend for legend in legends] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("aspect", "with_masks", "columns"),
+    [(1, True, 4), (1.6, True, 2), (3.2, True, 1), (1, False, 3), (1.6, False, 3), (3.2, False, 1), (0.3, True, 4)],
+)
+def test_columns(aspect, with_masks, columns):
+    assert report._columns(aspect, with_masks=with_masks) == columns
 
 
 def inferno(value):
