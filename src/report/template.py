@@ -21,6 +21,7 @@ select, button { font: inherit; padding: .2rem .5rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 1px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); gap: .8rem; }
 .gallery { margin-top: .8rem; }
+.tile { content-visibility: auto; contain-intrinsic-size: auto 12rem; }
 .tile { margin: 0; border: 2px solid var(--line); border-radius: 4px; padding: .3rem; }
 .tile.wrong { border-color: var(--bad); } .tile.changed { border-style: dashed; } .tile[hidden] { display: none; }
 .tile svg { width: 100%; height: auto; display: block; }
