@@ -105,12 +105,11 @@ def evaluated(tmp_path_factory):
     return samples, images, np.stack(masks), np.stack(maps)
 
 
-def contents(evaluated, threshold=1.0, category="wid<get>"):
+def contents(evaluated, threshold=1.0, category="wid<get>", review=None):
     samples, _, masks, maps = evaluated
     about = {"category": category, "model": "m.ckpt", "image_size": SIZE, "config_hash": None}
-    return results_content(
-        samples, maps, masks, about=about, rule=DecisionRule(threshold, source="--threshold"), mask_rule="half"
-    )
+    rule = DecisionRule(threshold, review=review, source="--threshold")
+    return results_content(samples, maps, masks, about=about, rule=rule, mask_rule="half")
 
 
 def write(evaluated, folder, threshold=1.0, **about):
@@ -205,7 +204,7 @@ def test_form(usual):
     assert [value for value, _ in options[:4]] == ["wrong", "high", "low", "file"]
     assert options[4:] == [
         *(("", "all"), *((name, name) for name in ("<b>stain", "good", "hole"))),
-        *(("", "all"), (None, "good"), (None, "defective"), ("wrong", "wrong")),
+        *(("", "all"), ("good", "good"), ("defective", "defective"), ("wrong", "wrong")),
     ]
     # what needs the script is neither seen nor pressed without it
     (slider,) = page.attributes("input")
@@ -467,6 +466,43 @@ def test_slider(usual, browser, keys, threshold, changed):
     assert browser.value("document.activeElement.id") == "reset"
     assert state(browser) == before
     assert before["value"] == "1, the given threshold"
+
+
+@pytest.mark.parametrize(
+    ("keys", "threshold"),
+    [([], 1), (["ArrowRight"] * 3, 2.5)],
+)
+def test_review(evaluated, browser, tmp_path, keys, threshold):
+    """From a share of whatever threshold the slider has, images are for review, which is not wrong."""
+    path, _ = write(evaluated, tmp_path / "o", review=0.4)
+    browser.open(f"file://{path}")
+    browser.value("document.querySelector('#slider').focus()")
+    browser.press(*keys)
+    found = state(browser)
+    rule = DecisionRule(float(found["value"].split(", ")[0]), review=0.4)
+    assert rule.threshold == threshold
+    called = {defect: [rule.verdict(score) for score in scores] for defect, scores in SCORES.items()}
+    counts = [[sum(verdicts.count(name) for verdicts in group) for name in ("defective", "review", "good")]
+              for group in ([called["hole"], called["<b>stain"]], [called["good"]])]  # fmt: skip
+    assert found["rows"][:3] == [
+        ["really", "called defective", "for review", "called good"],
+        ["defective", *map(str, counts[0])],
+        ["good", *map(str, counts[1])],
+    ]
+    assert counts[0][1] + counts[1][1] >= 2
+    for tile in found["tiles"]:
+        verdict = rule.verdict(tile["score"])
+        assert tile["verdict"] == verdict
+        if verdict == "review":
+            assert tile["wrong"] == ""
+            assert ", for review" in tile["caption"]
+    if not keys:  # as without the script
+        assert [tile["data-verdict"] for tile in Page(path).tiles()] == [
+            one for each in called.values() for one in each
+        ]
+        assert ["really", "called defective", "for review", "called good"] in Page(path).rows
+        assert ["defective", *map(str, counts[0])] in Page(path).rows
+        assert "review" in [option.get("value") for option in Page(path).attributes("option")]
 
 
 def test_line(usual, browser):

@@ -171,6 +171,26 @@ def _score_defect(
     }
 
 
+def count_verdicts(scores: np.ndarray, labels: np.ndarray, rule: DecisionRule) -> Decision | None:
+    """Count the verdicts that a rule gives; None without a threshold.
+
+    Args:
+        scores: (N,).
+        labels: bool (N,), True for defective.
+    """
+    if rule.threshold is None:
+        return None
+    decision = confusion(scores, labels, rule.threshold)
+    if rule.review is not None:
+        doubtful = np.array([rule.verdict(score) == REVIEW for score in scores.tolist()], bool)
+        decision["review"] = {
+            "from": rule.review,
+            "good": int((doubtful & ~labels).sum()),
+            "defective": int((doubtful & labels).sum()),
+        }
+    return decision
+
+
 def decisions(scores: np.ndarray, labels: np.ndarray, rule: DecisionRule) -> Decisions:
     """Count the verdicts that a rule gives, and those that the best threshold for these labels would have given.
 
@@ -179,18 +199,8 @@ def decisions(scores: np.ndarray, labels: np.ndarray, rule: DecisionRule) -> Dec
         labels: bool (N,), True for defective.
     """
     best = best_f1_threshold(scores, labels)
-    decision = None
-    if rule.threshold is not None:
-        decision = confusion(scores, labels, rule.threshold)
-        if rule.review is not None:
-            doubtful = np.array([rule.verdict(score) == REVIEW for score in scores.tolist()], bool)
-            decision["review"] = {
-                "from": rule.review,
-                "good": int((doubtful & ~labels).sum()),
-                "defective": int((doubtful & labels).sum()),
-            }
     content: Decisions = {
-        "decision": decision,
+        "decision": count_verdicts(scores, labels, rule),
         "best_f1_on_test_labels": None if best is None else confusion(scores, labels, best),
     }
     if rule.min_area > 1:

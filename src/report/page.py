@@ -28,6 +28,7 @@ from sklearn.metrics import roc_curve
 from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
+from ..evaluation.decision import DEFECTIVE, GOOD, REVIEW
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, undefined_reason
 from ..evaluation.progress import trend
 from ..evaluation.results import ImageRecord, Metric, Results, printed_size
@@ -87,7 +88,9 @@ def write_report(
     threshold = results["decision"]["threshold"] if results["decision"] else None
     unit = threshold or scale_unit(scores, ~labels)
     unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
-    steps, usual = threshold_steps(scores, labels, threshold) if threshold else ([], 0)
+    review = results["decision"].get("review") if results["decision"] else None
+    share = review["from"] if review else None
+    steps, usual = threshold_steps(scores, labels, threshold, review=share) if threshold else ([], 0)
     histogram, places = _histogram(scores / unit, labels, unit_name, [step.ratio for step in steps])
     size = _picture_size(images.shape[2], images.shape[1], len(images))
     with_masks = any(sample.mask_path for sample in samples)
@@ -102,6 +105,7 @@ def write_report(
         curves=_curves(scores, labels, pixels),
         histogram=histogram,
         legend=escape(_legend(unit_name, size, images, with_masks=with_masks)),
+        verdicts=_options([GOOD, *[REVIEW] * bool(review), DEFECTIVE]),
         types=_options(sorted({sample.defect for sample in samples})),
         columns=_columns(images.shape[2] / images.shape[1], with_masks=with_masks),
         gallery="\n".join(
@@ -197,6 +201,9 @@ def _verdict_rows(counts: Decision) -> tuple[list[list[str]], list[list[str]]]:
         ["defective", str(counts["true_positives"]), str(counts["false_negatives"])],
         ["good", str(counts["false_positives"]), str(counts["true_negatives"])],
     ]
+    if doubtful := counts.get("review"):  # which the rates take for good
+        for row, count in zip(rows, (doubtful["defective"], doubtful["good"]), strict=True):
+            row[2:] = [str(count), str(int(row[2]) - count)]
     rates = [
         ["recall", _rate(counts["recall"])],
         ["precision", _rate(counts["precision"])],
@@ -215,7 +222,8 @@ def _decision(results: Results) -> str:
             continue
         rows, rates = _verdict_rows(counts)
         parts.append(f"<section id={name}><h3>{escape(caption)}: {counts['threshold']:.4g}</h3><div class=pair>")
-        parts.append(_table(["really", "called defective", "called good"], rows))
+        between = ["for review"] if "review" in counts else []
+        parts.append(_table(["really", "called defective", *between, "called good"], rows))
         parts.append(_table(["rate", "value (95 % interval)"], rates) + "</div></section>")
     return "".join(parts)
 
@@ -235,6 +243,7 @@ def _slider(steps: list[Step], usual: int, places: list[float], results: Results
             {
                 "threshold": step.threshold,
                 "times": f"{step.ratio:.4g}",
+                "firstReview": step.first_review,
                 "firstDefective": step.first_defective,
                 "cells": cells,
                 "recall": rates[0],
@@ -420,10 +429,11 @@ def _legend(unit_name: str, size: tuple[int, int], images: np.ndarray, *, with_m
 def _tile(record: ImageRecord, sample: Sample, rank: int, panels: str, unit: float) -> str:
     """Return an image of the gallery, with its score in its unit and that score's rank."""
     wrong, called = "", record.get("verdict", "")
-    if called and (called == "defective") != sample.is_defective:
+    if called in (GOOD, DEFECTIVE) and (called == DEFECTIVE) != sample.is_defective:
         wrong = "missed" if sample.is_defective else "false alarm"
     ratio = record["score"] / unit
-    verdict = "".join(f", {word}" for word in (called and f"called {called}", wrong) if word)
+    words = "for review" if called == REVIEW else called and f"called {called}"
+    verdict = "".join(f", {word}" for word in (words, wrong) if word)
     data = {"score": f"{ratio:.6g}", "rank": str(rank), "type": sample.defect, "verdict": called, "wrong": wrong}
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
     name = escape(record["file"])

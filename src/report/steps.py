@@ -9,7 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..evaluation.threshold import Decision, confusion
+from ..evaluation.decision import DEFECTIVE, GOOD, DecisionRule
+from ..evaluation.results import count_verdicts
+from ..evaluation.threshold import Decision
 from ..utils import LARGEST
 
 
@@ -20,12 +22,13 @@ class Step:
     Attributes:
         threshold: the fewest digits that give these verdicts, at least four of the set threshold.
         ratio: in units of the set threshold.
-        first_defective: rank of the lowest score that is called defective.
+        first_review, first_defective: ranks of the lowest score that is for review or more, and that is defective.
         decision: verdicts and rates.
     """
 
     threshold: str
     ratio: float
+    first_review: int
     first_defective: int
     decision: Decision
 
@@ -35,31 +38,38 @@ def score_ranks(scores: np.ndarray) -> np.ndarray:
     return np.unique(np.asarray(scores, np.float32), return_inverse=True)[1].reshape(-1)
 
 
-def threshold_steps(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[list[Step], int]:
+def threshold_steps(
+    scores: np.ndarray, labels: np.ndarray, threshold: float, *, review: float | None = None
+) -> tuple[list[Step], int]:
     """Return the steps in ascending order, and which of them the set threshold is.
 
     Args:
         scores: (N,), not negative.
         labels: bool (N,), True for defective.
         threshold: the set one, positive.
+        review: share of the threshold from which an image is for review; None: none is.
     """
     different = np.unique(np.asarray(scores, np.float32)).astype(np.float64)
     usual = int(np.searchsorted(different, np.float64(np.float32(threshold))))
     # below the lowest score and above the highest one, at least so far that the set threshold is inside
     lowest, highest = min(different[0], threshold) / 2, max(min(2 * different[-1], LARGEST), threshold)
     bounds = np.concatenate([[lowest], different, [highest]])
+
+    def step(text: str, value: float) -> Step:
+        rule = DecisionRule(value, review=review)
+        verdicts = [rule.verdict(score) for score in different.tolist()]
+        decision = count_verdicts(scores, labels, rule)
+        assert decision is not None
+        return Step(text, value / threshold, verdicts.count(GOOD), len(verdicts) - verdicts.count(DEFECTIVE), decision)
+
     steps = []
     for rank, (low, high) in enumerate(pairwise(bounds.tolist())):
         if rank == usual:
-            steps.append(_step(_shortest(threshold, 4, low, high), threshold, threshold, rank, scores, labels))
+            steps.append(step(_shortest(threshold, 4, low, high), threshold))
         elif low < high:  # not below a score of 0, nor above the largest number
             text = _shortest((low + high) / 2, 1, low, high)
-            steps.append(_step(text, float(text), threshold, rank, scores, labels))
-    return steps, [step.first_defective for step in steps].index(usual)
-
-
-def _step(text: str, value: float, threshold: float, rank: int, scores: np.ndarray, labels: np.ndarray) -> Step:
-    return Step(text, value / threshold, rank, confusion(scores, labels, value))
+            steps.append(step(text, float(text)))
+    return steps, [one.first_defective for one in steps].index(usual)
 
 
 def _shortest(value: float, digits: int, low: float, high: float) -> str:

@@ -68,17 +68,18 @@ filters.addEventListener('submit', event => event.preventDefault());
 
 // What a step makes of an image. Scores are compared by their ranks, so that the verdicts are those of Python.
 function verdictOf(tile, step) {
-  return tile.dataset.rank >= step.firstDefective ? 'defective' : 'good';
+  const rank = tile.dataset.rank;
+  return rank >= step.firstDefective ? 'defective' : rank >= step.firstReview ? 'review' : 'good';
 }
 function judge(tile, step) {
   const verdict = verdictOf(tile, step), usual = verdictOf(tile, steps[slider.defaultValue]);
   const isGood = tile.dataset.type === 'good';
-  const wrong = (verdict === 'defective') !== isGood ? '' : isGood ? 'false alarm' : 'missed';
+  const wrong = verdict === 'review' || (verdict === 'good') === isGood ? '' : isGood ? 'false alarm' : 'missed';
   Object.assign(tile.dataset, {verdict, wrong});
   tile.classList.toggle('wrong', wrong !== '');
   tile.classList.toggle('changed', verdict !== usual);
   const before = verdict === usual ? '' : usual + ' at ' + slider.dataset.owner;
-  const words = ['called ' + verdict, wrong, before].filter(word => word);
+  const words = [verdict === 'review' ? 'for review' : 'called ' + verdict, wrong, before].filter(word => word);
   tile.querySelector('span').textContent = words.map(word => ', ' + word).join('');
   return verdict !== usual;
 }
@@ -161,7 +162,7 @@ $training
 <label>Order <select name=sort><option value=wrong>wrong verdicts first</option><option value=high>highest score first
 </option><option value=low>lowest score first</option><option value=file>file name</option></select></label>
 <label>Type <select name=type><option value="">all</option>$types</select></label>
-<label>Verdict <select name=verdict><option value="">all</option><option>good</option><option>defective</option>
+<label>Verdict <select name=verdict><option value="">all</option>$verdicts
 <option value=wrong>wrong</option></select></label>
 <output id=count></output></form>
 <div class=gallery style="--columns: $columns">
