@@ -137,7 +137,7 @@ SLIDER = Template("""<form class=bar hidden autocomplete=off aria-label="another
 <label>Threshold <input type=range id=slider min=0 max=$last step=1 value=$usual data-owner="$owner"></label>
 <button type=button id=reset aria-label="reset to $owner">Reset</button>
 <div><output id=value></output>: <output id=rates></output></div></form>
-<p id=about hidden>Every step of the slider changes the verdict on one image, or on all of one score;
+<p id=about hidden>With every step of the slider one image more or fewer is defective, or all of one score;
 <code>--threshold</code> takes the number beside it. Rates at a threshold that was chosen by these images flatter it.
 Outlines and colours stay those of $owner.</p><script type="application/json" id=steps>$steps</script>""")
 _HEAD = (
