@@ -23,7 +23,7 @@ from .data.samples import list_images
 from .data.stream import LoadedImage, decode
 from .data.view import View
 from .evaluation.decision import DecisionRule
-from .evaluation.regions import Region, find_regions
+from .evaluation.regions import Region, find_regions, without_small_regions
 from .files import atomic_path, make_output_folder, short_name
 from .model.maps import Detector, predict_maps
 from .model.model_file import ModelFile, choose_rule, inspect_model, load_detector
@@ -170,10 +170,11 @@ def picture_name(name: str) -> str:
     return f"{short_name(name, _LONGEST_NAME)}.png"
 
 
-def save_picture(folder: Path, prediction: Prediction, threshold: float) -> None:
+def save_picture(folder: Path, prediction: Prediction, rule: DecisionRule) -> None:
     """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
     image, one = prediction.loaded.image, prediction.anomaly_map
-    panels = [image, colour_map(one, threshold), defect_overlay(image, one, threshold)]
+    outlined = defect_overlay(image, without_small_regions(one, rule), rule.threshold)
+    panels = [image, colour_map(one, rule.threshold), outlined]
     name = prediction.loaded.path.name
     caption = f"{name}   {prediction.verdict}, score {prediction.relative_score:.2f} of the threshold"
     legend = scale_legend("the threshold")
@@ -259,7 +260,7 @@ def write_all(
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:
                 try:
-                    save_picture(pictures, prediction, rule.threshold)
+                    save_picture(pictures, prediction, rule)
                 except InputError as error:
                     counts["not shown"] = counts.get("not shown", 0) + 1
                     report_error(error)

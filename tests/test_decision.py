@@ -18,7 +18,7 @@ from src import calibrate as calibrate_entry
 from src import predict as predict_entry
 from src.data.view import Area, Box, ImageSize, View, parse_area
 from src.evaluation.decision import ANY_AREA, DecisionRule, region_level
-from src.evaluation.regions import find_regions
+from src.evaluation.regions import find_regions, without_small_regions
 from src.exchange.origin import file_checksum
 from src.exchange.scores import read_good_scores
 from src.model.model_file import choose_rule, inspect_model
@@ -51,6 +51,15 @@ def test_level(one, data):
         regions = find_regions(one, rule, box=Box(0, 0, *one.shape[::-1]))
         assert bool(regions) == (rule.verdict(float(rule.scores(one[None])[0])) == "defective")
         assert all(region.area >= area for region in regions)
+
+
+def test_what_is_outlined():
+    """Of a map whose small regions are left out, what reaches the threshold is what the regions are of."""
+    one = np.zeros((6, 8), np.float32)
+    one[0, 0], one[2:4, 2:5], one[5, 7] = 9, 3, 1
+    kept = without_small_regions(one, DecisionRule(2.0, 4))
+    assert np.array_equal(kept, np.where(one == 9, 0, one))
+    assert without_small_regions(one, DecisionRule(2.0)) is one
 
 
 def test_large_map():
@@ -286,3 +295,20 @@ def test_without_threshold(capsys, flag):
     with pytest.raises(SystemExit):
         train.parse_args(["--data_url", "a", "--category", "b", "--pre_ckpt_path", "random", *flag])
     assert f"{flag[0]} goes with a threshold, which --val_split sets" in capsys.readouterr().err
+
+
+def test_pictures(speckled):
+    """A picture outlines no speck that is too small to count."""
+    tmp_path, model = speckled
+    pictures = tmp_path / "data/widget/test/good"
+    flags = ("--ckpt_path", model, "--image_path", pictures, "--save_sample", "True", "--threshold", "0.5")
+    assert run(predict_entry, *flags, "--out_dir", tmp_path / "specks") == 0
+    found = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "data/widget/more")
+    assert run(calibrate_entry, *found, "--target_fpr", "0.2", "--min_area", "20") == 0
+    assert run(predict_entry, *flags, "--out_dir", tmp_path / "none") == 0
+    for name in ("0.png.png", "3.png.png"):
+        yellow = []
+        for folder in ("specks", "none"):
+            with Image.open(tmp_path / folder / "pictures" / name) as image:
+                yellow.append((np.asarray(image) == (255, 230, 0)).all(axis=2).any())
+        assert yellow == [True, False]

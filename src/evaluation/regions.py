@@ -51,3 +51,14 @@ def find_regions(anomaly_map: np.ndarray, rule: DecisionRule, *, box: Box) -> li
         pixels = round(area * box.width * box.height / anomaly_map.size)
         regions.append(Region(box.x + x, box.y + y, right - x, bottom - y, pixels, score))
     return sorted(regions, key=lambda region: -region.score)
+
+
+def without_small_regions(anomaly_map: np.ndarray, rule: DecisionRule) -> np.ndarray:
+    """Return a map, float32 (H, W), with 0 where it reaches the threshold in regions that are too small to count."""
+    if rule.min_area == 1:
+        return anomaly_map
+    reached = (anomaly_map >= rule.threshold).astype(np.uint8)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    is_small = boxes[:, cv2.CC_STAT_AREA] < rule.min_area
+    is_small[0] = False  # the background
+    return np.where(is_small[labels], np.float32(0), anomaly_map)

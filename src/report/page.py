@@ -28,9 +28,10 @@ from sklearn.metrics import roc_curve
 from ..config import build_parser
 from ..data.images import binary_mask
 from ..data.samples import Sample
-from ..evaluation.decision import DEFECTIVE, GOOD, REVIEW
+from ..evaluation.decision import DEFECTIVE, GOOD, REVIEW, DecisionRule
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, undefined_reason
 from ..evaluation.progress import trend
+from ..evaluation.regions import without_small_regions
 from ..evaluation.results import ImageRecord, Metric, Results, printed_size
 from ..evaluation.threshold import Decision, Rate
 from ..files import atomic_path, read_json
@@ -87,6 +88,7 @@ def write_report(
     intervals = _intervals(scores, labels, pixels)
     threshold = results["decision"]["threshold"] if results["decision"] else None
     unit = threshold or scale_unit(scores, ~labels)
+    min_area = results.get("min_area", 1)
     unit_name = "the threshold" if threshold else "the highest score of a good image, for want of a threshold"
     review = results["decision"].get("review") if results["decision"] else None
     share = review["from"] if review else None
@@ -109,7 +111,13 @@ def write_report(
         types=_options(sorted({sample.defect for sample in samples})),
         columns=_columns(images.shape[2] / images.shape[1], with_masks=with_masks),
         gallery="\n".join(
-            _tile(record, sample, int(rank), _panels(i, image, mask if with_masks else None, one, unit, size), unit)
+            _tile(
+                record,
+                sample,
+                int(rank),
+                _panels(i, image, mask if with_masks else None, one, unit, min_area, size),
+                unit,
+            )
             for i, (record, sample, rank, image, mask, one) in enumerate(
                 zip(results["scores"], samples, score_ranks(scores), images, masks, maps, strict=True)
             )
@@ -394,9 +402,20 @@ def _data_uri(pixels: np.ndarray, size: tuple[int, int], kind: str) -> str:
 
 
 def _panels(
-    number: int, image: np.ndarray, mask: np.ndarray | None, one: np.ndarray, unit: float, size: tuple[int, int]
+    number: int,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    one: np.ndarray,
+    unit: float,
+    min_area: int,
+    size: tuple[int, int],
 ) -> str:
-    """Return image, mask, anomaly map and outlined defect as an SVG each, so that the page holds every picture once."""
+    """Return image, mask, anomaly map and outlined defect as an SVG each, so that the page holds every picture once.
+
+    Args:
+        unit: of the colours; what reaches it is outlined.
+        min_area: of what is outlined, pixels of the map.
+    """
     height, width = image.shape[:2]
 
     def picture(pixels: np.ndarray, kind: str, name: str = "") -> str:
@@ -406,9 +425,10 @@ def _panels(
     if mask is not None:
         panels["mask"] = picture(mask, "png")
     panels["anomaly map"] = picture(colour_map(one, unit), "jpeg")
+    outline = outline_path(without_small_regions(one, DecisionRule(unit, min_area)), unit)
     # dark below bright, to be seen on any product
     panels["outlined defect"] = (
-        f'<use href="#image-{number}" /><defs><path id=outline-{number} d="{outline_path(one, unit)}" /></defs>'
+        f'<use href="#image-{number}" /><defs><path id=outline-{number} d="{outline}" /></defs>'
         f'<use class=dark href="#outline-{number}" /><use class=bright href="#outline-{number}" />'
     )
     return "".join(
