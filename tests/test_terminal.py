@@ -80,7 +80,7 @@ def screen(text):
 
 
 EPOCH = re.compile(
-    r"epoch (\d)/3  loss (\d+\.\d{4})  \d+\.\d s \(\d+\.\d\d s per step\)  \d+\.\d images/s  ETA 00:\d\d"
+    r"epoch (\d)/3  loss (\d+\.\d{4})  \d+\.\d s \(\d+\.\d\d s per step\)  \d+\.\d images/s  ETA \d\d:\d\d"
 )
 
 
