@@ -230,7 +230,7 @@ def test_large_data(here, tmp_path, monkeypatch):
     assert all(float(cell) > 0 for cell in (*first[2:], *second[2:]))
     assert float(re.fullmatch(r"memory-mapped / in memory: (\S+) of the time", lines[2])[1]) > 0
     about = [(args.image_size, args.batch_size, args.epoch, args.cache_budget) for args in trainings]
-    assert about == [(32, 2, 2, 1000), (32, 2, 2, 0)]
+    assert about == [((32, 32), 2, 2, 1000), ((32, 32), 2, 2, 0)]
     assert not list(tmp_path.iterdir())
 
 

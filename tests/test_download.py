@@ -406,7 +406,8 @@ def test_killed(server, tmp_path):
     """Interrupted from the keyboard or killed, it leaves what had arrived, and goes on from there."""
     server.pause = 0.005
     code = (
-        "import sys; from pathlib import Path; from src import download, utils;"
+        "import signal, sys; from pathlib import Path; from src import download, utils;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a job in the background ignores it
         "fetch = lambda _: download.fetch(download.Published(*eval(sys.argv[1])), Path('a.pth'));"
         "sys.exit(utils.run_entry_point(fetch, None))"
     )

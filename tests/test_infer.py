@@ -231,6 +231,7 @@ def test_origin(inferred, exported, session_tree, tmp_path):
     expected = {
         "model": file_checksum(exported / "widget.mindir"),
         "manifest": file_checksum(folder / "inputs/manifest.json"),
+        "min_area": 1,
     }
     assert json.loads((folder / "maps/origin.json").read_text()) == {"format": 1} | expected
 

@@ -21,7 +21,7 @@ from scipy import ndimage
 from src import predict
 from src.data.stream import decode
 from src.data.view import Box, square
-from src.evaluation.decision import DecisionRule
+from src.evaluation.decision import ANY_AREA, DecisionRule
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
 from src.model.model_file import inspect_model, load_detector
@@ -130,7 +130,8 @@ def test_coordinates(turned, tmp_path, capsys):
         found = [[region[key] for key in ("x", "y", "width", "height", "area")] for region in record["regions"]]
         assert (record["file"], record["verdict"], found) == (f"{name}.png", "defective", boxes)
     assert content["images"][3] == {
-        "file": "d.png", "score": pytest.approx(20 / 255, abs=1e-6), "verdict": "good", "regions": []
+        "file": "d.png", "score": pytest.approx(20 / 255, abs=1e-6), "verdict": "good", "regions": [],
+        "relative_score": pytest.approx(20 / 255 / 0.5, abs=1e-6),
     }  # fmt: skip
     assert [row["regions"] for row in read(tmp_path / "out", "scores.csv")] == ["2", "2", "2", "0"]
     rows = [list(row.values())[:6] for row in read(tmp_path / "out", "regions.csv")]
@@ -310,7 +311,7 @@ def test_memory(tmp_path):
     for _ in predict.predict(
         lambda images: np.ones((len(images), 1, 4, 4), np.float32),
         counted(tmp_path / "one.png", taken),
-        view=square(4), batch_size=2, threshold=None,
+        view=square(4), batch_size=2, rule=ANY_AREA,
     ):  # fmt: skip
         seen += 1
         assert len(taken) <= seen + 3 * 2

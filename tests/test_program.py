@@ -173,11 +173,11 @@ def test_maps(infer, tmp_path):
         ("rubbish", r"model: cannot be loaded as a MINDIR on Ascend 0 \(see --device_type\); .*: no model"),
         (MODEL + "in float32 2 3 4 4\n", "model: has 2 inputs and 1 outputs, expected one each"),
         (MODEL + "out float32 2 1 4 4\n", "model: has 1 inputs and 2 outputs, expected one each; export "),
-        (MODEL.replace("2 3", "2 1"), r"model: tensor in has shape \(2, 1, 4, 4\), expected float32 \(N, 3, S, S\)"),
-        (MODEL.replace("2 1", "2 3"), r"model: tensor out has shape \(2, 3, 4, 4\), expected float32 \(N, 1, S, S\)"),
+        (MODEL.replace("2 3", "2 1"), r"model: tensor in has shape \(2, 1, 4, 4\), expected float32 \(N, 3, H, W\)"),
+        (MODEL.replace("2 1", "2 3"), r"model: tensor out has shape \(2, 3, 4, 4\), expected float32 \(N, 1, H, W\)"),
         (MODEL.replace("in float32", "in float16"), "model: tensor in has shape .*, expected float32"),
         (MODEL.replace("out float32", "out float16"), "model: tensor out has shape .*, expected float32"),
-        (MODEL.replace("3 4 4", "3 4 8"), r"model: tensor in has shape \(2, 3, 4, 8\), expected"),
+        (MODEL.replace("3 4 4", "3 4 8"), r"images \(2, 3, 4, 8\) and maps \(2, 1, 4, 4\) differ in size"),
         (MODEL.replace("1 4 4", "1 16"), r"model: tensor out has shape \(2, 1, 16\), expected"),
         (MODEL.replace("in float32 2", "in float32 0"), r"model: tensor in has shape \(0, 3, 4, 4\), expected"),
         (MODEL.replace("1 4 4", "1 2 2"), r"images \(2, 3, 4, 4\) and maps \(2, 1, 2, 2\) differ in size"),
@@ -366,7 +366,7 @@ def test_selftest(infer, tmp_path, device, score_error, map_error, status):
         (golden(4, input="pattern-2"), "model.json: selftest has the input 'pattern-2', this program makes pattern-1"),
         (golden(64), "model.json: its selftest is of images of 64 pixels, the model takes others"),
         (golden(4) | {"threshold": "0.5"}, "model.json: threshold is wrong, expected null or a number from"),
-        (golden(64) | {"image_size": 64}, "model.json: image_size is 64, but model takes images of another size"),
+        (golden(64) | {"image_size": 64}, "model.json: image_size is 64, but model takes images of 4 pixels"),
     ],
 )
 def test_selftest_refusals(infer, more, message):

@@ -591,7 +591,7 @@ def test_many_pixels(evaluated, monkeypatch):
     ]
     assert sizes == [(512, 512), (1024, 256), (224, 112), (64, 32)]
     _, images, masks, maps = evaluated
-    panels = report._panels(3, images[9], masks[9], maps[9], 1.0, (32, 32))
+    panels = report._panels(3, images[9], masks[9], maps[9], 1.0, 1, (32, 32))
     assert len(re.findall('viewBox="0 0 64 64" width=32 height=32', panels)) == 4
     shown = [decoded({"href": uri}) for uri in re.findall(r'data:[^"]*', panels)]
     assert [one.shape for one in shown] == [(32, 32, 3), (32, 32), (32, 32, 3)]
