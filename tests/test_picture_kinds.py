@@ -154,6 +154,7 @@ RATIONALS_709 = [(2126, 10000), (7152, 10000), (722, 10000)]
         (3, {}, "its pixels are grey of (8, 8, 8) bits, 3 a pixel"),
         (2, {"photometric": 0, "more": {338: (3, [2])}}, "its pixels are grey of (8, 8) bits, 2 a pixel, extra (2,)"),
         (1, {"photometric": 32803}, "its pixels are a sensor's raw colours of (8,) bits"),
+        (1, {"photometric": 0, "more": {284: (3, [2])}}, "its colours are stored one after the other"),
         (4, {"photometric": 5, "more": {332: (3, [2])}}, "its inks are not CMYK"),
         (3, {"photometric": 6}, "its colours (YCbCr) are of less resolution than its brightness"),
         (3, {"photometric": 6, "more": {530: (3, [1, 1]), 529: (5, RATIONALS_709)}}, "its colours (YCbCr) are not"),

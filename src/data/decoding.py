@@ -602,7 +602,8 @@ def _check_tiff(tags: Mapping[int, object]) -> None:
         name = {1: "whole", 2: "signed", 3: "floating-point"}.get(int(kind), "undefined")
         raise ValueError(f"its pixels are {name} numbers of {bits} bits; expected unsigned ones of 8 or 16 bits")
     photometric, compression = tags.get(262, 0), tags.get(259, 1)
-    if tags.get(284, 1) == 2 and compression == 1 and (bits != 8 or tags.get(266, 1) != 1):
+    is_usual = bits == 8 and tags.get(266, 1) == 1 and photometric != 0  # else Pillow would show a negative, or fail
+    if tags.get(284, 1) == 2 and compression == 1 and not is_usual:
         raise ValueError(
             "its colours are stored one after the other, in a way that is not read; save them side by side"
         )
