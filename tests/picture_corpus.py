@@ -75,12 +75,17 @@ def _jpeg(rng, width, height):
             options["keep_rgb"] = True
         else:
             options["subsampling"] = str(rng.choice(["4:4:4", "4:2:2", "4:2:0", "4:1:1"]))
-    if rng.integers(0, 3) == 0:
+    if rng.integers(0, 3) == 0 and not (options["progressive"] or options["optimize"]):
         options["restart_marker_rows"] = 1
     if rng.integers(0, 2):
         options["exif"] = _exif(int(rng.choice(ORIENTATIONS)))
     file = io.BytesIO()
-    Image.fromarray(scene(rng, width, height)).convert(mode).save(file, "jpeg", **options)
+    image = Image.fromarray(scene(rng, width, height)).convert(mode)
+    try:
+        image.save(file, "jpeg", **options)
+    except OSError:  # Pillow's buffer is too small for some of these options
+        file = io.BytesIO()
+        image.save(file, "jpeg", **options | {"progressive": False, "optimize": False})
     content = file.getvalue()
     if mode == "CMYK" and rng.integers(0, 2):  # the same numbers as YCCK, or nobody knows
         place = content.index(b"Adobe") + 11
@@ -188,7 +193,7 @@ def _tiff(rng, width, height):
     samples = _levels(rng, width, height, bands + extras, bits).clip(0, 2**bits - 1)
     return tiff(
         samples, bits=bits, photometric=photometric, order=str(rng.choice(["<", ">"])), more=more,
-        compression=int(rng.choice([1, 5, 8, 32773])), planar=int(rng.choice([1, 1, 2])) if bands + extras > 1 else 1,
+        compression=int(rng.choice([1, 5, 8, 32773])), planar=int(rng.choice([1, 1, 2])),
         tile=16 if rng.integers(0, 3) == 0 else None, rows=int(rng.choice([1, 7, 16, height])),
         fill_order=2 if rng.integers(0, 6) == 0 else 1,
     )  # fmt: skip
@@ -205,7 +210,7 @@ _KINDS = {"png": _png, "jpg": _jpeg, "bmp": _bmp, "tif": _tiff}
 
 
 def picture(number, *, largest=80):
-    """Return the ending and the content of a picture file: a function of its number."""
+    """Return the ending and the content of a picture file, and if it is damaged: a function of its number."""
     rng = np.random.default_rng([20, number])
     suffix = tuple(_KINDS)[number % 4]
     width, height = (int(rng.integers(1, largest)) for _ in range(2))
@@ -220,9 +225,8 @@ def picture(number, *, largest=80):
         suffix, content = small.kind.split("-")[0], small.content
     else:
         content = _KINDS[suffix](rng, width, height)
-    if rng.integers(0, 6) == 0:
-        content = _damaged(rng, content, suffix)
-    return suffix, content
+    is_damaged = rng.integers(0, 6) == 0
+    return suffix, _damaged(rng, content, suffix) if is_damaged else content, is_damaged
 
 
 def size_and_box(number, width, height):

@@ -151,6 +151,7 @@ class Lines {
       JSAMPROW line = to + y * width * channels;
       if (jpeg_read_scanlines(&state_, &line, 1) != 1) Stop(kTruncated);
     }
+    jpeg_finish_decompress(&state_);  // which finds what is wrong behind the pixels; an end that is missing does no harm
   }
 
  private:

@@ -96,7 +96,8 @@ void ReadUncompressed(const Bytes &file, const TiffTags &tags, const TiffSamples
   const bool are_bands_known =
       !samples.is_planar || (samples.count == samples.bands() && samples.alpha != TiffSamples::Alpha::kAssociated &&
                              samples.form != Form::kGreyAlpha && samples.form != Form::kYcbcr);
-  if (!are_bands_known) Refuse("unknown raw mode for given image mode");
+  const bool is_order_known = !samples.is_bit_reversed || samples.form != Form::kPalette || samples.bits == 8;
+  if (!are_bands_known || !is_order_known) Refuse("unknown raw mode for given image mode");
   const auto width = static_cast<int64_t>(pixels->width), height = static_cast<int64_t>(pixels->height);
   const std::vector<Block> blocks = FindBlocks(tags, samples, width, height);
   const size_t pixel_size = samples.pixel_size();
@@ -190,7 +191,10 @@ void ReadBlocks(TIFF *tiff, const TiffSamples &samples, Pixels *pixels) {
   const bool is_tiled = TIFFIsTiled(tiff) != 0;
   const size_t width = pixels->width, height = pixels->height, pixel_size = samples.pixel_size();
   const size_t bands = samples.is_planar ? samples.bands() : 1;
-  if (samples.is_planar && (samples.form == Form::kGreyAlpha || samples.count != bands)) RefuseData();
+  if (samples.is_planar && samples.form == Form::kGreyAlpha) {
+    Refuse("its grey and alpha are stored one after the other, in a way that is not read; save them side by side");
+  }
+  if (samples.is_planar && samples.count != bands) RefuseData();
   uint32_t across = static_cast<uint32_t>(width), down = static_cast<uint32_t>(height);
   if (is_tiled) {
     TIFFGetField(tiff, TIFFTAG_TILEWIDTH, &across);
@@ -262,8 +266,18 @@ void ReadAsRgb(TIFF *tiff, Pixels *pixels) {
   }
 }
 
-// Tells whether the pixels have to be turned into what they mean yet.
-bool ReadCompressed(const Bytes &file, uint64_t directory, TiffSamples samples, Pixels *pixels) {
+// Where alpha stands in a part of its own, libtiff's word on it counts, as in Pillow; without a tag that is another one.
+void FindAlpha(TIFF *tiff, TiffSamples *samples) {
+  if (!samples->is_planar || samples->form != Form::kColours || samples->alpha == TiffSamples::Alpha::kNone) return;
+  uint16_t count = 0;
+  uint16_t *kinds = nullptr;
+  TIFFGetFieldDefaulted(tiff, TIFFTAG_EXTRASAMPLES, &count, &kinds);
+  const bool is_straight = count == 0 || kinds[0] == EXTRASAMPLE_UNASSALPHA;
+  samples->alpha = is_straight ? TiffSamples::Alpha::kStraight : TiffSamples::Alpha::kAssociated;
+}
+
+// Reads pixels, which are what they mean already if they are YCbCr.
+void ReadCompressed(const Bytes &file, uint64_t directory, TiffSamples samples, Pixels *pixels) {
   samples.is_bit_reversed = false;  // libtiff turns bits and bytes
   const uint16_t one = 1;
   uint8_t first = 0;
@@ -283,8 +297,10 @@ bool ReadCompressed(const Bytes &file, uint64_t directory, TiffSamples samples, 
   TIFFGetFieldDefaulted(tiff, TIFFTAG_PLANARCONFIG, &planar);
   if (photometric != PHOTOMETRIC_YCBCR) {
     if (samples.form == Form::kYcbcr) RefuseData();
+    FindAlpha(tiff, &samples);
     ReadBlocks(tiff, samples, pixels);
-    return true;
+    samples.Finish(pixels->bytes.data(), pixels->width * pixels->height);
+    return;
   }
   if (samples.form != Form::kYcbcr) RefuseData();
   if (compression == COMPRESSION_JPEG && planar == PLANARCONFIG_CONTIG) {
@@ -293,7 +309,6 @@ bool ReadCompressed(const Bytes &file, uint64_t directory, TiffSamples samples, 
   } else {
     ReadAsRgb(tiff, pixels);
   }
-  return false;
 }
 
 }  // namespace
@@ -309,10 +324,9 @@ Pixels DecodeTiff(const Bytes &file) {
   // Pillow opens the first page, whatever it is, before the one that is read
   if (tags.place() != header->first) FindTiffSamples(TiffTags(file, *header, header->first), header->is_big_endian);
   const int64_t width = tags.Integer(kWidthTag, 0), height = tags.Integer(kHeightTag, 0);
-  if (width <= 0 || height <= 0 || width > kLargestSide || height > kLargestSide) {
-    Refuse("not identified by this driver");
-  }
+  if (width <= 0 || height <= 0) Refuse("not identified by this driver");
   CheckPixels(static_cast<uint64_t>(width), static_cast<uint64_t>(height));
+  if (width > kLargestSide || height > kLargestSide) RefuseData();
 
   Pixels pixels;
   if (tags.Has(kOrientationTag)) {
@@ -329,13 +343,12 @@ Pixels DecodeTiff(const Bytes &file) {
   pixels.height = static_cast<size_t>(height);
   const size_t count = pixels.width * pixels.height;
   pixels.bytes.assign(count * samples.pixel_size(), 0);
-  bool has_meaning = false;
   if (tags.Integer(kCompressionTag, kUncompressed) == kUncompressed) {
     ReadUncompressed(file, tags, samples, &pixels);
+    samples.Finish(pixels.bytes.data(), count);
   } else {
-    has_meaning = !ReadCompressed(file, tags.place(), samples, &pixels);
+    ReadCompressed(file, tags.place(), samples, &pixels);
   }
-  if (!has_meaning) samples.Finish(pixels.bytes.data(), count);
   pixels.kind = samples.kind();
   pixels.bytes.resize(count * pixels.pixel_size());
   return pixels;

@@ -145,7 +145,7 @@ void CheckTiff(const TiffTags &tags) {
   const int64_t photometric = tags.Integer(kPhotometricTag, 0);
   const int64_t compression = tags.Integer(kCompressionTag, kUncompressed);
   if (tags.Integer(kPlanarTag, 1) == 2 && compression == kUncompressed &&
-      (bits != 8 || tags.Integer(kFillOrderTag, 1) != 1)) {
+      (bits != 8 || tags.Integer(kFillOrderTag, 1) != 1 || photometric == kWhiteIsZero)) {
     Refuse("its colours are stored one after the other, in a way that is not read; save them side by side");
   }
   if (photometric == kColourMap) {
