@@ -16,6 +16,7 @@ from src.data.images import to_network_input
 from src.utils import InputError
 from tests.conftest import missing
 from tests.picture_corpus import picture, size_and_box
+from tests.test_any_pictures import PICTURES
 from tests.test_infer import SOURCE, build, need_compiler
 
 COUNT = int(os.environ.get("STPM_PICTURES", "200"))
@@ -32,13 +33,20 @@ def need_libraries():
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """Build the program that writes what the network gets."""
+def built(tmp_path_factory):
+    """Build the tests' programs, with sanitizers; a warning is an error."""
     need_libraries()
     folder = tmp_path_factory.mktemp("pictures")
-    build(["cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror"])
-    build(["cmake", "--build", folder, "--target", "network_input"])
-    return folder / "network_input"
+    flags = ["-DCMAKE_CXX_FLAGS=-Werror", "-DSTPM_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug"]
+    build(["cmake", "-S", SOURCE, "-B", folder, *flags])
+    build(["cmake", "--build", folder, "--parallel", "2", "--target", "network_input", "picture_fuzz_test"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reader(built):
+    """The program that writes what the network gets."""
+    return built / "network_input"
 
 
 def read_in_cpp(reader, jobs):
@@ -142,3 +150,72 @@ def test_corpus(reader, tmp_path):
     assert read > COUNT / 2
     assert in_other_words <= refused / 20
     assert refused_alone <= COUNT / 50
+
+
+def test_same_words(reader, tmp_path, monkeypatch):
+    """What is no picture, or not for this reader, is told as by Python; so is a part that lies outside."""
+    monkeypatch.setenv("STPM_MAX_PIXELS", "100")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    for suffix in ("png", "jpg", "bmp", "tif"):
+        Image.new("RGB", (11, 10)).save(tmp_path / f"large.{suffix}")
+    jobs = [(path, (16, 16), None) for path in (*sorted(tmp_path.iterdir()), tmp_path / "none.png")]
+    for job, found in zip(jobs, read_in_cpp(reader, jobs), strict=True):
+        assert found == read_in_python(*job)
+    assert len(jobs) == 9
+    Image.new("RGB", (9, 10)).save(tmp_path / "small.png")
+    job = (tmp_path / "small.png", (16, 16), (3, 0, 7, 10))
+    message = "a part of 7 x 10 pixels at (3, 0) does not lie within an image of 9 x 10"
+    assert list(read_in_cpp(reader, [job])) == [message]
+    monkeypatch.setenv("STPM_MAX_PIXELS", "1e6")
+    assert next(read_in_cpp(reader, [job])) == read_in_python(*job)
+
+
+def test_photographs(reader, shared):
+    """The test images of a real category."""
+    paths = sorted((shared / "data/mvtec/bottle/test").glob("*/*.png"))
+    assert len(paths) == 83
+    jobs = [(path, (256, 256), None) for path in paths[:: 1 if COUNT > 200 else 12]]
+    for job, found in zip(jobs, read_in_cpp(reader, jobs), strict=True):
+        assert compare(found, read_in_python(*job), is_damaged=False) is None
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """A folder of small pictures to be damaged."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for i, one in enumerate(PICTURES):
+        (folder / f"small{i:03}").write_bytes(one.content)
+    for number in range(300):
+        content = picture(number, largest=24)[1]
+        if len(content) < 6000:  # else none of the wide ones
+            (folder / f"corpus{number:03}").write_bytes(content)
+    return folder
+
+
+def test_damaged_pictures(built, seeds):
+    """Read or refused by name, and no sanitizer finds anything."""
+    stdout = build([built / "picture_fuzz_test", seeds, "0", "10000"])
+    assert stdout.startswith("10000 inputs, ")
+
+
+@pytest.mark.slow
+def test_million_damaged_pictures(built, seeds):
+    """New ones each time: what fails names the seed and the input."""
+    stdout = build([built / "picture_fuzz_test", seeds, str(int.from_bytes(os.urandom(4), "big")), "1000000"])
+    assert stdout.startswith("1000000 inputs, ")
+
+
+def test_without_libraries(tmp_path):
+    """All else is built as before, and one line says what to install."""
+    need_compiler()
+    command = ["cmake", "-S", SOURCE, "-B", tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_TIFF=ON"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    message = "PNG, JPEG and TIFF cannot be read by what is built: apt install libpng-dev libjpeg-dev libtiff-dev\n"
+    assert done.stderr == message
+    targets = build(["cmake", "--build", tmp_path, "--target", "help"])
+    assert "stpm" in targets
+    assert "unit_tests" in targets
+    assert "network_input" not in targets

@@ -48,17 +48,17 @@ struct TiffSamples {
   enum class Alpha { kNone, kStraight, kAssociated };
 
   Form form = Form::kGrey;
-  unsigned bits = 8;              // of a sample
-  size_t count = 1;               // samples of a pixel, with those that are left out
-  Alpha alpha = Alpha::kNone;     // behind grey or the colours
-  bool is_inverted = false;       // 0 is white
-  bool is_planar = false;         // samples of a kind stand together
-  bool is_bit_reversed = false;   // the first pixel is in the lowest bits
-  bool is_big_endian = false;     // of 16 bits
+  unsigned bits = 8;             // of a sample
+  size_t count = 1;              // samples of a pixel, with those that are left out
+  Alpha alpha = Alpha::kNone;    // behind grey or the colours
+  bool is_inverted = false;      // 0 is white
+  bool is_planar = false;        // samples of a kind stand together
+  bool is_bit_reversed = false;  // the first pixel is in the lowest bits
+  bool is_big_endian = false;    // of 16 bits
   std::optional<Palette> palette;
 
-  Pixels::Kind kind() const;                                         // of the pixels that they become
-  size_t bands() const;                                              // samples of a pixel that are not left out
+  Pixels::Kind kind() const;  // of the pixels that they become
+  size_t bands() const;       // samples of a pixel that are not left out
   size_t row_bytes(size_t width) const { return (width * (is_planar ? 1 : count) * bits + 7) / 8; }
 
   // Turns a row of samples into pixels; of planar ones the samples of one band, from 0 on, others staying.

@@ -74,14 +74,10 @@ Layout FindLayout(const Header &header) {
     uint32_t masks[4];
     Layout layout;
   } kinds[] = {
-      {{0xff0000, 0xff00, 0xff, 0}, {4, 2, 1, 0, -1}},
-      {{0xff000000, 0xff0000, 0xff00, 0}, {4, 3, 2, 1, -1}},
-      {{0xff000000, 0xff00, 0xff, 0}, {4, 3, 1, 0, -1}},
-      {{0xff000000, 0xff0000, 0xff00, 0xff}, {4, 3, 2, 1, 0}},
-      {{0xff, 0xff00, 0xff0000, 0xff000000}, {4, 0, 1, 2, 3}},
-      {{0xff0000, 0xff00, 0xff, 0xff000000}, {4, 2, 1, 0, 3}},
-      {{0xff000000, 0xff00, 0xff, 0xff0000}, {4, 3, 1, 0, 2}},
-      {{0, 0, 0, 0}, {4, 2, 1, 0, 3}},
+      {{0xff0000, 0xff00, 0xff, 0}, {4, 2, 1, 0, -1}},         {{0xff000000, 0xff0000, 0xff00, 0}, {4, 3, 2, 1, -1}},
+      {{0xff000000, 0xff00, 0xff, 0}, {4, 3, 1, 0, -1}},       {{0xff000000, 0xff0000, 0xff00, 0xff}, {4, 3, 2, 1, 0}},
+      {{0xff, 0xff00, 0xff0000, 0xff000000}, {4, 0, 1, 2, 3}}, {{0xff0000, 0xff00, 0xff, 0xff000000}, {4, 2, 1, 0, 3}},
+      {{0xff000000, 0xff00, 0xff, 0xff0000}, {4, 3, 1, 0, 2}}, {{0, 0, 0, 0}, {4, 2, 1, 0, 3}},
   };
   for (const auto &kind : kinds) {
     if (std::equal(kind.masks, kind.masks + 4, header.masks)) return kind.layout;

@@ -100,8 +100,7 @@ Contents ReadParts(const Bytes &file) {
     }
     const bool is_adobe = marker == kApplication14 && StartsWith(content, "Adobe", 5) && length >= 14;
     contents.tells_ink = contents.tells_ink || is_adobe;
-    const bool tells_colours =
-        is_adobe || (marker == kApplication0 && StartsWith(content, "JFIF", 5) && length >= 16);
+    const bool tells_colours = is_adobe || (marker == kApplication0 && StartsWith(content, "JFIF", 5) && length >= 16);
     if (is_around && !tells_colours) continue;
     parts.push_back({marker, content});
     contents.pixels.insert(contents.pixels.end(), file.data + start, file.data + at);
@@ -151,7 +150,8 @@ class Lines {
       JSAMPROW line = to + y * width * channels;
       if (jpeg_read_scanlines(&state_, &line, 1) != 1) Stop(kTruncated);
     }
-    jpeg_finish_decompress(&state_);  // which finds what is wrong behind the pixels; an end that is missing does no harm
+    jpeg_finish_decompress(
+        &state_);  // which finds what is wrong behind the pixels; an end that is missing does no harm
   }
 
  private:

@@ -26,9 +26,10 @@ constexpr char kBits[] = "bits";
 // value of 16 bits; of 13 bits and more that tells only where it is the largest that they have, as in highlights.
 void RemarkOnBits(unsigned brightest, unsigned deepest, std::vector<Remark> *remarks) {
   if (brightest <= kDark) {
-    remarks->push_back({kBits, "uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: " +
-                                   std::to_string(brightest) +
-                                   " of 255); if the camera gives no more, scale all pictures alike (12 bits: times 16)"});
+    remarks->push_back(
+        {kBits,
+         "uses the lowest 12 of its 16 bits at most, is read as nearly black (brightest: " + std::to_string(brightest) +
+             " of 255); if the camera gives no more, scale all pictures alike (12 bits: times 16)"});
     return;
   }
   for (unsigned bits = 13; bits <= 15; ++bits) {

@@ -126,7 +126,8 @@ std::string ProfileExif(const std::string &text) {
   for (const char letter : text.substr(start)) {
     if (letter == '\n' || (upper < 0 && std::strchr(" \t\r\v\f", letter) != nullptr && letter != '\0')) continue;
     const char *const digits = "0123456789abcdef";
-    const char *const digit = letter == '\0' ? nullptr : std::strchr(digits, letter | ('A' <= letter && letter <= 'F' ? 0x20 : 0));
+    const char *const digit =
+        letter == '\0' ? nullptr : std::strchr(digits, letter | ('A' <= letter && letter <= 'F' ? 0x20 : 0));
     if (digit == nullptr) return "";
     const int value = static_cast<int>(digit - digits);
     if (upper >= 0) exif += static_cast<char>(upper << 4 | value);
@@ -198,7 +199,7 @@ class Rows {
   Rows(const Contents &contents, uint8_t colour_type) : pixels_(contents.pixels) {
     std::string header(reinterpret_cast<const char *>(contents.header.data), kHeaderSize);
     if (colour_type == kPalette) header[9] = static_cast<char>(kGrey);
-    header[10] = '\0';                            // there is one way to compress
+    header[10] = '\0';                           // there is one way to compress
     header[12] = header[12] == '\0' ? '\0' : 1;  // and one to interlace
     start_ = std::string(kSignature) + Framed("IHDR", header);
     end_ = Framed("IEND", "");
@@ -399,8 +400,8 @@ Pixels DecodePng(const Bytes &file) {
   pixels.is_deep = bits == 16;
 
   const size_t row_bytes = (width * bits * Channels(colour_type) + 7) / 8;
-  const bool is_as_in_file = bits == 8 && !contents.has_transparency &&
-                             (colour_type == kGrey || colour_type == kRgb || colour_type == kRgba);
+  const bool is_as_in_file =
+      bits == 8 && !contents.has_transparency && (colour_type == kGrey || colour_type == kRgb || colour_type == kRgba);
   const bool is_deep_grey = bits == 16 && colour_type == kGrey;
   std::vector<uint8_t> packed;
   if (is_as_in_file || is_deep_grey) {

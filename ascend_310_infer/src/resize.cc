@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "inc/utils.h"
@@ -71,42 +70,34 @@ struct Stack {
   size_t length;
 };
 
-// Groups of kLanes bytes that stay in registers while the taps are summed.
-template <size_t kGroups>
-__attribute__((always_inline)) inline void ResizeGroups(const uint8_t *from, size_t stride, const int32_t *weights,
-                                                        size_t count, uint8_t *to) {
-  typedef int32_t Sums __attribute__((vector_size(kLanes * sizeof(int32_t))));
-  typedef uint8_t Values __attribute__((vector_size(kLanes)));
-  Sums sums[kGroups];
-  for (size_t group = 0; group < kGroups; ++group) sums[group] = Sums{} + (1 << (kWeightBits - 1));
+// Makes kLength bytes of a resized line. Loops of a fixed length, which the compiler turns into whole registers.
+template <size_t kLength>
+__attribute__((always_inline)) inline void ResizePart(const uint8_t *from, size_t stride, const int32_t *weights,
+                                                      size_t count, uint8_t *to) {
+  int32_t sums[kLength];
+  for (size_t i = 0; i < kLength; ++i) sums[i] = 1 << (kWeightBits - 1);
   for (size_t tap = 0; tap < count; ++tap, from += stride) {
-    for (size_t group = 0; group < kGroups; ++group) {
-      Values values;
-      std::memcpy(&values, from + group * kLanes, sizeof(values));
-      sums[group] += __builtin_convertvector(values, Sums) * weights[tap];
-    }
+    const int32_t weight = weights[tap];
+    for (size_t i = 0; i < kLength; ++i) sums[i] += weight * from[i];
   }
-  for (size_t group = 0; group < kGroups; ++group) {
-    Sums rounded = sums[group] >> kWeightBits;
-    rounded = rounded < 0 ? Sums{} : rounded;
-    rounded = rounded > 255 ? Sums{} + 255 : rounded;
-    const Values values = __builtin_convertvector(rounded, Values);
-    std::memcpy(to + group * kLanes, &values, sizeof(values));
+  for (size_t i = 0; i < kLength; ++i) {
+    const int32_t rounded = sums[i] >> kWeightBits;
+    to[i] = static_cast<uint8_t>(std::min(std::max(rounded, 0), 255));
   }
 }
 
 __attribute__((always_inline)) inline void ResizeStackInline(const Stack &stack, const Taps &taps) {
-  constexpr size_t kGroups = 4;
+  constexpr size_t kPart = 4 * kLanes;
   for (size_t i = 0; i < taps.size(); ++i) {
     const uint8_t *const from = stack.from + taps.first[i] * stack.from_stride;
     uint8_t *const to = stack.to + i * stack.to_stride;
     const int32_t *const weights = &taps.weights[i * taps.largest];
     size_t place = 0;
-    for (; place + kGroups * kLanes <= stack.length; place += kGroups * kLanes) {
-      ResizeGroups<kGroups>(from + place, stack.from_stride, weights, taps.count[i], to + place);
+    for (; place + kPart <= stack.length; place += kPart) {
+      ResizePart<kPart>(from + place, stack.from_stride, weights, taps.count[i], to + place);
     }
     for (; place < stack.length; place += kLanes) {
-      ResizeGroups<1>(from + place, stack.from_stride, weights, taps.count[i], to + place);
+      ResizePart<kLanes>(from + place, stack.from_stride, weights, taps.count[i], to + place);
     }
   }
 }

@@ -38,8 +38,7 @@ TiffTags FindPage(const Bytes &file, const TiffHeader &header) {
   }
   if (pages.empty()) pages.swap(reduced);
   if (pages.size() != 1) {
-    Refuse("holds " + std::to_string(pages.size()) +
-           " pages or frames; expected one, or each in a file of its own");
+    Refuse("holds " + std::to_string(pages.size()) + " pages or frames; expected one, or each in a file of its own");
   }
   return pages.front();
 }
@@ -164,7 +163,7 @@ Tiff OpenTiff(MemoryFile *file) {
   constexpr char kMode[] = "r";
 #if TIFFLIB_VERSION >= 20221213
   const std::unique_ptr<TIFFOpenOptions, void (*)(TIFFOpenOptions *)> options(TIFFOpenOptionsAlloc(),
-                                                                             TIFFOpenOptionsFree);
+                                                                              TIFFOpenOptionsFree);
   const auto ignore = [](TIFF *, void *, const char *, const char *, va_list) { return 1; };
   TIFFOpenOptionsSetErrorHandlerExtR(options.get(), ignore, nullptr);
   TIFFOpenOptionsSetWarningHandlerExtR(options.get(), ignore, nullptr);
@@ -266,7 +265,8 @@ void ReadAsRgb(TIFF *tiff, Pixels *pixels) {
   }
 }
 
-// Where alpha stands in a part of its own, libtiff's word on it counts, as in Pillow; without a tag that is another one.
+// Where alpha stands in a part of its own, libtiff's word on it counts, as in Pillow; without a tag that is another
+// one.
 void FindAlpha(TIFF *tiff, TiffSamples *samples) {
   if (!samples->is_planar || samples->form != Form::kColours || samples->alpha == TiffSamples::Alpha::kNone) return;
   uint16_t count = 0;

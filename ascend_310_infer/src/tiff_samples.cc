@@ -65,7 +65,7 @@ bool AreNear(const TiffTags &tags, uint16_t tag, const std::vector<double> &expe
 }
 
 bool IsCompressionKnown(int64_t compression) {
-  static const int64_t known[] = {1,     2,     3,     4,     5,     6,     7,     8,     32771,
+  static const int64_t known[] = {1,     2,     3,     4,     5,     6,     7,     8,    32771,
                                   32773, 32809, 32946, 34676, 34677, 34925, 50000, 50001};
   return std::find(std::begin(known), std::end(known), compression) != std::end(known);
 }
@@ -105,9 +105,7 @@ void YcbcrToRgb(uint8_t *pixel) {
 }
 
 // Returns a colour as it was before it was multiplied by alpha.
-uint8_t Straight(unsigned colour, unsigned alpha) {
-  return static_cast<uint8_t>(std::min(colour * 255 / alpha, 255U));
-}
+uint8_t Straight(unsigned colour, unsigned alpha) { return static_cast<uint8_t>(std::min(colour * 255 / alpha, 255U)); }
 
 Palette ReadPalette(const TiffTags &tags) {
   const auto values = tags.Integers(kColourMapTag);
@@ -124,8 +122,8 @@ Palette ReadPalette(const TiffTags &tags) {
 
 void RefuseTiffKind(const TiffTags &tags, const std::string &reason) {
   const auto bits = tags.Integers(kBitsTag);
-  Refuse("its pixels are " + PhotometricName(tags.Integer(kPhotometricTag, 0)) + " of " +
-         (bits ? Listed(*bits) : "1") + " bits, " + std::to_string(tags.Integer(kSamplesTag, 1)) + " a pixel, extra " +
+  Refuse("its pixels are " + PhotometricName(tags.Integer(kPhotometricTag, 0)) + " of " + (bits ? Listed(*bits) : "1") +
+         " bits, " + std::to_string(tags.Integer(kSamplesTag, 1)) + " a pixel, extra " +
          Listed(tags.Integers(kExtraTag).value_or(Integers())) + ", which is not read (" + reason + ")");
 }
 
@@ -198,7 +196,8 @@ TiffSamples FindTiffSamples(const TiffTags &tags, bool is_big_endian) {
   const bool is_unsigned = std::all_of(formats.begin(), formats.end(), [](int64_t one) { return one == 1; });
   const bool is_order_known = fill_order == 1 || fill_order == 2;
   const bool is_depth_known = depth == 1 || depth == 2 || depth == 4 || depth == 8 || depth == 16;
-  if (!is_unsigned || !is_order_known || !is_depth_known || !AreAll(bits, samples, depth)) RefuseTiffKind(tags, "unknown pixel mode");
+  if (!is_unsigned || !is_order_known || !is_depth_known || !AreAll(bits, samples, depth))
+    RefuseTiffKind(tags, "unknown pixel mode");
 
   TiffSamples found;
   found.bits = static_cast<unsigned>(depth);
@@ -211,7 +210,8 @@ TiffSamples FindTiffSamples(const TiffTags &tags, bool is_big_endian) {
   const bool is_alone = samples == 1 && behind == 0;
   const bool is_byte = depth == 8, is_word = depth == 16;
   const auto is_ignored = [&](size_t from) {
-    return std::all_of(extra.begin() + static_cast<std::ptrdiff_t>(from), extra.end(), [](int64_t i) { return i == 0; });
+    return std::all_of(extra.begin() + static_cast<std::ptrdiff_t>(from), extra.end(),
+                       [](int64_t i) { return i == 0; });
   };
   bool is_read = false;
   switch (photometric) {
@@ -248,8 +248,7 @@ TiffSamples FindTiffSamples(const TiffTags &tags, bool is_big_endian) {
       if (samples == 2 && behind == 1 && extra[0] == 2 && is_byte && !is_reversed) {
         Refuse("its pixels are a palette with alpha; save it as RGBA");
       }
-      is_read = (is_alone && depth <= 8) ||
-                (samples == 2 && behind == 1 && extra[0] == 0 && is_byte && !is_reversed);
+      is_read = (is_alone && depth <= 8) || (samples == 2 && behind == 1 && extra[0] == 0 && is_byte && !is_reversed);
       if (is_read) found.palette = ReadPalette(tags);
       break;
     case kSeparated:

@@ -1,7 +1,7 @@
 // Reads picture files and writes what the network gets, for a comparison with Python's.
 //   network_input < JOBS    a line each: WIDTH HEIGHT X Y BOX_WIDTH BOX_HEIGHT PATH; a box of width 0 is the whole
-// Writes, for each, "image WIDTH HEIGHT REMARKS BYTES", as many lines of remarks, and as many bytes: float32 (3, HEIGHT,
-// WIDTH); or "error MESSAGE". The first two numbers are the upright picture's.
+// Writes, for each, "image WIDTH HEIGHT REMARKS BYTES", as many lines of remarks, and as many bytes: float32 (3,
+// HEIGHT, WIDTH); or "error MESSAGE". The first two numbers are the upright picture's.
 //   network_input --time COUNT PATH    writes the least milliseconds, of the processor, of decoding and of resizing
 #include "inc/network_input.h"
 
@@ -27,7 +27,8 @@ void Run(size_t width, size_t height, const Box &box, const std::string &path) {
     std::vector<float> input(3 * width * height);
     ToNetworkInput(box.width == 0 ? whole : Cut(whole, box), width, height, Normalisation(), input.data());
     const size_t bytes = input.size() * sizeof(float);
-    std::cout << "image " << whole.width << ' ' << whole.height << ' ' << picture.remarks.size() << ' ' << bytes << '\n';
+    std::cout << "image " << whole.width << ' ' << whole.height << ' ' << picture.remarks.size() << ' ' << bytes
+              << '\n';
     for (const Remark &remark : picture.remarks) std::cout << remark.kind << ' ' << remark.sentence << '\n';
     std::cout.write(reinterpret_cast<const char *>(input.data()), static_cast<std::streamsize>(bytes));
   } catch (const Error &error) {
