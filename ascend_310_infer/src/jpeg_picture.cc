@@ -18,6 +18,7 @@ constexpr uint8_t kStartOfScan = 0xda, kEndOfImage = 0xd9, kComment = 0xfe, kApp
                   kApplication14 = 0xee, kQuantisation = 0xdb;
 constexpr char kBroken[] = "broken data stream when reading image file";
 constexpr char kTruncated[] = "image file is truncated";
+constexpr char kIncomplete[] = "some of its progressive scans are missing; save it again";
 
 // What pixels depend on, and what is told of them.
 struct Contents {
@@ -144,6 +145,7 @@ class Lines {
     if (jpeg_read_header(&state_, TRUE) != JPEG_HEADER_OK) Stop(kTruncated);
     state_.out_color_space = channels == 1 ? JCS_GRAYSCALE : channels == 3 ? JCS_RGB : JCS_CMYK;
     if (!jpeg_start_decompress(&state_)) Stop(kTruncated);
+    if (AreScansMissing()) Stop(kIncomplete);
     const auto components = static_cast<unsigned>(state_.output_components);
     if (state_.output_width != width || state_.output_height < height || components != channels) Stop(kBroken);
     for (size_t y = 0; y < height; ++y) {
@@ -155,6 +157,17 @@ class Lines {
   }
 
  private:
+  // Tells whether coefficients are not known to the last bit: releases of libjpeg-turbo guess pixels differently then.
+  bool AreScansMissing() const {
+    constexpr int kGuessed = 10;  // the lowest coefficients, which decide whether it guesses
+    if (state_.coef_bits == nullptr) return false;
+    for (int channel = 0; channel < state_.num_components; ++channel) {
+      const int *const bits = state_.coef_bits[channel];
+      if (std::any_of(bits, bits + kGuessed, [](int one) { return one != 0; })) return true;
+    }
+    return false;
+  }
+
   [[noreturn]] void Stop(const char *problem) {
     problem_ = problem;
     std::longjmp(jump_, 1);

@@ -12,7 +12,7 @@ namespace {
 constexpr double kPi = 3.14159265358979323846;
 constexpr double kRadius = 3.0;  // of the filter, in pixels of the smaller picture
 constexpr int kWeightBits = 22;  // behind the point
-constexpr size_t kLanes = 16;    // numbers that are worked on together
+constexpr size_t kLanes = 32;    // numbers that are worked on together
 
 double Sinc(double x) {
   if (x == 0.0) return 1.0;
@@ -70,34 +70,28 @@ struct Stack {
   size_t length;
 };
 
-// Makes kLength bytes of a resized line. Loops of a fixed length, which the compiler turns into whole registers.
-template <size_t kLength>
+// Makes kLanes bytes of a resized line. Loops of a fixed length, which the compiler turns into whole registers.
 __attribute__((always_inline)) inline void ResizePart(const uint8_t *from, size_t stride, const int32_t *weights,
                                                       size_t count, uint8_t *to) {
-  int32_t sums[kLength];
-  for (size_t i = 0; i < kLength; ++i) sums[i] = 1 << (kWeightBits - 1);
+  int32_t sums[kLanes];
+  for (size_t i = 0; i < kLanes; ++i) sums[i] = 1 << (kWeightBits - 1);
   for (size_t tap = 0; tap < count; ++tap, from += stride) {
     const int32_t weight = weights[tap];
-    for (size_t i = 0; i < kLength; ++i) sums[i] += weight * from[i];
+    for (size_t i = 0; i < kLanes; ++i) sums[i] += weight * from[i];
   }
-  for (size_t i = 0; i < kLength; ++i) {
+  for (size_t i = 0; i < kLanes; ++i) {
     const int32_t rounded = sums[i] >> kWeightBits;
     to[i] = static_cast<uint8_t>(std::min(std::max(rounded, 0), 255));
   }
 }
 
 __attribute__((always_inline)) inline void ResizeStackInline(const Stack &stack, const Taps &taps) {
-  constexpr size_t kPart = 4 * kLanes;
   for (size_t i = 0; i < taps.size(); ++i) {
     const uint8_t *const from = stack.from + taps.first[i] * stack.from_stride;
     uint8_t *const to = stack.to + i * stack.to_stride;
     const int32_t *const weights = &taps.weights[i * taps.largest];
-    size_t place = 0;
-    for (; place + kPart <= stack.length; place += kPart) {
-      ResizePart<kPart>(from + place, stack.from_stride, weights, taps.count[i], to + place);
-    }
-    for (; place < stack.length; place += kLanes) {
-      ResizePart<kLanes>(from + place, stack.from_stride, weights, taps.count[i], to + place);
+    for (size_t place = 0; place < stack.length; place += kLanes) {
+      ResizePart(from + place, stack.from_stride, weights, taps.count[i], to + place);
     }
   }
 }
@@ -146,7 +140,7 @@ Image ResizeWidth(const ImageView &image, size_t width) {
 
 // Changes the height. Rows are worked on in parts that stay in the processor's nearest memory.
 Image ResizeHeight(const ImageView &image, size_t height) {
-  constexpr size_t kPart = 16 * kLanes;
+  constexpr size_t kPart = 8 * kLanes;
   Image resized{image.width, height, image.channels, std::vector<uint8_t>(image.width * height * image.channels)};
   const Taps taps = FindTaps(image.height, height);
   const size_t bytes = image.width * image.channels;

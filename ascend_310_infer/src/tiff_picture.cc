@@ -95,8 +95,9 @@ void ReadUncompressed(const Bytes &file, const TiffTags &tags, const TiffSamples
   const bool are_bands_known =
       !samples.is_planar || (samples.count == samples.bands() && samples.alpha != TiffSamples::Alpha::kAssociated &&
                              samples.form != Form::kGreyAlpha && samples.form != Form::kYcbcr);
-  const bool is_order_known = !samples.is_bit_reversed || samples.form != Form::kPalette || samples.bits == 8;
-  if (!are_bands_known || !is_order_known) Refuse("unknown raw mode for given image mode");
+  // Pillow has no name for some kinds of bits from the other end
+  const bool has_name = samples.form == Form::kPalette ? samples.bits == 8 : !samples.is_inverted || samples.bits != 8;
+  if (!are_bands_known || (samples.is_bit_reversed && !has_name)) Refuse("unknown raw mode for given image mode");
   const auto width = static_cast<int64_t>(pixels->width), height = static_cast<int64_t>(pixels->height);
   const std::vector<Block> blocks = FindBlocks(tags, samples, width, height);
   const size_t pixel_size = samples.pixel_size();
@@ -239,6 +240,12 @@ void ReadAsRgb(TIFF *tiff, Pixels *pixels) {
   const int tag = TIFFIsTiled(tiff) != 0 ? TIFFTAG_TILELENGTH : TIFFTAG_ROWSPERSTRIP;
   const bool is_told = TIFFGetFieldDefaulted(tiff, static_cast<uint32_t>(tag), &rows) == 1;
   const size_t height = pixels->height, width = pixels->width;
+  uint16_t across = 1, down = 1;  // pixels that have a colour in common
+  TIFFGetFieldDefaulted(tiff, TIFFTAG_YCBCRSUBSAMPLING, &across, &down);
+  if (across > width || down > height) RefuseData();         // as later releases of libtiff do
+  if (across == 4 && down == 4 && TIFFIsTiled(tiff) != 0) {  // libtiff 4.5 mixes up the edges
+    Refuse("its colours (YCbCr) are of a quarter of the resolution, in tiles; save it as RGB");
+  }
   if (!is_told || rows > height) rows = static_cast<uint32_t>(height);
   char problem[1024] = "";
   TIFFRGBAImage image = {};
