@@ -178,8 +178,9 @@ def _tiff(rng, width, height):
     bands, more = {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1), {}
     if photometric == 3:
         more[320] = (3, rng.integers(0, 65536, 3 * 2**bits).tolist())
-    if photometric == 6:
-        more[530] = (3, [1, 1] if rng.integers(0, 4) else [2, 2])
+    compression = int(rng.choice([1, 5, 8, 32773]))
+    if photometric == 6:  # uncompressed, it is refused where colours are of less resolution
+        more[530] = (3, [1, 1] if rng.integers(0, 4) or compression > 1 else [2, 2])
     extras = int(rng.choice([0, 0, 0, 1, 1, 2, 3]))
     if extras:
         first = int(rng.choice([0, 1, 2, 999], p=[0.35, 0.3, 0.3, 0.05]))
@@ -191,11 +192,13 @@ def _tiff(rng, width, height):
     if rng.integers(0, 9) == 0:
         more[254] = (4, [int(rng.choice([1, 4, 2]))])
     samples = _levels(rng, width, height, bands + extras, bits).clip(0, 2**bits - 1)
+    rows, tile = int(rng.choice([1, 7, 16, height])), 16 if rng.integers(0, 3) == 0 else None
+    if rng.integers(0, 6) == 0 and not tile:  # the last strip holds more rows than the picture has
+        more[257] = (3, [height - int(rng.integers(0, (height - 1) % rows + 1))])
     return tiff(
         samples, bits=bits, photometric=photometric, order=str(rng.choice(["<", ">"])), more=more,
-        compression=int(rng.choice([1, 5, 8, 32773])), planar=int(rng.choice([1, 1, 2])),
-        tile=16 if rng.integers(0, 3) == 0 else None, rows=int(rng.choice([1, 7, 16, height])),
-        fill_order=2 if rng.integers(0, 6) == 0 else 1,
+        compression=compression, planar=int(rng.choice([1, 1, 2])),
+        tile=tile, rows=rows, fill_order=2 if rng.integers(0, 6) == 0 else 1,
     )  # fmt: skip
 
 

@@ -248,8 +248,10 @@ void ReadAsRgb(TIFF *tiff, Pixels *pixels) {
   }
   if (!is_told || rows > height) rows = static_cast<uint32_t>(height);
   char problem[1024] = "";
+  constexpr int kStopOnError = 1;  // else a strip that cannot be decoded stays black
   TIFFRGBAImage image = {};
-  if (rows == 0 || TIFFRGBAImageOK(tiff, problem) == 0 || TIFFRGBAImageBegin(&image, tiff, 0, problem) == 0) {
+  if (rows == 0 || TIFFRGBAImageOK(tiff, problem) == 0 ||
+      TIFFRGBAImageBegin(&image, tiff, kStopOnError, problem) == 0) {
     RefuseData();
   }
   const std::unique_ptr<TIFFRGBAImage, void (*)(TIFFRGBAImage *)> end(&image, TIFFRGBAImageEnd);
@@ -302,6 +304,12 @@ void ReadCompressed(const Bytes &file, uint64_t directory, TiffSamples samples, 
   TIFFGetField(tiff, TIFFTAG_PHOTOMETRIC, &photometric);
   TIFFGetField(tiff, TIFFTAG_COMPRESSION, &compression);
   TIFFGetFieldDefaulted(tiff, TIFFTAG_PLANARCONFIG, &planar);
+#ifdef TIFFTAG_DEFLATE_SUBCODEC
+  if (compression == COMPRESSION_ADOBE_DEFLATE || compression == COMPRESSION_DEFLATE) {
+    // libdeflate, which libtiff may prefer, leaves out pixels of a strip that holds more than it should, silently
+    TIFFSetField(tiff, TIFFTAG_DEFLATE_SUBCODEC, DEFLATE_SUBCODEC_ZLIB);
+  }
+#endif
   if (photometric != PHOTOMETRIC_YCBCR) {
     if (samples.form == Form::kYcbcr) RefuseData();
     FindAlpha(tiff, &samples);
@@ -354,6 +362,8 @@ Pixels DecodeTiff(const Bytes &file) {
     ReadUncompressed(file, tags, samples, &pixels);
     samples.Finish(pixels.bytes.data(), count);
   } else {
+    // without, releases of libtiff guess, or do not
+    if (!tags.Has(kStripBytesTag) && !tags.Has(kTileBytesTag)) RefuseData();
     ReadCompressed(file, tags.place(), samples, &pixels);
   }
   pixels.kind = samples.kind();
