@@ -16,6 +16,7 @@ from src.data.images import to_network_input
 from src.utils import InputError
 from tests.conftest import missing
 from tests.picture_corpus import picture, size_and_box
+from tests.picture_files import bmp, tiff
 from tests.test_any_pictures import PICTURES
 from tests.test_infer import SOURCE, build, need_compiler
 
@@ -150,6 +151,26 @@ def test_corpus(reader, tmp_path):
     assert read > COUNT / 2
     assert in_other_words <= refused / 20
     assert refused_alone <= COUNT / 50
+
+
+def test_rare_kinds(reader, tmp_path):
+    """What a short corpus need not have: packed BMPs, deep TIFFs of which white is 0, and small files of all modes."""
+    rng = np.random.default_rng(4)
+    row = b"\0\6\x12\x34\x56\0" + b"\4\x9a" + b"\0\0"  # six single numbers, then two of them twice
+    contents = {
+        "packed.bmp": bmp(32 * row + b"\0\1", bits=4, width=10, compression=2, palette=rng.bytes(64)),
+        "deep.tif": tiff(rng.integers(0, 65536, (9, 7, 1)), bits=16, photometric=0),
+    }
+    contents |= {f"{one.name}.{one.kind[:4]}": one.content for one in PICTURES}
+    jobs = [(tmp_path / name, (16, 16), None) for name in contents]
+    for path, _, _ in jobs:
+        path.write_bytes(contents[path.name])
+    different = [
+        f"{job[0].name}: {difference}"
+        for job, found in zip(jobs, read_in_cpp(reader, jobs), strict=True)
+        if (difference := compare(found, read_in_python(*job), is_damaged=False))
+    ]
+    assert not different, "\n".join(different)
 
 
 def test_same_words(reader, tmp_path, monkeypatch):
