@@ -110,13 +110,17 @@ def _complete(file: Published, address: str, target: IO[bytes]) -> None:
     found = file_sha256(Path(target.name))
     if found == file.sha256:
         return
-    target.truncate(0)
-    target.seek(0)
+    _empty(target)
     if is_resumed:  # what an earlier call left may have been the fault
         LOGGER.warning("warning: %s: its SHA-256 is wrong: fetched anew", target.name)
         _complete(file, address, target)
         return
     raise _NotFetchedError(f"sent a file with the SHA-256 {found}, which was not kept")
+
+
+def _empty(target: IO[bytes]) -> None:
+    target.truncate(0)
+    target.seek(0)
 
 
 def _receive(file: Published, address: str, target: IO[bytes], progress: tqdm) -> str | None:
@@ -137,8 +141,7 @@ def _receive(file: Published, address: str, target: IO[bytes], progress: tqdm) -
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            target.truncate(0)
-            target.seek(0)
+            _empty(target)
             return _receive(file, address, target, progress)
         raise _NotFetchedError(f"the server answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
@@ -151,8 +154,7 @@ def _receive(file: Published, address: str, target: IO[bytes], progress: tqdm) -
         if response.status != http.HTTPStatus.PARTIAL_CONTENT or not sent or int(sent[1]) != start:
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
                 raise _NotFetchedError("the server sends another part of the file than asked for")
-            target.truncate(0)  # it knows no ranges
-            target.seek(0)
+            _empty(target)  # it knows no ranges
             start = 0
         length = response.length  # None if it does not say
         if length is not None and start + length != file.size:
@@ -168,8 +170,7 @@ def _receive(file: Published, address: str, target: IO[bytes], progress: tqdm) -
             if not block:
                 return None
             if target.tell() + len(block) > file.size:
-                target.truncate(0)
-                target.seek(0)
+                _empty(target)
                 raise _NotFetchedError(f"sends more than the published {file.size} bytes")
             target.write(block)
             progress.update(len(block))
