@@ -127,7 +127,7 @@ def main(args: Namespace) -> int:
             images=len(samples) * len(pieces),
             cache_features=use_cache,
             budget_bytes=memory["budget_bytes"],
-            test_pixels=len(test_samples) * view.size.height * view.size.width,
+            test_pixels=len(test_samples) * view.size.pixels,
         )
     images = pieces.cut(decode_images(samples, view=view, **memory), **memory)
     unseen, weight = distributed.shard_of(np.arange(len(held_out)), ranks)  # this rank's share of those held out

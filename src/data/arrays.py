@@ -101,9 +101,9 @@ def settle_view(
     """
     if isinstance(size, ImageSize) and roi is None and ignore_mask is None:
         return View(size)
-    shapes = [told_of_check(lambda one: picture_size(one.path))(sample) for sample in samples]
-    for sample, shape in zip(samples, shapes, strict=True):
-        if roi:
+    shapes = list(map(told_of_check(lambda sample: picture_size(sample.path)), samples))
+    if roi:
+        for sample, shape in zip(samples, shapes, strict=True):
             check_contains(sample.path, shape, roi)
     if isinstance(size, AutoSize):
         size = keep_aspect(size.longest, [(roi.width, roi.height)] if roi else shapes)

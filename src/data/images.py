@@ -99,8 +99,7 @@ def find_former_resizing(paths: Iterable[Path], view: View) -> None:
         if not _FORMER:
             return
         with contextlib.suppress(InputError):
-            with opened(path) as picture:
-                width, height = picture.upright_size
+            width, height = picture_size(path)
             if height > width:
                 load_image(path, view)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import allocate
-from .view import SIZE_STEP, ImageSize, View, counted_positions, is_side
+from .view import MAX_SIZE, MIN_SIZE, SIZE_STEP, ImageSize, View, counted_positions, is_side
 
 DEFAULT_TILE = 256  # pixels: the published image size, to which the published learning rate belongs
 WHOLE_PIXELS = 384 * 384  # of an image that is trained on as a whole unless a flag says otherwise
@@ -24,14 +24,16 @@ def parse_tile(text: str) -> int:
     """
     side = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
     if side != 0 and not is_side(side):
-        raise ValueError(f"expected 0, or a side from 32 to 4096 that is a multiple of {SIZE_STEP}, in pixels")
+        raise ValueError(
+            f"expected 0, or a side from {MIN_SIZE} to {MAX_SIZE} that is a multiple of {SIZE_STEP}, in pixels"
+        )
     return side
 
 
 def choose_tile(size: ImageSize, tile: int | None) -> int:
     """Return the side of the pieces for images of a size: the one asked for or, if that is None, the usual one."""
     if tile is None:
-        return DEFAULT_TILE if size.height * size.width > WHOLE_PIXELS else 0
+        return DEFAULT_TILE if size.pixels > WHOLE_PIXELS else 0
     return tile
 
 

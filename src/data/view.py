@@ -23,6 +23,11 @@ class ImageSize(NamedTuple):
     def __str__(self) -> str:
         return f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
 
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.height * self.width
+
     def to_json(self) -> int | list[int]:
         """Return the side of a square, else height and width."""
         return self.height if self.height == self.width else [self.height, self.width]
@@ -90,13 +95,12 @@ class Area:
         Raises:
             ValueError: it is more than all that counts.
         """
-        pixels = view.size.height * view.size.width
         if self.is_percentage:
-            area = math.ceil(self.amount / 100 * pixels)
+            area = math.ceil(self.amount / 100 * view.size.pixels)
         else:
             seen = [view.roi.width * view.roi.height] if view.roi else [width * height for width, height in shapes]
-            area = math.ceil(self.amount * pixels / float(np.median(seen)))
-        counted = pixels if view.counted is None else int(view.counted.sum())
+            area = math.ceil(self.amount * view.size.pixels / float(np.median(seen)))
+        counted = view.size.pixels if view.counted is None else int(view.counted.sum())
         if area > counted:
             raise ValueError(f"is {area} pixels of an anomaly map, of which {counted} count")
         return max(area, 1)
@@ -134,9 +138,9 @@ class View:
             isinstance(roi, list) and len(roi) == 4 and all(map(_is_count, roi)) and roi[2] and roi[3]
         ):
             raise ValueError(f"roi {roi!r}, expected x, y, width and height")
-        runs, pixels = content.get("ignored_runs", []), size.height * size.width
-        if not isinstance(runs, list) or not all(map(_is_count, runs)) or sum(runs) not in (0, pixels):
-            raise ValueError(f"ignored_runs: expected numbers of pixels, {pixels} in all")
+        runs = content.get("ignored_runs", [])
+        if not isinstance(runs, list) or not all(map(_is_count, runs)) or sum(runs) not in (0, size.pixels):
+            raise ValueError(f"ignored_runs: expected numbers of pixels, {size.pixels} in all")
         return cls(size, None if roi is None else Box(*roi), tuple(runs))
 
     def to_json(self) -> dict:
@@ -153,7 +157,7 @@ class View:
         """Which pixels of an anomaly map count: bool (H, W); None: all of them."""
         if not self.ignored_runs:
             return None
-        flat = np.ones(self.size.height * self.size.width, bool)
+        flat = np.ones(self.size.pixels, bool)
         ends = list(accumulate(self.ignored_runs))
         for start, end in zip(ends[::2], ends[1::2], strict=False):
             flat[start:end] = False

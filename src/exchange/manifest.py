@@ -67,7 +67,7 @@ class Manifest:
     @property
     def map_bytes(self) -> int:
         """Size of each map file."""
-        return self.view.size.height * self.view.size.width * _FLOAT_BYTES
+        return self.view.size.pixels * _FLOAT_BYTES
 
 
 def describe(samples: list[Sample], *, category: str, view: View) -> Manifest:

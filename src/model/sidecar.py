@@ -190,8 +190,7 @@ class Sidecar:
 
     def min_area_at(self, size: ImageSize) -> int:
         """Return the minimum area in pixels of the maps of another image size."""
-        scale = size.height * size.width / (self.view.size.height * self.view.size.width)
-        return max(round(self.min_area * scale), 1)
+        return max(round(self.min_area * (size.pixels / self.view.size.pixels)), 1)
 
     def at_image_size(self, size: ImageSize) -> "Sidecar":
         """Return the same for another image size, at which the threshold would mean nothing."""
@@ -255,7 +254,7 @@ def _check_threshold(path: Path, threshold: object) -> None:
 def _check_rule(path: Path, content: dict, size: ImageSize) -> None:
     """Check what goes with a threshold, where it is set: minimum area and review band."""
     area, review = content.get("min_area", 1), content.get("review")
-    if type(area) is not int or not 1 <= area <= size.height * size.width:
+    if type(area) is not int or not 1 <= area <= size.pixels:
         raise InputError(f"{path}: min_area {area!r}, expected a number of pixels of an anomaly map, at least 1")
     if review is not None and not (type(review) is float and 0 < review < 1):
         raise InputError(f"{path}: review {review!r}, expected a number above 0 and below 1")

@@ -31,12 +31,11 @@ def training_bytes(
         budget_bytes: what images and features, each, may take of memory; beyond it they are in files.
         test_pixels: of all test images that are evaluated in between.
     """
-    pixels = size.height * size.width
     kept = sum(
         total if total <= budget_bytes else 0
-        for total in (images * pixels * _IMAGE, images * pixels * _FEATURES * cache_features)
+        for total in (images * size.pixels * _IMAGE, images * size.pixels * _FEATURES * cache_features)
     )
-    step = (_STEP * min(batch_size, images) + _CORE * core_count()) * pixels
+    step = (_STEP * min(batch_size, images) + _CORE * core_count()) * size.pixels
     return _PROGRAM + step + kept + _EVALUATION * test_pixels
 
 
@@ -59,7 +58,7 @@ def check_memory(
     free = free_memory()
 
     def needed(of: ImageSize, batch: int) -> int:
-        scaled = images * size.height * size.width // (of.height * of.width)
+        scaled = images * size.pixels // of.pixels
         return training_bytes(
             of, batch_size=batch, images=scaled, cache_features=cache_features, budget_bytes=budget_bytes,
             test_pixels=test_pixels,
