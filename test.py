@@ -10,7 +10,7 @@ from src import modelarts
 from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_images, decode_masks
 from src.data.samples import list_test
-from src.evaluation.results import About, Timing, format_result, results_content, summary
+from src.evaluation.results import About, Timing, format_result, result_scores, results_content, summary
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
 from src.model.model_file import choose_rule, inspect_model, load_detector
@@ -76,7 +76,9 @@ def main(args: Namespace) -> int:
         from src.report.pictures import save_sample_sheet
 
         picture = sample_folder / "samples.png"
-        save_sample_sheet(picture, samples, images, masks, maps, rule=rule)
+        save_sample_sheet(
+            picture, samples, images, masks, maps, scores=result_scores(results), threshold=rule.threshold
+        )
         LOGGER.info("picture: %s", picture)
     if report_folder:
         from src.report.page import write_report

@@ -339,7 +339,7 @@ def build_evaluation(
                 "the anomaly maps hold NaN or infinity: training diverged; "
                 f"try a smaller --lr than {lr:g}. The checkpoint of the epoch before is kept"
             )
-        return score_maps(maps, masks, samples, rule=rule, mask_rule=mask_rule, counted=view.counted)
+        return score_maps(maps, masks, samples, scores=rule.scores(maps), mask_rule=mask_rule, counted=view.counted)
 
     return evaluate
 

@@ -17,7 +17,7 @@ import train
 from src import calibrate as calibrate_entry
 from src import predict as predict_entry
 from src.data.view import Area, Box, ImageSize, View, parse_area
-from src.evaluation.decision import ANY_AREA, DecisionRule, region_level
+from src.evaluation.decision import DecisionRule, region_level
 from src.evaluation.regions import find_regions, without_small_regions
 from src.exchange.origin import file_checksum
 from src.exchange.scores import read_good_scores
@@ -78,9 +78,9 @@ def test_large_map():
 def test_any_area():
     """Without a minimum area the score is the maximum, to the bit, of maps of any size."""
     maps = np.random.default_rng(0).random((3, 8, 5), np.float32)
-    np.testing.assert_array_equal(ANY_AREA.scores(maps), maps.max(axis=(1, 2)))
-    assert ANY_AREA.verdict(1e9) is None
-    assert ANY_AREA.verdicts == ()
+    np.testing.assert_array_equal(DecisionRule().scores(maps), maps.max(axis=(1, 2)))
+    assert DecisionRule().verdict(1e9) is None
+    assert DecisionRule().verdicts == ()
 
 
 @given(st.floats(2.0**-99, 2.0**99, width=32), st.floats(0.01, 0.99))

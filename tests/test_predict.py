@@ -21,7 +21,7 @@ from scipy import ndimage
 from src import predict
 from src.data.stream import decode
 from src.data.view import Box, square
-from src.evaluation.decision import ANY_AREA, DecisionRule
+from src.evaluation.decision import DecisionRule
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
 from src.model.model_file import inspect_model, load_detector
@@ -311,7 +311,7 @@ def test_memory(tmp_path):
     for _ in predict.predict(
         lambda images: np.ones((len(images), 1, 4, 4), np.float32),
         counted(tmp_path / "one.png", taken),
-        view=square(4), batch_size=2, rule=ANY_AREA,
+        view=square(4), batch_size=2, rule=DecisionRule(),
     ):  # fmt: skip
         seen += 1
         assert len(taken) <= seen + 3 * 2

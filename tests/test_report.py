@@ -677,7 +677,9 @@ def test_sample_sheet(tmp_path, threshold):
             images.append(np.full((32, 32, 3), (10 * len(images), 255, 77), np.uint8))
             masks.append(np.full((32, 32), 100 + 10 * len(masks), np.uint8))
             maps.append(np.full((32, 32), value, np.float32))
-    save_sample_sheet(tmp_path / "a.png", samples, *map(np.stack, (images, masks, maps)), rule=DecisionRule(threshold))
+    arrays = map(np.stack, (images, masks, maps))
+    scores = np.array([one.max() for one in maps], np.float32)
+    save_sample_sheet(tmp_path / "a.png", samples, *arrays, scores=scores, threshold=threshold)
     with Image.open(tmp_path / "a.png") as picture:
         sheet = np.asarray(picture.convert("RGB")).astype(int)
     shown = (sheet[..., 1] == 255) & (sheet[..., 2] == 77)

@@ -47,9 +47,14 @@ class DecisionRule:
             return None
         if is_anomalous(score, self.threshold):
             return DEFECTIVE
-        if self.review is not None and self.relative(score) >= np.float32(self.review):
-            return REVIEW
-        return GOOD
+        return REVIEW if self.is_doubtful(score) else GOOD
+
+    def is_doubtful(self, scores: np.ndarray | float) -> np.ndarray | np.bool_:
+        """Tell which scores are for review: not those of defective images, and from the share of the threshold on."""
+        if self.threshold is None or self.review is None:
+            return np.zeros(np.shape(scores), bool)
+        relative = np.asarray(scores, np.float32) / np.float32(self.threshold)
+        return (relative >= np.float32(self.review)) & ~is_anomalous(scores, self.threshold)
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -59,7 +64,16 @@ class DecisionRule:
         return (GOOD, DEFECTIVE) if self.review is None else (GOOD, REVIEW, DEFECTIVE)
 
 
-ANY_AREA = DecisionRule()  # without a threshold: an image's score is the maximum of its map
+def find_components(anomaly_map: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 8-connected parts of a map, float32 (H, W), that reach a level.
+
+    Returns:
+        Of each pixel the number of its part, 0 for none of them, int32 (H, W); of each number left and upper edge,
+        width, height and area, int32 (parts + 1, 5).
+    """
+    reached = (anomaly_map >= level).astype(np.uint8)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    return labels, boxes
 
 
 def region_level(anomaly_map: np.ndarray, min_area: int) -> float:
@@ -70,10 +84,8 @@ def region_level(anomaly_map: np.ndarray, min_area: int) -> float:
     levels = np.sort(anomaly_map, axis=None)[::-1]
 
     def is_reached(rank: int) -> bool:
-        _, _, stats, _ = cv2.connectedComponentsWithStats(
-            (anomaly_map >= levels[rank]).astype(np.uint8), connectivity=8
-        )
-        return stats[1:, cv2.CC_STAT_AREA].max() >= min_area
+        _, boxes = find_components(anomaly_map, levels[rank])
+        return boxes[1:, cv2.CC_STAT_AREA].max() >= min_area
 
     # no fewer pixels will do; a compact region needs hardly more, a scattered one any number
     low = high = min_area - 1

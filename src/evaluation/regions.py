@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ..data.view import Box
-from .decision import DecisionRule
+from .decision import DecisionRule, find_components
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ def find_regions(anomaly_map: np.ndarray, rule: DecisionRule, *, box: Box) -> li
         anomaly_map: float32 (H, W), of the resized picture or its region of interest.
         box: the part of the picture that the map is of.
     """
-    reached = (anomaly_map >= rule.threshold).astype(np.uint8)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    assert rule.threshold is not None
+    labels, boxes = find_components(anomaly_map, rule.threshold)
     rows, columns = anomaly_map.shape
     regions = []
-    for i in range(1, count):  # 0 is the background
+    for i in range(1, len(boxes)):  # 0 is the background
         left, top, width, height, area = (int(value) for value in boxes[i])
         if area < rule.min_area:
             continue
@@ -57,8 +57,8 @@ def without_small_regions(anomaly_map: np.ndarray, rule: DecisionRule) -> np.nda
     """Return a map, float32 (H, W), with 0 where it reaches the threshold in regions that are too small to count."""
     if rule.min_area == 1:
         return anomaly_map
-    reached = (anomaly_map >= rule.threshold).astype(np.uint8)
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    assert rule.threshold is not None
+    labels, boxes = find_components(anomaly_map, rule.threshold)
     is_small = boxes[:, cv2.CC_STAT_AREA] < rule.min_area
     is_small[0] = False  # the background
     return np.where(is_small[labels], np.float32(0), anomaly_map)

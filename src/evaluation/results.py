@@ -6,8 +6,8 @@ import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
-from .decision import ANY_AREA, REVIEW, DecisionRule
-from .metrics import PixelRanking, auroc, undefined_reason
+from .decision import DecisionRule
+from .metrics import PixelRanking, auroc, image_scores, undefined_reason
 from .threshold import Decision, best_f1_threshold, confusion
 
 Metric = Literal["pixel_auroc", "image_auroc", "pro"]
@@ -91,7 +91,7 @@ def score_maps(
     masks: np.ndarray,
     samples: list[Sample],
     *,
-    rule: DecisionRule = ANY_AREA,
+    scores: np.ndarray | None = None,
     mask_rule: str = "half",
     counted: np.ndarray | None = None,
 ) -> Metrics:
@@ -102,7 +102,7 @@ def score_maps(
     Args:
         maps: float32 (N, H, W).
         masks: resized grey masks, uint8 (N, H, W).
-        rule: how maps become the scores of the image metrics.
+        scores: of the images, float32 (N,), for the image metrics; None: the maxima of the maps.
         mask_rule: one of ``MASK_RULES``, for the pixel metrics.
         counted: which pixels count in the pixel metrics, bool (H, W); None: all.
 
@@ -111,7 +111,8 @@ def score_maps(
     """
     defects = np.array([sample.defect for sample in samples])
     labels = defects != GOOD
-    scores = rule.scores(maps)
+    if scores is None:
+        scores = image_scores(maps)
     has_pixel_truth = np.array([sample.has_pixel_truth for sample in samples])
     grey = masks[has_pixel_truth]
     pixel_labels = binary_mask(grey, mask_rule)
@@ -182,7 +183,7 @@ def count_verdicts(scores: np.ndarray, labels: np.ndarray, rule: DecisionRule) -
         return None
     decision = confusion(scores, labels, rule.threshold)
     if rule.review is not None:
-        doubtful = np.array([rule.verdict(score) == REVIEW for score in scores.tolist()], bool)
+        doubtful = rule.is_doubtful(scores)
         decision["review"] = {
             "from": rule.review,
             "good": int((doubtful & ~labels).sum()),
@@ -272,6 +273,11 @@ def image_records(samples: list[Sample], scores: np.ndarray, rule: DecisionRule)
     return records
 
 
+def result_scores(results: Results) -> np.ndarray:
+    """Return the images' scores of a results.json: float32 (N,)."""
+    return np.array([record["score"] for record in results["scores"]], np.float32)
+
+
 def results_content(
     samples: list[Sample],
     maps: np.ndarray,
@@ -285,13 +291,14 @@ def results_content(
     """Return the content of results.json: metrics, decisions and every image's score, after ``about``.
 
     Args:
-        maps, masks, rule, mask_rule, counted: as in ``score_maps``.
+        maps, masks, mask_rule, counted: as in ``score_maps``.
+        rule: how maps become scores and verdicts.
     """
     labels = np.array([sample.is_defective for sample in samples])
     scores = rule.scores(maps)
     return {
         **about,
-        **score_maps(maps, masks, samples, rule=rule, mask_rule=mask_rule, counted=counted),
+        **score_maps(maps, masks, samples, scores=scores, mask_rule=mask_rule, counted=counted),
         **decisions(scores, labels, rule),
         "threshold_source": None if rule.threshold is None else rule.source,
         "scores": image_records(samples, scores, rule),

@@ -32,7 +32,7 @@ from ..evaluation.decision import DEFECTIVE, GOOD, REVIEW, DecisionRule
 from ..evaluation.metrics import PRO_MAX_FPR, PixelRanking, bootstrap_auroc, undefined_reason
 from ..evaluation.progress import trend
 from ..evaluation.regions import without_small_regions
-from ..evaluation.results import ImageRecord, Metric, Results, printed_size
+from ..evaluation.results import ImageRecord, Metric, Results, printed_size, result_scores
 from ..evaluation.threshold import Decision, Rate
 from ..files import atomic_path, read_json
 from ..utils import InputError, run_entry_point
@@ -82,7 +82,7 @@ def write_report(
         InputError: the file cannot be written.
     """
     labels = np.array([sample.is_defective for sample in samples])
-    scores = np.array([one["score"] for one in results["scores"]], np.float32)
+    scores = result_scores(results)
     has_truth = np.array([sample.has_pixel_truth for sample in samples])
     pixels = Pixels(maps[has_truth], binary_mask(masks[has_truth], results["mask_rule"]), counted)
     intervals = _intervals(scores, labels, pixels)

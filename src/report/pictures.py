@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.samples import GOOD, Sample
-from ..evaluation.decision import DecisionRule
 from ..files import atomic_path
 
 _CAPTION_HEIGHT = 28
@@ -123,7 +122,8 @@ def save_sample_sheet(
     masks: np.ndarray,
     maps: np.ndarray,
     *,
-    rule: DecisionRule,
+    scores: np.ndarray,
+    threshold: float | None = None,
 ) -> None:
     """Write image, mask and anomaly map side by side, one row for the median image of each defect type.
 
@@ -131,14 +131,14 @@ def save_sample_sheet(
         images: uint8 (N, H, W, 3).
         masks: resized grey masks, uint8 (N, H, W).
         maps: float32 (N, H, W).
-        rule: its threshold is the unit of the colour scale; without one, the highest score of a good image.
+        scores: of the images, float32 (N,).
+        threshold: unit of the colour scale; None: the highest score of a good image.
 
     Raises:
         InputError: the file cannot be written.
     """
-    scores = rule.scores(maps)
-    unit = rule.threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
-    unit_name = "the threshold" if rule.threshold else "the highest score of a good image"
+    unit = threshold or scale_unit(scores, np.array([not sample.is_defective for sample in samples]))
+    unit_name = "the threshold" if threshold else "the highest score of a good image"
     rows = typical_rows(samples, scores)
     panel_width, panel_height = panel_size(images.shape[2], images.shape[1])
     row_height = panel_height + _CAPTION_HEIGHT

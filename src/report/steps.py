@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..evaluation.decision import DEFECTIVE, GOOD, DecisionRule
+from ..evaluation.decision import DecisionRule
 from ..evaluation.results import count_verdicts
-from ..evaluation.threshold import Decision
+from ..evaluation.threshold import Decision, is_anomalous
 from ..utils import LARGEST
 
 
@@ -57,10 +57,11 @@ def threshold_steps(
 
     def step(text: str, value: float) -> Step:
         rule = DecisionRule(value, review=review)
-        verdicts = [rule.verdict(score) for score in different.tolist()]
+        first_defective = len(different) - int(is_anomalous(different, value).sum())
+        first_review = first_defective - int(rule.is_doubtful(different).sum())
         decision = count_verdicts(scores, labels, rule)
         assert decision is not None
-        return Step(text, value / threshold, verdicts.count(GOOD), len(verdicts) - verdicts.count(DEFECTIVE), decision)
+        return Step(text, value / threshold, first_review, first_defective, decision)
 
     steps = []
     for rank, (low, high) in enumerate(pairwise(bounds.tolist())):
