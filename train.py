@@ -134,7 +134,7 @@ def main(args: Namespace) -> int:
     left = left_of(memory, images)
     held_out_images = pieces.cut(decode_images([held_out[i] for i in unseen], view=view, **left), **left)
     LOGGER.info("images: %d of %s, decoded to %dx%d", len(samples), args.category, *view.size)
-    if len(pieces) > 1:
+    if not pieces.is_whole_image:
         LOGGER.info("pieces: %d of %dx%d of each image", len(pieces), *pieces.size)
 
     # 3. Teacher, student, optimiser; a random teacher's batch-norm statistics are estimated on the images
@@ -171,7 +171,7 @@ def main(args: Namespace) -> int:
         config["val_split"] = args.val_split
     if args.init_from:
         config["init_sha256"] = arrays_sha256(named_arrays(stpm.model_s))
-    if len(pieces) > 1:
+    if not pieces.is_whole_image:
         config["train_tile"] = list(pieces.size)
     if args.lr_schedule != "constant":
         config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
@@ -185,7 +185,7 @@ def main(args: Namespace) -> int:
     }
     if args.init_from:
         circumstances["init_from"] = args.init_from
-    if len(pieces) > 1:
+    if not pieces.is_whole_image:
         circumstances["train_pieces"] = len(images)
     run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
     run.begin(resume=args.resume)

@@ -212,6 +212,7 @@ def test_whole_images():
     """Without pieces, images stay what they are, not even copied."""
     images = np.zeros((2, 32, 64, 3), np.uint8)
     for tile in (0, 64, 128):
+        assert Pieces(View(WIDE), tile).is_whole_image
         assert Pieces(View(WIDE), tile).cut(images) is images
     assert choose_tile(ImageSize(384, 384), None) == 0
     assert choose_tile(ImageSize(400, 384), None) == 256
@@ -227,6 +228,7 @@ def test_ignored_pieces():
     assert len(Pieces(view, 32)) == 2
     pieces = Pieces(view.with_counted(np.tile(HALF, (32, 1))), 32)
     assert len(pieces) == 1
+    assert not pieces.is_whole_image
     assert pieces.cut(np.zeros((3, 32, 64, 3), np.uint8)).shape == (3, 32, 32, 3)
     weights = Pieces(view, 32).position_weights(2, (4, 8, 16))
     assert [one.shape for one in weights] == [(4, 1, 8, 8), (4, 1, 4, 4), (4, 1, 2, 2)]

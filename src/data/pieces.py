@@ -55,6 +55,7 @@ class Pieces:
         counts = view.counted
         self.windows = [window for window in windows if counts is None or counts[window].any()]
         self._counted = None if counts is None else np.stack([counts[window] for window in self.windows])
+        self.is_whole_image = self.size == view.size
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -67,7 +68,7 @@ class Pieces:
         Args:
             budget_bytes, spill_folder: as of ``allocate``.
         """
-        if images.shape[1:3] == self.size:
+        if self.is_whole_image:
             return images
         pieces = allocate((len(images) * len(self), *self.size, 3), np.uint8, budget_bytes, spill_folder)
         for i, image in enumerate(images):
