@@ -1,5 +1,6 @@
 """Fixtures: a tiny MVTec AD tree, random weights, the command lines, and the real data where it is there."""
 
+import csv
 import logging
 import os
 import signal
@@ -230,6 +231,17 @@ def user_environment(**changes):
     """The environment for a program in its own process: as a user has it, not as this process made it for itself."""
     own = os.environ[_OWN].split()
     return {name: value for name, value in os.environ.items() if name not in own} | changes
+
+
+def call(module, *words):
+    """Run one of the programs in this process; return its status."""
+    return module.main(module.parse_args([str(word) for word in words]))
+
+
+def read_csv(path):
+    """The lines of a CSV file as dicts; bytes of names that are no text stay what they are."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def run_python(*command, **options):

@@ -42,7 +42,7 @@ from src.files import file_sha256
 from src.model.model_file import choose_rule, inspect_model
 from src.model.sidecar import new_sidecar, read_export, record_calibration
 from src.utils import InputError
-from tests.conftest import forget_process, make_tree, run_python, save_picture, train_arguments
+from tests.conftest import call, forget_process, make_tree, run_python, save_picture, train_arguments
 from tests.damage import contents
 from tests.plain_model import red_map, write_red_model
 
@@ -243,10 +243,6 @@ def test_hold_out(tree):
         hold_out(samples, 0.99, seed=1)
 
 
-def run(entry, *words):
-    return entry.main(entry.parse_args([str(word) for word in words]))
-
-
 def test_held_out(random_backbone, tmp_path, caplog):
     """Two of six images set the threshold, and the student never sees them: others in their place change no weight."""
     caplog.set_level("INFO")
@@ -254,7 +250,7 @@ def test_held_out(random_backbone, tmp_path, caplog):
     flags = ("--val_split", 0.3, "--target_fpr", 0.1)
 
     def train(name):
-        assert run(train_entry, *train_arguments(data, random_backbone, tmp_path / name, epoch=1), *flags) == 0
+        assert call(train_entry, *train_arguments(data, random_backbone, tmp_path / name, epoch=1), *flags) == 0
         folder = tmp_path / name / "widget"
         return (json.loads((folder / file).read_text()) for file in ("widget_last.json", "train.json"))
 
@@ -277,7 +273,7 @@ def test_held_out(random_backbone, tmp_path, caplog):
     (tmp_path / "held").mkdir()
     for name in held:
         shutil.copy(data / "widget/train/good" / name, tmp_path / "held")
-    assert run(predict, "--image_path", tmp_path / "held", "--ckpt_path", tmp_path / "first/widget/widget_last.ckpt",
+    assert call(predict, "--image_path", tmp_path / "held", "--ckpt_path", tmp_path / "first/widget/widget_last.ckpt",
                "--out_dir", tmp_path / "p") == 0  # fmt: skip
     images = json.loads((tmp_path / "p/predictions.json").read_text())["images"]
     assert {one["file"]: pytest.approx(one["score"], rel=1e-4) for one in images} == calibration["scores"]
@@ -310,7 +306,7 @@ def test_calibrate(tmp_path, caplog):
         (tmp_path / "more").mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / f"more/{i}.png")
     flags = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "more", "--target_fpr", 0.2)
-    assert run(calibrate_entry, *flags) == 0
+    assert call(calibrate_entry, *flags) == 0
     assert "(order statistic of 9 good images, target false positive rate 0.2; the true one lies in" in caplog.text
     assert "models exported from it" not in caplog.text  # it is one
     after = json.loads(model.with_suffix(".json").read_text())
@@ -325,7 +321,7 @@ def test_calibrate(tmp_path, caplog):
     assert {key: after[key] for key in after if key not in changed} == {
         key: before[key] for key in before if key not in changed
     }
-    assert run(calibrate_entry, *flags, "--target_fpr", 0.5) == 0
+    assert call(calibrate_entry, *flags, "--target_fpr", 0.5) == 0
     median = json.loads(model.with_suffix(".json").read_text())["threshold"]
     assert median == pytest.approx(sorted(scores.values())[4], abs=1e-6)
 
@@ -334,7 +330,7 @@ def infer_in_cpp(pictures, model, folder, scores):
     """Stand in for the C++ program in the folder that the script makes; these scores are in the order of the inputs."""
     inputs, maps = folder / "inputs", folder / "maps"
     flags = ("--data_dir", pictures, "--img_dir", inputs, "--category", "widget", "--mindir_path", model)
-    assert run(preprocess, *flags) == 0
+    assert call(preprocess, *flags) == 0
     maps.mkdir()
     rows = [f"{name}.bin,{score:.9g},1.5" for name, score in zip(read_manifest(inputs).names, scores, strict=True)]
     (maps / "scores.csv").write_text("\n".join(["input,score,milliseconds", *reversed(rows)]) + "\n")
@@ -378,7 +374,7 @@ def test_scores_of_test_images(tree, tmp_path, caplog):
     model = write_red_model(tmp_path / "model")
     scores = infer_in_cpp(tree, model, tmp_path / "310", [0.25, 0.5, 9, 8, 7, 6])
     moved = (tmp_path / "310/inputs").rename(tmp_path / "elsewhere")
-    assert run(calibrate_entry, "--scores", scores, "--mindir_path", model, "--label_dir", moved) == 0
+    assert call(calibrate_entry, "--scores", scores, "--mindir_path", model, "--label_dir", moved) == 0
     assert "of test images: the 4 defective ones of 6 are left out" in caplog.text
     about = json.loads(model.with_suffix(".json").read_text())["calibration"]
     assert about["scores"] == {"test/good/000.png": 0.25, "test/good/001.png": 0.5}
@@ -390,7 +386,7 @@ def test_scores_without_manifest(inferred, caplog):
     scores, model = inferred
     origin = json.loads((scores.parent / "origin.json").read_text())
     (scores.parent / "origin.json").write_text(json.dumps(origin | {"manifest": None}))
-    assert run(calibrate_entry, "--scores", scores, "--mindir_path", model, "--target_fpr", 0.2) == 0
+    assert call(calibrate_entry, "--scores", scores, "--mindir_path", model, "--target_fpr", 0.2) == 0
     assert "its inputs had no manifest, so that all images are taken to be good" in caplog.text
     names = json.loads(model.with_suffix(".json").read_text())["calibration"]["scores"]
     assert sorted(names) == [f"{i:05}_unlabelled_{i}.bin" for i in range(9)]
@@ -398,7 +394,7 @@ def test_scores_without_manifest(inferred, caplog):
     (scores.parent / "origin.json").write_text(json.dumps(origin))
     inside = shutil.move(scores.parent, scores.parent.parent / "inputs/results")
     caplog.clear()
-    assert run(calibrate_entry, "--scores", f"{inside}/scores.csv", "--mindir_path", model) == 0
+    assert call(calibrate_entry, "--scores", f"{inside}/scores.csv", "--mindir_path", model) == 0
     assert not caplog.records or "no manifest" not in caplog.text
 
 
@@ -476,7 +472,7 @@ def test_calibrate_without_result(tmp_path, caplog):
         Image.new("RGB", (32, 32), (100 * i, 50, 50)).save(tmp_path / f"more/{i}.png")
     before = model.with_suffix(".json").read_bytes()
     flags = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "more")
-    assert run(calibrate_entry, *flags) == 1
+    assert call(calibrate_entry, *flags) == 1
     assert f"no threshold for {model}: scores must be positive and finite" in caplog.text
     assert model.with_suffix(".json").read_bytes() == before
 
@@ -488,7 +484,7 @@ def test_checkpoints_threshold(calibrated, tmp_path, caplog):
         save_picture(tmp_path / f"more/{i}.png", np.random.default_rng(i))
     before = json.loads(calibrated.with_suffix(".json").read_text())
     flags = ("--ckpt_path", calibrated, "--category", "widget", "--image_path", tmp_path / "more")
-    assert run(calibrate_entry, *flags) == 0
+    assert call(calibrate_entry, *flags) == 0
     assert "models exported from it before keep their threshold: export again, or calibrate them" in caplog.text
     assert "such as --ckpt_path widget.mindir" in caplog.text
     after = json.loads(calibrated.with_suffix(".json").read_text())

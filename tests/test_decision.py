@@ -1,6 +1,5 @@
 """Minimum area, relative score and review band: from the map to the verdict."""
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -24,6 +23,7 @@ from src.exchange.scores import read_good_scores
 from src.model.model_file import choose_rule, inspect_model
 from src.model.sidecar import Sidecar, new_sidecar, read_sidecar
 from src.utils import InputError
+from tests.conftest import call, read_csv
 from tests.plain_model import write_red_model
 
 MAPS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -182,17 +182,6 @@ def speckled(tmp_path):
     return tmp_path, model
 
 
-def run(entry, *words):
-    """Run one of the programs in this process; return its status."""
-    return entry.main(entry.parse_args([str(word) for word in words]))
-
-
-def read_csv(path):
-    """The lines of a CSV file as dicts."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_chain(speckled, capsys):
     """Calibration, evaluation and prediction agree: specks make nothing defective, the rest sets the threshold."""
     tmp_path, model = speckled
@@ -201,12 +190,12 @@ def test_chain(speckled, capsys):
     test_flags = ("--ckpt_path", model, "--category", "widget", "--eval_url", data, "--out_dir", tmp_path)
 
     def evaluated(*more):
-        assert run(test_entry, *test_flags, *more) == 0
+        assert call(test_entry, *test_flags, *more) == 0
         return json.loads((tmp_path / "widget/results.json").read_text())
 
-    assert run(calibrate_entry, *flags) == 0
+    assert call(calibrate_entry, *flags) == 0
     assert evaluated()["decision"]["true_positives"] == 0  # the specks set the threshold
-    assert run(calibrate_entry, *flags, "--min_area", "20", "--review", "0.8") == 0
+    assert call(calibrate_entry, *flags, "--min_area", "20", "--review", "0.8") == 0
     kept = read_sidecar(model, category=None)
     assert (kept.min_area, kept.review) == (5, 0.8)
     assert kept.threshold == pytest.approx(98 / 255, abs=0.02)
@@ -222,9 +211,9 @@ def test_chain(speckled, capsys):
 
     found = ("--ckpt_path", model, "--image_path", data / "widget/test/good", "--out_dir", tmp_path / "out")
     capsys.readouterr()
-    assert run(predict_entry, *found) == 0
+    assert call(predict_entry, *found) == 0
     assert capsys.readouterr().out == "4 images, 0 unreadable, 0 good, 4 review, 0 defective\n"
-    assert run(predict_entry, *found, "--review", "0.99") == 0
+    assert call(predict_entry, *found, "--review", "0.99") == 0
     assert capsys.readouterr().out == "4 images, 0 unreadable, 4 good, 0 review, 0 defective\n"
     content = json.loads((tmp_path / "out/predictions.json").read_text())
     assert (content["min_area"], content["review"]) == (5, 0.99)
@@ -233,7 +222,7 @@ def test_chain(speckled, capsys):
     assert {row["regions"] for row in rows} == {"0"}
 
     # another threshold, by good images of the same kind, keeps what is set
-    assert run(calibrate_entry, *flags) == 0
+    assert call(calibrate_entry, *flags) == 0
     assert read_sidecar(model, category=None).min_area == 5
     assert choose_rule(inspect_model(model), threshold=0.5, review=0.5) == DecisionRule(0.5, 5, 0.5, "--threshold")
 
@@ -243,9 +232,9 @@ def test_other_bands(speckled, capsys):
     tmp_path, model = speckled
     picture = tmp_path / "data/widget/test/spot/0.png"
     flags = ("--ckpt_path", model, "--image_path", picture, "--out_dir", tmp_path / "out")
-    assert run(predict_entry, *flags, "--review", "0.5") == 0
+    assert call(predict_entry, *flags, "--review", "0.5") == 0
     assert capsys.readouterr().out == "1 images, 0 unreadable\n"
-    assert run(predict_entry, *flags, "--threshold", "0.7", "--review", "0.5") == 0
+    assert call(predict_entry, *flags, "--threshold", "0.7", "--review", "0.5") == 0
     row = read_csv(tmp_path / "out/scores.csv")[0]
     assert (row["verdict"], row["regions"]) == ("review", "0")
     assert 0.5 <= float(row["relative_score"]) < 1
@@ -268,11 +257,11 @@ def test_too_large(tmp_path, caplog, flags, message):
         Image.fromarray(picture).save(tmp_path / f"more/{i}.png")
     found = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "more", *flags)
     if "%" in flags[1]:
-        assert run(calibrate_entry, *found) == 1
+        assert call(calibrate_entry, *found) == 1
         assert re.search(message, caplog.text)
     else:
         with pytest.raises(InputError, match=message):
-            run(calibrate_entry, *found)
+            call(calibrate_entry, *found)
     assert read_sidecar(model, category=None).threshold is None
 
 
@@ -302,10 +291,10 @@ def test_pictures(speckled):
     tmp_path, model = speckled
     pictures = tmp_path / "data/widget/test/good"
     flags = ("--ckpt_path", model, "--image_path", pictures, "--save_sample", "True", "--threshold", "0.5")
-    assert run(predict_entry, *flags, "--out_dir", tmp_path / "specks") == 0
+    assert call(predict_entry, *flags, "--out_dir", tmp_path / "specks") == 0
     found = ("--ckpt_path", model, "--category", "widget", "--image_path", tmp_path / "data/widget/more")
-    assert run(calibrate_entry, *found, "--target_fpr", "0.2", "--min_area", "20") == 0
-    assert run(predict_entry, *flags, "--out_dir", tmp_path / "none") == 0
+    assert call(calibrate_entry, *found, "--target_fpr", "0.2", "--min_area", "20") == 0
+    assert call(predict_entry, *flags, "--out_dir", tmp_path / "none") == 0
     for name in ("0.png.png", "3.png.png"):
         yellow = []
         for folder in ("specks", "none"):

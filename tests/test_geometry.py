@@ -1,6 +1,5 @@
 """A wide image, a region of it, an ignored area, pieces and a minimum area: the same in every program."""
 
-import csv
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from src.data.view import View
 from src.exchange.manifest import read_manifest
 from src.model.sidecar import read_sidecar
-from tests.conftest import run_python
+from tests.conftest import read_csv, run_python
 from tests.test_infer import program  # noqa: F401 - a fixture
 from tests.test_scripts import run_script
 
@@ -60,12 +59,6 @@ def model(line, random_backbone, tmp_path_factory):
         done = run_python("export.py", "--ckpt_file", out / "widget/widget_last.ckpt", *flags)
         assert done.returncode == 0, done.stderr
     return out / "widget"
-
-
-def read_csv(path):
-    """The lines of a CSV file as dicts."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def predicted(model, pictures, out):

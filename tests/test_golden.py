@@ -1,6 +1,5 @@
 """A short training on real data with the real teacher, through the command lines of a user: floors, not records."""
 
-import csv
 import json
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from src.data.images import to_network_input
 from src.sweep.job import Job
 from tests import torch_reference
-from tests.conftest import load_image, run_python
+from tests.conftest import load_image, read_csv, run_python
 from tests.test_scripts import run_script
 
 SIZE = 96
@@ -119,8 +118,7 @@ def test_cpp_program(bottle):
     for metric in ("pixel_auroc", "image_auroc", "pro"):
         assert native[metric] == pytest.approx(results[metric], abs=1e-4)
     assert native["decision"]["threshold"] == results["decision"]["threshold"]
-    with (bottle / "bottle/310_infer/maps/scores.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(bottle / "bottle/310_infer/maps/scores.csv")
     expected = results["scores"]
     assert [row["input"] for row in rows] == [
         f"{i:05}_{entry['file'].replace('/', '_').removesuffix('.png')}.bin" for i, entry in enumerate(expected)

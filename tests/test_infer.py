@@ -1,6 +1,5 @@
 """The C++ program: its own unit tests, its refusals, and the whole chain through its script."""
 
-import csv
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
 from src.model.model_file import choose_rule, load_exported
 from src.utils import InputError
-from tests.conftest import ROOT, missing, run_python
+from tests.conftest import ROOT, missing, read_csv, run_python
 from tests.test_scripts import run_script
 
 SOURCE = ROOT / "ascend_310_infer"
@@ -133,7 +132,7 @@ def test_same_as_evaluation(inferred, trained, session_tree, tmp_path):
 def test_scores_and_times(inferred):
     here, stdout = inferred
     folder = here / "widget/310_infer"
-    rows = list(csv.DictReader((folder / "maps/scores.csv").open()))
+    rows = read_csv(folder / "maps/scores.csv")
     names = read_manifest(folder / "inputs").names
     assert [row["input"] for row in rows] == [f"{name}.bin" for name in names]
     for row, name in zip(rows, names, strict=True):
@@ -185,7 +184,7 @@ def test_verdicts(inferred, exported, session_tree, tmp_path):
     arguments = (tmp_path / "model/widget.mindir", session_tree, "y", 0, "widget", "CPU")
     done = run_script("run_310_infer.sh", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = csv.DictReader((tmp_path / "widget/310_infer/maps/scores.csv").open())
+    rows = read_csv(tmp_path / "widget/310_infer/maps/scores.csv")
     assert sorted(row["verdict"] for row in rows) == ["defective"] * 3 + ["good"] * 3
 
 
@@ -198,12 +197,12 @@ def test_unlabelled(program, exported, session_tree, trained, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 images, no threshold, no verdicts: " in done.stdout
     assert not (tmp_path / "acc.log").exists()
-    rows = list(csv.DictReader((tmp_path / "widget/310_infer/scores.csv").open()))
+    rows = read_csv(tmp_path / "widget/310_infer/scores.csv")
     assert [row["source"] for row in rows] == ["000.png", "001.png"]
     assert all(float(row["milliseconds"]) > 0 and row["verdict"] == "" for row in rows)
     predict = ("-m", "src.predict", "--image_path", new, "--out_dir", tmp_path / "p")
     assert run_python(*predict, "--ckpt_path", trained[0] / "widget/widget_last.ckpt").returncode == 0
-    expected = [float(row["score"]) for row in csv.DictReader((tmp_path / "p/scores.csv").open())]
+    expected = [float(row["score"]) for row in read_csv(tmp_path / "p/scores.csv")]
     assert [float(row["score"]) for row in rows] == pytest.approx(expected, rel=1e-4)
 
     folder = tmp_path / "widget/310_infer"

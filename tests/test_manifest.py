@@ -1,6 +1,5 @@
 """preprocess.py and postprocess.py: what is which, and that nothing that does not belong together is scored."""
 
-import csv
 import hashlib
 import json
 import shutil
@@ -19,7 +18,7 @@ from src.evaluation.results import score_maps
 from src.exchange.manifest import read_manifest, read_maps
 from src.exchange.origin import file_checksum
 from src.files import write_json
-from tests.conftest import make_tree, run_python, save_picture
+from tests.conftest import make_tree, read_csv, run_python, save_picture
 from tests.plain_model import write_red_model
 
 SIZE = 64
@@ -292,7 +291,7 @@ def test_unlabelled_scores(refused, tree, tmp_path, capsys):
     ):
         assert postprocess.main(postprocess.parse_args([str(word) for word in (*words, *flags)])) == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"{said}{tmp_path / 'out/scores.csv'}"
-        rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+        rows = read_csv(tmp_path / "out/scores.csv")
         assert [row["source"] for row in rows] == ["000.png", "001.png"]
         assert [float(row["score"]) for row in rows] == scores
         assert [row["verdict"] for row in rows] == verdicts

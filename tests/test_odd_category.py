@@ -4,7 +4,6 @@ Its pictures are called 1, 2 and 10, one of them is turned by EXIF, masks have e
 HTML, CSV and JSON write differently. The model's map is the red channel, so that all that is computed from it is known.
 """
 
-import csv
 import json
 from urllib.parse import unquote
 
@@ -27,7 +26,7 @@ from src.data.view import square
 from src.model.export import write_model
 from src.model.sidecar import new_sidecar, record_export
 from src.report import page as report
-from tests.conftest import train_arguments
+from tests.conftest import read_csv, train_arguments
 from tests.test_report import Page, decoded
 
 CATEGORY = 'wid"get <i>&amp;'
@@ -198,8 +197,7 @@ def test_regions(odd, tmp_path):
     """In the pixels of the picture as it is shown, of the turned one, too."""
     folder = odd[0] / CATEGORY / "test" / ODD
     run(predict, "--image_path", folder, "--ckpt_path", odd[1], "--out_dir", tmp_path, "--threshold", THRESHOLD)
-    with open(tmp_path / "regions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "regions.csv")
     assert [row["file"] for row in rows] == ["1.png", "10.png", "2.png"]
     for row in rows:
         left, upper, right, lower = SPOTS[int(row["file"][:-4])]

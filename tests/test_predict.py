@@ -1,7 +1,6 @@
 """Prediction on new pictures: scores, verdicts, regions, files, and what is unreadable."""
 
 import contextlib
-import csv
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
 from src.model.model_file import inspect_model, load_detector
 from src.report.pictures import colour_map, defect_overlay
-from tests.conftest import examples, load_image, save_picture
+from tests.conftest import examples, load_image, read_csv, save_picture
 from tests.plain_model import write_red_model
 from tests.test_scripts import run_script
 
@@ -47,7 +46,7 @@ def run(*flags):
 
 
 def read(folder, name):
-    return list(csv.DictReader((folder / name).open(newline="")))
+    return read_csv(folder / name)
 
 
 @pytest.mark.parametrize("model", ["widget_last.ckpt", "widget.mindir", "widget.onnx"])
@@ -152,9 +151,7 @@ def test_pairing(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == "14 images, 3 unreadable"
     assert captured.err.count("not a readable image") == 3
-    file = (tmp_path / "out/scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape")
-    with file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "out/scores.csv")
     assert [row["file"] for row in rows] == sorted([*names, "001.png", "03a.png", "06b.png"])
     scores = {row["file"]: float(row["score"]) for row in rows if row["score"]}
     assert scores == {name: pytest.approx((20 * i + 5) / 255, abs=1e-6) for i, name in enumerate(names)}

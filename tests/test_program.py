@@ -1,6 +1,5 @@
 """The C++ program and its build with a stand-in for the inference library, which tells what any device was told."""
 
-import csv
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from src.data import folders
 from src.data.images import to_network_input
 from src.files import read_json
 from src.utils import InputError, core_count
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_csv
 from tests.test_infer import build, check_threshold_text, need_compiler
 from tests.vendor_package import make_package
 
@@ -153,7 +152,7 @@ def test_maps(infer, tmp_path):
     assert log.count("predict") == 2 + 3
     maps = [np.fromfile(tmp_path / f"out/{i}_0.bin", np.float32).reshape(4, 4) for i in range(5)]
     np.testing.assert_array_equal(maps, infer.images[:, 0] + 1)
-    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    rows = read_csv(tmp_path / "out/scores.csv")
     assert [row["input"] for row in rows] == [f"{i}.bin" for i in range(5)]
     assert [np.float32(row["score"]) for row in rows] == [one.max() for one in maps]
     assert [row["verdict"] for row in rows] == ["defective" if one.max() >= 1.99 else "good" for one in maps]
@@ -291,7 +290,7 @@ def test_closed_streams(infer, tmp_path):
         assert infer(model=MODEL + "noisy\n", closed=closed)[0].returncode == 0
         assert re.fullmatch(r"process \d+ on .*\n", (tmp_path / "out/.infer.lock").read_text())
         (tmp_path / "model.json").unlink()
-    assert len(list(csv.DictReader((tmp_path / "out/scores.csv").open()))) == 5
+    assert len(read_csv(tmp_path / "out/scores.csv")) == 5
 
 
 def test_damaged_model(infer, tmp_path):
@@ -388,11 +387,11 @@ def test_selftest_alone(infer, tmp_path):
 def test_threshold_of_the_model(infer, tmp_path):
     """Counts, unless a flag says otherwise."""
     infer(more={"threshold": 1.99})
-    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    rows = read_csv(tmp_path / "out/scores.csv")
     assert [row["verdict"] for row in rows] == ["defective" if float(row["score"]) >= 1.99 else "good" for row in rows]
     assert {row["verdict"] for row in rows} == {"defective", "good"}
     infer({"--threshold": "1e-3"})
-    assert {row["verdict"] for row in csv.DictReader((tmp_path / "out/scores.csv").open())} == {"defective"}
+    assert {row["verdict"] for row in read_csv(tmp_path / "out/scores.csv")} == {"defective"}
 
 
 def test_leftovers_of_systems():

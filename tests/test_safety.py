@@ -1,7 +1,6 @@
 """What a name or a file could try: run code, write elsewhere, or break what names it."""
 
 import ast
-import csv
 import json
 import os
 import pickle
@@ -22,7 +21,7 @@ import train
 from src import predict, pth2ckpt
 from src.exchange.manifest import read_manifest
 from src.utils import run_entry_point
-from tests.conftest import ROOT, make_tree, run_python, train_arguments
+from tests.conftest import ROOT, call, make_tree, read_csv, run_python, train_arguments
 from tests.damage import contents, float_map, put
 from tests.test_scripts import run_script
 
@@ -149,10 +148,6 @@ def odd_names(tmp_path):
     return tree
 
 
-def run(module, *words):
-    return module.main(module.parse_args([str(word) for word in words]))
-
-
 class Tags(HTMLParser):
     """Names of the tags of a page."""
 
@@ -173,7 +168,7 @@ def test_names_in_reports(odd_names, exported, tmp_path):
     """Evaluation, report and prediction take any."""
     model = ("--ckpt_path", exported / "widget.onnx", "--threshold", 1e-9, "--out_dir", tmp_path / "out")
     flags = ("--eval_url", odd_names, "--category", "widget", "--report", tmp_path / "out", "--save_sample", "True")
-    assert run(evaluate, *model, *flags) == 0
+    assert call(evaluate, *model, *flags) == 0
     results = json.loads((tmp_path / "out/widget/results.json").read_text(encoding="utf-8"))
     assert {f"good/{name}" for name in NAMES} < {entry["file"] for entry in results["scores"]}
     page = Tags((tmp_path / "out/report.html").read_text(encoding="utf-8"))
@@ -183,11 +178,10 @@ def test_names_in_reports(odd_names, exported, tmp_path):
         assert any(shown in text for text in page.texts), name
 
     folder = odd_names / "widget/test/good"
-    assert run(predict, *model, "--image_path", folder, "--save_sample", "True") == 0
+    assert call(predict, *model, "--image_path", folder, "--save_sample", "True") == 0
     content = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))
     assert {entry["file"] for entry in content["images"]} == set(NAMES)
-    with open(tmp_path / "out/scores.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert {row["file"] for row in csv.DictReader(file)} == set(NAMES)
+    assert {row["file"] for row in read_csv(tmp_path / "out/scores.csv")} == set(NAMES)
     assert {path.name for path in (tmp_path / "out/pictures").iterdir()} == {f"{name}.png" for name in NAMES}
 
 
@@ -200,7 +194,7 @@ def test_names_of_exports(trained, tmp_path, file_format):
     about = json.loads((trained[0] / "widget/widget_last.json").read_text())
     (tmp_path / f"{category}.json").write_text(json.dumps(about | {"category": category}))
     flags = ("--category", category, "--out_dir", tmp_path / "a b", "--file_format", file_format)
-    assert run(export, "--ckpt_file", tmp_path / f"{category}.ckpt", *flags) == 0
+    assert call(export, "--ckpt_file", tmp_path / f"{category}.ckpt", *flags) == 0
     names = {f"{category}.{file_format.lower()}", f"{category}.json", f".{category}.lock"}
     assert {path.name for path in (tmp_path / "a b").iterdir()} == names
 
@@ -208,12 +202,12 @@ def test_names_of_exports(trained, tmp_path, file_format):
 def test_names_in_manifests(odd_names, tmp_path):
     """Pre- and postprocessing take any."""
     common = ("--data_dir", odd_names, "--category", "widget")
-    assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64) == 0
-    assert run(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64, "--check") == 0
+    assert call(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64) == 0
+    assert call(preprocess, *common, "--img_dir", tmp_path / "in", "--image_size", 64, "--check") == 0
     for name in read_manifest(tmp_path / "in").names:
         put(f"maps/{name}_0.bin", float_map(64, 2))(tmp_path)
     flags = ("--label_dir", tmp_path / "in", "--result_dir", tmp_path / "maps", "--out_dir", tmp_path / "out")
-    assert run(postprocess, *common, *flags) == 0
+    assert call(postprocess, *common, *flags) == 0
     results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
     assert {f"good/{name}" for name in NAMES} < {entry["file"] for entry in results["scores"]}
 

@@ -3,7 +3,6 @@
 The long form: bash scripts/run_tests.sh -m slow tests/test_soak.py -rP (STPM_SOAK_IMAGES: how many, 50000 without)
 """
 
-import csv
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from src.data.images import to_network_input
-from tests.conftest import ROOT, load_image, save_picture
+from tests.conftest import ROOT, load_image, read_csv, save_picture
 from tests.test_infer import program  # noqa: F401 - a fixture
 
 KINDS = 8  # different pictures; all others are links to them
@@ -108,7 +107,7 @@ def test_program(program, exported, pictures, folder, count):  # noqa: F811
     command += ["--result_path", maps, "--time_path", folder, "--device_type", "CPU"]
     soak(command, folder, lambda: any(maps.glob("*_0.bin")), count)
 
-    rows = list(csv.DictReader((maps / "scores.csv").open()))
+    rows = read_csv(maps / "scores.csv")
     assert [row["input"] for row in rows] == names
     results = [name.replace(".bin", "_0.bin") for name in names]
     assert sorted(path.name for path in maps.iterdir()) == [".infer.lock", *results, "origin.json", "scores.csv"]
@@ -129,7 +128,7 @@ def test_predict(trained, exported, pictures, folder, model, count):
     command += ["--out_dir", out, "--threshold", "1e-9"]
     soak(command, folder, lambda: out.is_dir() and any(entry.stat().st_size for entry in out.iterdir()), count)
 
-    rows = list(csv.DictReader((out / "scores.csv").open()))
+    rows = read_csv(out / "scores.csv")
     assert [row["file"] for row in rows] == names
     assert {(row["verdict"], row["error"]) for row in rows} == {("defective", "")}
     check_equal([row["score"] for row in rows], count)

@@ -1,6 +1,5 @@
 """The sweep over all categories: results, failures, reruns, kills, cores and the table."""
 
-import csv
 import fcntl
 import json
 import os
@@ -28,7 +27,7 @@ from src.sweep.job import Job, Programs
 from src.sweep.view import SweepView
 from src.sweep.worker import Command
 from src.utils import InputError
-from tests.conftest import ROOT, make_tree, run_python
+from tests.conftest import ROOT, make_tree, read_csv, run_python
 from tests.test_scripts import run_script, wait_for
 
 TINY = ("--image_size", "64", "--batch_size", "4")
@@ -548,7 +547,7 @@ def test_published_table(tmp_path):
     assert "| bottle | 0.9000 (-0.087) | | 0.9000 (-0.059) | 0.987 / 1.000 | 0.988 / 1.000 / 0.959 |" in text
     assert "| mean | 0.9450 (-0.023) | | 0.9000 " in text
     assert json.loads((tmp_path / "results.json").read_text()) == table
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    rows = read_csv(tmp_path / "results.csv")
     assert [row["category"] for row in rows] == [*names, "mean"]
     assert [float(row["pixel_auroc"]) for row in rows] == pytest.approx([*own, own.mean()])
 

@@ -1,7 +1,6 @@
 """What a user sees on a terminal: the training's progress bar and the sweep's table."""
 
 import contextlib
-import csv
 import fcntl
 import json
 import os
@@ -19,7 +18,7 @@ import pytest
 from src.sweep import __main__ as sweep
 from src.sweep.job import Programs
 from src.sweep.view import SweepView
-from tests.conftest import ROOT, make_tree, save_picture
+from tests.conftest import ROOT, make_tree, read_csv, save_picture
 from tests.test_scripts import FAST
 
 SIZE = (50, 140)  # rows and columns
@@ -222,7 +221,7 @@ def test_sweep(random_backbone, tmp_path):
     assert "\x1b" not in log
     assert "[2/2] " in log
 
-    rows = {row["category"]: row for row in csv.DictReader((tmp_path / "results.csv").open())}
+    rows = {row["category"]: row for row in read_csv(tmp_path / "results.csv")}
     assert list(rows) == ["broken", "one", "mean"]
     assert rows["broken"]["pixel_auroc"] == ""
     assert float(rows["one"]["pixel_auroc"]) == results["pixel_auroc"]
