@@ -238,6 +238,11 @@ def test_regions_by_hand():
         Region(0, 40, 16, 10, 160, 1.0),
     ]
     assert find_regions(one, DecisionRule(4.0), box=Box(0, 0, 128, 64)) == []
+    # of one score from the top, then from the left; OpenCV numbers them in another order
+    level = np.zeros((8, 8), np.float32)
+    level[[0, 2, 2, 6], [6, 0, 3, 5]] = 1
+    found = find_regions(level, DecisionRule(1.0), box=Box(0, 0, 8, 8))
+    assert [(region.x, region.y) for region in found] == [(6, 0), (0, 2), (3, 2), (5, 6)]
 
 
 @examples(100)

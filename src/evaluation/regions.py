@@ -50,7 +50,8 @@ def find_regions(anomaly_map: np.ndarray, rule: DecisionRule, *, box: Box) -> li
         score = float(anomaly_map[inside][labels[inside] == i].max())
         pixels = round(area * box.width * box.height / anomaly_map.size)
         regions.append(Region(box.x + x, box.y + y, right - x, bottom - y, pixels, score))
-    return sorted(regions, key=lambda region: -region.score)
+    # of equal ones from the top, as in the C++ program: OpenCV numbers regions in an order of its own
+    return sorted(regions, key=lambda region: (-region.score, region.y, region.x))
 
 
 def without_small_regions(anomaly_map: np.ndarray, rule: DecisionRule) -> np.ndarray:
