@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Build the inference program, ascend_310_infer/build/stpm_infer.
+# Build the inference programs in ascend_310_infer/build: stpm_infer, and stpm_inspect with libstpm.so, which read pictures.
 #   MS_LITE_HOME=/path/to/mindspore-lite-VERSION-linux-ARCH bash build.sh [Ascend|GPU|CPU]    with the vendor's package
 #   bash build.sh [CPU]    fetches MindSpore Lite 2.0.0 from the package index (x86-64 only; 170 MB, kept in .cache)
-# The program is the same for all devices; the one that is named, else Ascend where there is one, is checked to be among
-# those of the library.
+#   bash build.sh install FOLDER    copies them, with all that they need but the C library, to a folder that can go to
+#     another machine of the same distribution
+# The programs are the same for all devices; the one that is named, else Ascend where there is one, is checked to be
+# among those of the library.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/../scripts/common.sh"
@@ -43,18 +45,33 @@ was_moved() {
   [[ ! $built -ef $BUILD ]]
 }
 
+# ingredients LIBRARY: print what the programs are built with: this library, and those for pictures where they are.
+ingredients() {
+  echo "$1"
+  if c++ -E -include cstdio -include png.h -include jpeglib.h -include tiffio.h -x c++ /dev/null >/dev/null 2>&1; then
+    echo "libraries for pictures"
+  fi
+}
+
+# tell_of_pictures: say what is left out, and how to have it.
+tell_of_pictures() {
+  [[ -x $BUILD/stpm_inspect ]] ||
+    echo "left out: stpm_inspect and libstpm.so, which read pictures; apt install libpng-dev libjpeg-dev libtiff-dev," \
+      "then run this again"
+}
+
 # is_built LIBRARY: was the program built with this library and the sources as they are?
 is_built() {
   local program=$BUILD/stpm_infer
-  [[ -x $program && -f $BUILD/library && $(<"$BUILD/library") == "$1" ]] || return 1
+  [[ -x $program && -f $BUILD/library && $(<"$BUILD/library") == "$(ingredients "$1")" ]] || return 1
   [[ -z $(find "$SOURCE" -path "$BUILD" -prune -o -type f -newer "$program" -print -quit) ]]
 }
 
-main() {
-  choose_python bare # which fetches the library where MS_LITE_HOME is not set
+# build [DEVICE]: have the programs built as the library and the sources are.
+build() {
   local device=${1:-$(present_device)} include library tool
   (($# <= 1)) && [[ $device =~ ^(Ascend|GPU|CPU)$ ]] ||
-    die "build.sh: expected Ascend, GPU, CPU or nothing, got '$*'; MS_LITE_HOME names the vendor's package"
+    die "build.sh: expected Ascend, GPU, CPU, 'install FOLDER' or nothing, got '$*'; MS_LITE_HOME names the vendor's package"
   require_package "$device"
   if [[ -n ${MS_LITE_HOME:-} ]]; then
     MS_LITE_HOME=$(realpath -- "$MS_LITE_HOME")
@@ -82,7 +99,26 @@ main() {
   if was_moved; then rm -rf -- "$BUILD"; fi
   cmake -S "$SOURCE" -B "$BUILD" -DMS_LITE_INCLUDE="$include" -DMS_LITE_LIBRARY="$library" >/dev/null
   with_libraries cmake --build "$BUILD" --parallel "$(nproc)"
-  echo "$library" >"$BUILD/library"
+  ingredients "$library" >"$BUILD/library"
+}
+
+# install FOLDER: copy what is built, for another machine.
+install() {
+  mkdir -p -- "$1"
+  cmake --install "$BUILD" --prefix "$1" >/dev/null
+  echo "installed: $1"
+}
+
+main() {
+  choose_python bare # which fetches the library where MS_LITE_HOME is not set
+  local folder=""
+  if (($# == 2)) && [[ $1 == install && -n $2 ]]; then
+    folder=$(realpath -m -- "$2")
+    shift 2
+  fi
+  build "$@"
+  tell_of_pictures
+  [[ -z $folder ]] || install "$folder"
 }
 
 main "$@"

@@ -68,7 +68,7 @@ def unit_tests(request, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["utils", "decision", "sidecar", "selftest", "pipeline"])
+@pytest.mark.parametrize("name", ["utils", "decision", "sidecar", "selftest", "pipeline", "inspector", "watch"])
 def test_units(unit_tests, name):
     """All that needs no library, and the loop with a fake engine."""
     unit_tests(name)

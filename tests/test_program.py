@@ -625,7 +625,7 @@ def test_fetched_library(run_build):
 def test_build_refuses(run_build, tmp_path):
     done, calls = run_build("--fast")
     assert done.returncode == 1
-    assert "build.sh: expected Ascend, GPU, CPU or nothing, got '--fast'" in done.stderr
+    assert "build.sh: expected Ascend, GPU, CPU, 'install FOLDER' or nothing, got '--fast'" in done.stderr
     assert run_build("CPU", "CPU")[0].returncode == 1
     for device in ("Ascend", "GPU"):
         done, calls = run_build(device)

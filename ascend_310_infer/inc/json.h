@@ -19,11 +19,18 @@ struct Json {
 
   // Returns the value of a key; nullptr if it is not there or this is no object.
   const Json *Find(const std::string &key) const;
+
+  // Whether two values are the same; the order of an object's keys does not matter.
+  bool operator==(const Json &other) const;
 };
 
 // Parses a text. Escapes from \udc80 to \udcff that belong to no pair become the bytes 0x80 to 0xff: that is how the
 // Python programs write file names that are not UTF-8. Throws Error, which tells the place.
 Json ParseJson(const std::string &text);
+
+// Returns a text as a JSON string, with its quotes, as json.dumps of Python writes it: in ASCII, and of bytes that are
+// no UTF-8 the escapes that ParseJson reads.
+std::string JsonString(const std::string &text);
 
 }  // namespace stpm
 

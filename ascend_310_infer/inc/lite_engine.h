@@ -2,6 +2,7 @@
 #ifndef STPM_INC_LITE_ENGINE_H_
 #define STPM_INC_LITE_ENGINE_H_
 
+#include <memory>
 #include <vector>
 
 #include "inc/pipeline.h"
@@ -22,11 +23,15 @@ class LiteEngine : public Engine {
   void Infer(const float *images, float *maps) override;
 
  private:
+  const bool holds_log_back_;
   mindspore::Model model_;
   std::vector<mindspore::MSTensor> inputs_;
   size_t batch_size_ = 0;
   ImageSize image_size_;
 };
+
+// Returns a new one.
+std::unique_ptr<Engine> LoadLiteEngine(const Options &options);
 
 }  // namespace stpm
 

@@ -6,15 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "inc/utils.h"
+#include "inc/flags.h"
 
 namespace stpm {
-
-// The command line is wrong.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
 
 enum class DeviceType { kAscend, kGpu, kCpu };
 
@@ -29,10 +23,14 @@ struct Options {
   DeviceType device_type = DeviceType::kCpu;
   bool is_device_chosen = false;  // by --device_type, and not by what the machine has
   uint32_t device_id = 0;
+  bool is_precision_chosen = false;
   std::string precision = kFloat32Mode;  // in the vendor's words; means nothing on CPU, which computes in float32
-  int threads = 0;                       // of the CPU; ParseOptions replaces 0 by CoreCount()
+  int threads = 0;                       // of the CPU; CompleteModelOptions replaces 0 by CoreCount()
   int warmup = 3;                        // calls before the counted ones
-  std::optional<float> threshold;        // in place of the model's own; so is the next
+  // Whether to hold back what the library writes to stderr while it infers, to tell of it if that fails. What is held
+  // back is the whole process's, so that only one engine at a time may do so.
+  bool holds_log_back = true;
+  std::optional<float> threshold;  // in place of the model's own; so is the next
   std::optional<float> review;
   bool selftest = false;
   bool help = false;
@@ -51,11 +49,20 @@ std::string DeviceName(const Options &options);
 // environment variable STPM_DAVINCI says.
 std::string DriverFile();
 
+// Returns the flags of all programs that load a model, for ParseFlags; the options must outlive them.
+Flags ModelFlags(Options *options);
+
+// Sets what none of these flags has set: without --device_type, or with auto, the device is Ascend where DriverFile()
+// is, else CPU. Throws UsageError: the precision is none of the device's.
+void CompleteModelOptions(Options *options);
+
+// Throws UsageError if a flag that must be given has no value.
+void RequirePath(const char *flag, const std::string &value);
+
 // Returns the text of --help.
 std::string Usage(const std::string &program);
 
-// Parses the command line. Without --device_type (or with auto) the device is Ascend where DriverFile() is, else CPU.
-// Throws UsageError, which names the flag and the value and says what would be right.
+// Parses the command line. Throws UsageError, which names the flag and the value and says what would be right.
 Options ParseOptions(int argc, char *const argv[]);
 
 }  // namespace stpm

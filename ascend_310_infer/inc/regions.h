@@ -24,6 +24,9 @@ struct Region {
 //   box: the part of the picture that the map is of
 std::vector<Region> FindRegions(const float *map, const ImageSize &size, const DecisionRule &rule, const Box &box);
 
+// Returns a map with 0 where it reaches the threshold, which there must be, in regions that are too small to count.
+std::vector<float> WithoutSmallRegions(const std::vector<float> &map, const ImageSize &size, const DecisionRule &rule);
+
 }  // namespace stpm
 
 #endif  // STPM_INC_REGIONS_H_

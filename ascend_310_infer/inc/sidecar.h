@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "inc/decision.h"
+#include "inc/image.h"
 #include "inc/image_size.h"
 
 namespace stpm {
@@ -24,10 +25,19 @@ struct SelfTest {
   std::vector<Place> map;  // values at some places of the anomaly map
 };
 
+// How pictures become inputs of the network, by the file.
+enum class Preprocessing {
+  kUnknown,  // nothing is said, or what no release of this program does
+  kPresent,
+  kFormer,  // of a release that left the order of a resizing's two passes to Pillow: the same but for tall images
+};
+
 // What the program takes from the file; what the file does not say has no value.
 struct Sidecar {
   std::string warning;  // why the model is used unchecked; empty if it is not
   std::optional<ImageSize> image_size;
+  std::optional<Box> roi;  // region of interest, in pixels of the upright picture
+  Preprocessing preprocessing = Preprocessing::kUnknown;
   DecisionRule rule;
   std::optional<SelfTest> selftest;
 };

@@ -33,6 +33,9 @@ constexpr char kManifestName[] = "manifest.json";
 // Throws Error if the folder is missing, holds no input or holds anything else, or the manifest is not readable.
 std::vector<std::string> ListInputs(const std::string &folder, const std::vector<std::string> &outputs = {});
 
+// Returns whether something by this name is hidden, or what systems, storage servers and tools leave behind.
+bool IsLeftoverName(const std::string &name);
+
 // Throws Error unless the file has exactly this many bytes.
 void CheckSize(const std::string &path, size_t expected_bytes);
 
@@ -60,6 +63,9 @@ std::string ReadText(const std::string &path);
 // Writes a file under a temporary name in its folder, then renames: it is there as a whole or not at all. Throws Error.
 void WriteFile(const std::string &path, const void *data, size_t bytes);
 
+// Writes all of it to a descriptor; returns whether that succeeded, errno says why not.
+bool WriteAll(int fd, const void *data, size_t bytes);
+
 // Throws Error if a file of this name could not be written into an existing folder because name or path is too long.
 void CheckName(const std::string &folder, const std::string &name);
 
@@ -67,7 +73,7 @@ void CheckName(const std::string &folder, const std::string &name);
 class FolderLock {
  public:
   // Throws Error, which names the process that has the lock, if another one has it.
-  explicit FolderLock(const std::string &folder);
+  explicit FolderLock(const std::string &folder, const std::string &name = ".infer.lock");
   ~FolderLock();
   FolderLock(const FolderLock &) = delete;
   FolderLock &operator=(const FolderLock &) = delete;
@@ -104,6 +110,12 @@ std::string LowerCase(std::string text);
 
 // Returns the name of the map file of an input file: "a.bin" -> "a_0.bin".
 std::string ResultName(const std::string &input_name);
+
+// Returns a number with so many decimals.
+std::string Fixed(double value, int decimals);
+
+// Returns a text that reads back as the same number.
+std::string Exact(float value);
 
 // Returns text as one field of a CSV line, quoted where it must be (RFC 4180).
 std::string CsvField(const std::string &text);

@@ -1,6 +1,7 @@
 #include "inc/json.h"
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <set>
@@ -234,6 +235,53 @@ class Parser {
   size_t at_ = 0;
 };
 
+// Finds the character at a place of a text: its code, or 0xdc80 to 0xdcff for a byte that belongs to none. Returns how
+// many bytes it has.
+size_t Decode(const std::string &text, size_t at, uint32_t *code) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  const unsigned first = byte(at);
+  *code = first;
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  uint32_t found = first & (0xFFU >> (length + 1));
+  bool is_right = first >= 0xC2 && first <= 0xF4;
+  for (size_t i = 1; i < length; ++i) {
+    is_right = is_right && (byte(at + i) & 0xC0U) == 0x80;
+    found = found << 6 | (byte(at + i) & 0x3FU);
+  }
+  // neither longer than need be, nor half of a pair, nor beyond the last one
+  const bool is_short = found >= (length == 2 ? 0x80U : length == 3 ? 0x800U : 0x10000U);
+  if (is_right && is_short && (found < 0xD800 || found > 0xDFFF) && found <= 0x10FFFF) {
+    *code = found;
+    return length;
+  }
+  *code = 0xDC00 + first;
+  return 1;
+}
+
+void Escape(uint32_t unit, std::string *text) {
+  char escape[8];
+  std::snprintf(escape, sizeof(escape), "\\u%04x", unit & 0xFFFFU);
+  *text += escape;
+}
+
+// Appends a character of a JSON string.
+void Quote(uint32_t code, std::string *text) {
+  static const std::string kNames = "\"\\bfnrt", kMeanings = "\"\\\b\f\n\r\t";
+  const size_t which = code < 0x80 ? kMeanings.find(static_cast<char>(code)) : std::string::npos;
+  if (which != std::string::npos) {
+    *text += '\\';
+    *text += kNames[which];
+  } else if (code >= 0x20 && code < 0x7F) {
+    *text += static_cast<char>(code);
+  } else if (code < 0x10000) {
+    Escape(code, text);
+  } else {
+    Escape(0xD800 + ((code - 0x10000) >> 10), text);
+    Escape(0xDC00 + ((code - 0x10000) & 0x3FF), text);
+  }
+}
+
 }  // namespace
 
 const Json *Json::Find(const std::string &key) const {
@@ -241,6 +289,40 @@ const Json *Json::Find(const std::string &key) const {
     if (keys[i] == key) return &values[i];
   }
   return nullptr;
+}
+
+bool Json::operator==(const Json &other) const {
+  if (kind != other.kind || values.size() != other.values.size()) return false;
+  switch (kind) {
+    case Kind::kNull:
+      return true;
+    case Kind::kBool:
+      return boolean == other.boolean;
+    case Kind::kNumber:
+      return !(number < other.number) && !(number > other.number);
+    case Kind::kString:
+      return text == other.text;
+    case Kind::kArray:
+      return values == other.values;
+    case Kind::kObject:
+      break;
+  }
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const Json *const value = other.Find(keys[i]);
+    if (value == nullptr || !(values[i] == *value)) return false;
+  }
+  return true;
+}
+
+std::string JsonString(const std::string &text) {
+  std::string quoted = "\"";
+  for (size_t i = 0; i < text.size();) {
+    uint32_t code = 0;
+    const size_t length = Decode(text, i, &code);
+    Quote(code, &quoted);
+    i += length;
+  }
+  return quoted + '"';
 }
 
 Json ParseJson(const std::string &text) { return Parser(text).Document(); }

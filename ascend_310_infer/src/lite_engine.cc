@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "inc/log_capture.h"
@@ -69,7 +70,7 @@ void CheckTensor(const std::string &path, const mindspore::MSTensor &tensor, int
 
 }  // namespace
 
-LiteEngine::LiteEngine(const Options &options) {
+LiteEngine::LiteEngine(const Options &options) : holds_log_back_(options.holds_log_back) {
   const std::string &path = options.mindir_path;
   LogCapture capture;
   const auto context = std::make_shared<mindspore::Context>();
@@ -106,9 +107,10 @@ void LiteEngine::Infer(const float *images, float *maps) {
   if (target == nullptr) throw Error("the library gave no memory for the model's input");
   std::memcpy(target, images, batch_size_ * input_floats() * sizeof(float));
   std::vector<mindspore::MSTensor> outputs;
-  LogCapture capture;
+  std::optional<LogCapture> capture;
+  if (holds_log_back_) capture.emplace();
   const mindspore::Status status = model_.Predict(inputs_, &outputs);
-  const std::string log = capture.Take();
+  const std::string log = capture ? capture->Take() : "";
   if (status != mindspore::kSuccess) {
     throw Error("inference failed; the library says: " + status.ToString() + Digest(log));
   }
@@ -120,5 +122,7 @@ void LiteEngine::Infer(const float *images, float *maps) {
   }
   std::memcpy(maps, outputs[0].Data().get(), bytes);
 }
+
+std::unique_ptr<Engine> LoadLiteEngine(const Options &options) { return std::make_unique<LiteEngine>(options); }
 
 }  // namespace stpm

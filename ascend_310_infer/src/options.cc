@@ -18,32 +18,6 @@ constexpr double kLargest = 3.4e38;  // as LARGEST in src/utils.py
 constexpr double kSmallest = std::numeric_limits<float>::min();
 constexpr int kMostThreads = 1024;
 
-int64_t ParseInteger(const std::string &flag, const std::string &text, int64_t minimum, int64_t maximum) {
-  char *end = nullptr;
-  errno = 0;
-  const long long value = std::strtoll(text.c_str(), &end, 10);
-  const bool starts_well = !text.empty() && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9'));
-  if (!starts_well || *end != '\0' || errno != 0 || value < minimum || value > maximum) {
-    throw UsageError(flag + ": expected a whole number from " + std::to_string(minimum) + " to " +
-                     std::to_string(maximum) + ", got '" + text + "'");
-  }
-  return value;
-}
-
-// Parses a decimal number that is_right; throws UsageError, which says what was expected.
-float ParseNumber(const std::string &flag, const std::string &text, bool (*is_right)(double),
-                  const std::string &expected) {
-  char *end = nullptr;
-  // by way of double, as in Python: straight to float, some texts would give another number or pass the limit
-  const double number = std::strtod(text.c_str(), &end);
-  // the texts that the Python programs take: no spaces, hexadecimal or infinite numbers
-  const bool is_decimal = !text.empty() && text.find_first_not_of("0123456789.eE+-") == std::string::npos;
-  if (!is_decimal || *end != '\0' || !is_right(number)) {
-    throw UsageError(flag + ": expected a number " + expected + ", got '" + text + "'");
-  }
-  return static_cast<float>(number);
-}
-
 void ParseDeviceType(const std::string &text, Options *options) {
   options->is_device_chosen = text != "auto";
   if (text == "Ascend") {
@@ -70,10 +44,6 @@ void CheckPrecision(const Options &options) {
   for (const std::string &mode : modes) text += (text.empty() ? "" : ", ") + mode;
   throw UsageError("--precision: on " + DeviceName(options) + " expected one of " + text + ", got '" +
                    options.precision + "'");
-}
-
-void RequirePath(const char *flag, const std::string &value) {
-  if (value.empty()) throw UsageError(std::string(flag) + " is required");
 }
 
 }  // namespace
@@ -120,66 +90,62 @@ Computes the anomaly map of every network input in a folder.
 )";
 }
 
-Options ParseOptions(int argc, char *const argv[]) {
-  Options options;
-  bool has_precision = false;
-  const std::map<std::string, std::function<void(const std::string &)>> flags = {
-      {"--mindir_path", [&](const std::string &value) { options.mindir_path = value; }},
-      {"--input_path", [&](const std::string &value) { options.input_path = value; }},
-      {"--result_path", [&](const std::string &value) { options.result_path = value; }},
-      {"--time_path", [&](const std::string &value) { options.time_path = value; }},
-      {"--device_type", [&](const std::string &value) { ParseDeviceType(value, &options); }},
+Flags ModelFlags(Options *options) {
+  return {
+      {"--device_type", [=](const std::string &value) { ParseDeviceType(value, options); }},
       {"--device_id",
-       [&](const std::string &value) {
-         options.device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
+       [=](const std::string &value) {
+         options->device_id = static_cast<uint32_t>(ParseInteger("--device_id", value, 0, 65535));
        }},
       {"--precision",
-       [&](const std::string &value) {
-         has_precision = true;
-         options.precision = value;
+       [=](const std::string &value) {
+         options->is_precision_chosen = true;
+         options->precision = value;
        }},
       {"--threads",
-       [&](const std::string &value) {
-         options.threads = static_cast<int>(ParseInteger("--threads", value, 1, kMostThreads));
+       [=](const std::string &value) {
+         options->threads = static_cast<int>(ParseInteger("--threads", value, 1, kMostThreads));
        }},
-      {"--warmup",
-       [&](const std::string &value) {
-         options.warmup = static_cast<int>(ParseInteger("--warmup", value, 0, 1000000));
-       }},
+      // by way of double, as in Python: straight to float, some texts would give another number or pass the limit
       {"--threshold",
-       [&](const std::string &value) {
-         options.threshold = ParseNumber("--threshold", value, IsThreshold, std::string("from ") + kThresholdLimits);
+       [=](const std::string &value) {
+         const std::string expected = std::string("from ") + kThresholdLimits;
+         options->threshold = static_cast<float>(ParseNumber("--threshold", value, IsThreshold, expected));
        }},
       {"--review",
-       [&](const std::string &value) {
-         options.review = ParseNumber("--review", value, IsShare, "above 0 and below 1");
+       [=](const std::string &value) {
+         options->review = static_cast<float>(ParseNumber("--review", value, IsShare, "above 0 and below 1"));
        }},
   };
-  // not getopt_long, which takes abbreviations
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word == "--help") {
-      options.help = true;
-      return options;
-    }
-    if (word == "--selftest") {
-      options.selftest = true;
-      continue;
-    }
-    if (word.size() < 2 || word[0] != '-' || word == "--") throw UsageError(word + ": unexpected argument");
-    const size_t equals = word.find('=');
-    const auto flag = flags.find(word.substr(0, equals));
-    if (flag == flags.end()) throw UsageError(word + ": no such flag");
-    if (equals == std::string::npos && i + 1 == argc) throw UsageError(word + ": a value is missing");
-    flag->second(equals == std::string::npos ? argv[++i] : word.substr(equals + 1));
-  }
+}
+
+void CompleteModelOptions(Options *options) {
+  if (!options->is_device_chosen) options->device_type = Exists(DriverFile()) ? DeviceType::kAscend : DeviceType::kCpu;
+  if (options->is_precision_chosen) CheckPrecision(*options);
+  if (options->threads == 0) options->threads = std::min(CoreCount(), kMostThreads);
+}
+
+void RequirePath(const char *flag, const std::string &value) {
+  if (value.empty()) throw UsageError(std::string(flag) + " is required");
+}
+
+Options ParseOptions(int argc, char *const argv[]) {
+  Options options;
+  Flags flags = ModelFlags(&options);
+  flags["--mindir_path"] = [&](const std::string &value) { options.mindir_path = value; };
+  flags["--input_path"] = [&](const std::string &value) { options.input_path = value; };
+  flags["--result_path"] = [&](const std::string &value) { options.result_path = value; };
+  flags["--time_path"] = [&](const std::string &value) { options.time_path = value; };
+  flags["--warmup"] = [&](const std::string &value) {
+    options.warmup = static_cast<int>(ParseInteger("--warmup", value, 0, 1000000));
+  };
+  ParseFlags(argc, argv, flags, {{"--help", &options.help}, {"--selftest", &options.selftest}});
+  if (options.help) return options;
   RequirePath("--mindir_path", options.mindir_path);
   RequirePath("--input_path", options.input_path);
   RequirePath("--result_path", options.result_path);
   RequirePath("--time_path", options.time_path);
-  if (!options.is_device_chosen) options.device_type = Exists(DriverFile()) ? DeviceType::kAscend : DeviceType::kCpu;
-  if (has_precision) CheckPrecision(options);
-  if (options.threads == 0) options.threads = std::min(CoreCount(), kMostThreads);
+  CompleteModelOptions(&options);
   return options;
 }
 

@@ -15,20 +15,6 @@ double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// Returns a number with so many decimals.
-std::string Fixed(double value, int decimals) {
-  char text[400];  // the largest double has 309 digits
-  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
-  return text;
-}
-
-// Returns a text that reads back as the same number.
-std::string Exact(float value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
-  return text;
-}
-
 std::string JsonMark(const std::string &path) {
   const FileMark mark = MarkFile(path);
   return "{\"bytes\": " + std::to_string(mark.bytes) + ", \"crc32\": " + std::to_string(mark.crc32) + "}";

@@ -14,6 +14,13 @@ namespace {
 
 constexpr double kFormat = 1.0;  // as FORMAT in src/model/sidecar.py
 constexpr char kPattern[] = "pattern-1";
+// As PREPROCESSING and FORMER_PREPROCESSING in src/model/sidecar.py.
+constexpr char kPreprocessing[] = R"({"colour": "RGB", "resize": "LANCZOS", "resize_passes": ["width", "height"],
+  "scale": 0.00392156862745098, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+  "layout": "NCHW", "dtype": "float32"})";
+constexpr char kFormerPreprocessing[] = R"({"colour": "RGB", "resize": "LANCZOS",
+  "scale": 0.00392156862745098, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+  "layout": "NCHW", "dtype": "float32"})";
 
 std::string NameOf(const std::string &path) { return path.substr(path.find_last_of('/') + 1); }
 
@@ -48,6 +55,29 @@ std::optional<ImageSize> ReadImageSize(const std::string &path, const Json &cont
     throw Error(path + ": image_size is wrong, expected a multiple of 16; export the model again");
   }
   return size;
+}
+
+std::optional<Box> ReadRoi(const std::string &path, const Json &content) {
+  constexpr double kMost = 2147483647.0;
+  const Json *const roi = content.Find("roi");
+  if (roi == nullptr || roi->kind == Json::Kind::kNull) return std::nullopt;
+  std::vector<size_t> sides;
+  for (const Json &side : roi->values) {
+    const double least = sides.size() < 2 ? 0.0 : 1.0;
+    if (roi->kind == Json::Kind::kArray && IsWhole(side, least, kMost))
+      sides.push_back(static_cast<size_t>(side.number));
+  }
+  if (sides.size() != 4 || roi->values.size() != 4) {
+    throw Error(path + ": roi is wrong, expected x, y, width and height; export the model again");
+  }
+  return Box{sides[0], sides[1], sides[2], sides[3]};
+}
+
+Preprocessing ReadPreprocessing(const Json &content) {
+  const Json *const preprocessing = content.Find("preprocessing");
+  if (preprocessing == nullptr) return Preprocessing::kUnknown;
+  if (*preprocessing == ParseJson(kPreprocessing)) return Preprocessing::kPresent;
+  return *preprocessing == ParseJson(kFormerPreprocessing) ? Preprocessing::kFormer : Preprocessing::kUnknown;
 }
 
 std::optional<float> ParseThreshold(const std::string &path, const Json &content) {
@@ -160,6 +190,8 @@ Sidecar ReadSidecar(const std::string &model_path) {
   }
   CheckModel(model_path, path, content);
   sidecar.image_size = ReadImageSize(path, content);
+  sidecar.roi = ReadRoi(path, content);
+  sidecar.preprocessing = ReadPreprocessing(content);
   sidecar.rule = ParseRule(path, content);
   sidecar.selftest = ParseSelfTest(path, content);
   return sidecar;

@@ -115,17 +115,6 @@ void ReadParts(const std::string &path, Function function) {
   while (const size_t got = ReadSome(file, path, part.data(), part.size())) function(part.data(), got);
 }
 
-// Writes all of it; returns whether that succeeded.
-bool WriteAll(int fd, const void *data, size_t bytes) {
-  const char *const start = static_cast<const char *>(data);
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t put = ::write(fd, start + done, bytes - done);
-    if (put < 0 && errno != EINTR) return false;
-    if (put > 0) done += static_cast<size_t>(put);
-  }
-  return true;
-}
-
 // Throws Error unless the status is that of a file of exactly this many bytes.
 void CheckStatus(const std::string &path, const struct stat &status, size_t expected_bytes) {
   if (!S_ISREG(status.st_mode)) throw Error(path + ": is not a file");
@@ -221,8 +210,7 @@ bool IsPassedOver(const std::string &name) {
   for (const char *const known : {kManifestName, kTimingName, kStaticTimingName, kScoresName, kOriginName}) {
     if (name == known) return true;
   }
-  const auto is_name = [lower = LowerCase(name)](const char *leftover) { return lower == leftover; };
-  return name[0] == '.' || std::any_of(std::begin(kLeftovers), std::end(kLeftovers), is_name);
+  return IsLeftoverName(name);
 }
 
 int64_t SizeOf(const std::string &path) {
@@ -292,6 +280,11 @@ std::vector<std::string> ListInputs(const std::string &folder, const std::vector
   return names;
 }
 
+bool IsLeftoverName(const std::string &name) {
+  const auto is_name = [lower = LowerCase(name)](const char *leftover) { return lower == leftover; };
+  return name[0] == '.' || std::any_of(std::begin(kLeftovers), std::end(kLeftovers), is_name);
+}
+
 void CheckSize(const std::string &path, size_t expected_bytes) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) != 0) ThrowErrno(path, "cannot be read");
@@ -356,6 +349,16 @@ void WriteFile(const std::string &path, const void *data, size_t bytes) {
   }
 }
 
+bool WriteAll(int fd, const void *data, size_t bytes) {
+  const char *const start = static_cast<const char *>(data);
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t put = ::write(fd, start + done, bytes - done);
+    if (put < 0 && errno != EINTR) return false;
+    if (put > 0) done += static_cast<size_t>(put);
+  }
+  return true;
+}
+
 void CheckName(const std::string &folder, const std::string &name) {
   const long limit = ::pathconf(folder.c_str(), _PC_NAME_MAX);
   if (limit > 0 && name.size() > static_cast<size_t>(limit)) {
@@ -372,8 +375,8 @@ void CheckName(const std::string &folder, const std::string &name) {
   }
 }
 
-FolderLock::FolderLock(const std::string &folder) {
-  const std::string path = Join(folder, kLockName);
+FolderLock::FolderLock(const std::string &folder, const std::string &name) {
+  const std::string path = Join(folder, name);
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
   if (fd_ < 0) ThrowErrno(path, "cannot be written");
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
@@ -455,6 +458,18 @@ std::string LowerCase(std::string text) {
 
 std::string ResultName(const std::string &input_name) {
   return input_name.substr(0, input_name.size() - kSuffixLength) + kMapEnd;
+}
+
+std::string Fixed(double value, int decimals) {
+  char text[400];  // the largest double has 309 digits
+  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
+  return text;
+}
+
+std::string Exact(float value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
+  return text;
 }
 
 std::string CsvField(const std::string &text) {

@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "inc/journal.h"
 #include "inc/json.h"
 #include "inc/options.h"
 #include "inc/pipeline.h"
@@ -313,7 +314,10 @@ bool IsEqual(const Json &one, const Json &other) {
 void FuzzJson(Random *random, const std::string &) {
   const Json json = RandomJson(random, 3);
   std::string text = Write(json, random);
-  CHECK(IsEqual(ParseJson(text), json));
+  const Json read = ParseJson(text);
+  CHECK(IsEqual(read, json) && read == json);
+  const std::string bytes = random->Text(8);
+  CHECK(ParseJson(JsonString(bytes)).text == bytes);
   for (size_t changes = 1 + random->Below(3); changes > 0; --changes) {
     const size_t place = random->Below(text.size() + 1);
     if (random->OneIn(3)) {
@@ -651,6 +655,51 @@ void FuzzPipeline(Random *random, const std::string &folder) {
   }
 }
 
+// Pictures that were reported, then a kill at any byte of the journal or the lines, or damage.
+void FuzzJournal(Random *random, const std::string &folder) {
+  const std::string path = Join(folder, "journal"), lines_path = Join(folder, "lines");
+  std::vector<std::pair<std::string, FileIdentity>> files;
+  Strings states(1), journals(1);  // of the lines and the journal, after each file
+  {
+    Journal journal(path);
+    LineFile lines(lines_path, true);
+    journals[0] = Get(path);
+    for (size_t count = 1 + random->Below(4); count > 0; --count) {
+      const FileIdentity identity = {random->Next(), static_cast<int64_t>(random->Next()), files.size()};
+      const std::string name = random->Name(12) + std::to_string(files.size());
+      CHECK(journal.Claim(name, identity) && !journal.Claim(name, identity));
+      journal.Report(name, identity, random->OneIn(2), random->Text(20) + "\n", &lines, false);
+      files.emplace_back(name, identity);
+      states.push_back(Get(lines_path));
+      journals.push_back(Get(path));
+    }
+  }
+  const size_t last = files.size() - 1;
+  const bool is_damaged = random->OneIn(4);
+  std::string text = journals.back();
+  size_t written = states[last].size() + random->Below(states.back().size() - states[last].size() + 1);
+  if (is_damaged) {
+    text[random->Below(text.size())] = static_cast<char>(random->Below(256));
+  } else if (random->OneIn(2)) {  // before the line is begun
+    text.resize(journals[last].size() + random->Below(text.size() - journals[last].size() + 1));
+    written = states[last].size();
+  }
+  Put(path, text);
+  Put(lines_path, states.back().substr(0, written));
+  const std::string error = Thrown<Error>([&] {
+    Journal journal(path);
+    LineFile lines(lines_path, true);
+    journal.Settle(&lines);
+    if (is_damaged) return;
+    const bool is_whole = written == states.back().size();
+    for (size_t i = 0; i <= last; ++i) {
+      CHECK(journal.IsKnown(files[i].first, files[i].second) == (i < last || is_whole));
+    }
+    CHECK(Get(lines_path) == states[is_whole ? last + 1 : last]);
+  });
+  CHECK(is_damaged ? error.empty() || Contains(error, path) : error.empty());
+}
+
 // --- all of them
 
 struct Target {
@@ -674,6 +723,7 @@ Target targets[] = {
     {"WriteFile, RemoveFile", FuzzWriteFile, 30, true, 0},
     {"MakeFolder", FuzzMakeFolder, 10, true, 0},
     {"RunPipeline", FuzzPipeline, 9, true, 0},
+    {"Journal", FuzzJournal, 20, true, 0},
 };
 
 // The input under way.
