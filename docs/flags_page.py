@@ -73,6 +73,7 @@ alone: `--resume` is `--resume True`.
 | `python -m src.model.sidecar` | `--mindir_path`, `--category`: check an exported model, print its threshold |
 | `python -m src.model.conversion` | the JSON of a converted model; `scripts/convert_ascend.sh` calls it |
 | `ascend_310_infer/build/stpm_infer` | [the C++ program](inference.md#the-c-program); `--help` lists them |
+| `ascend_310_infer/build/stpm_inspect` | [on the line](line.md); `--help` lists them |
 | `python -m benchmarks.*` | described at the top of each file |
 
 ## Environment variables

@@ -18,6 +18,30 @@ missing_tools() {
   [[ -n ${MS_LITE_HOME:-} || $(uname -sm) == "Linux x86_64" ]] || echo "MS_LITE_HOME (see docs/inference.md)"
 }
 
+# inspect DATA: have the test images inspected in C++, from files to verdicts, and by predict.py, which says the same.
+inspect() {
+  local program=$STPM_ROOT/ascend_310_infer/build/stpm_inspect image
+  local -x PYTHONPATH=$STPM_ROOT
+  [[ -x $program ]] || {
+    echo "not run: stpm_inspect; apt install libpng-dev libjpeg-dev libtiff-dev, then run this again"
+    return
+  }
+  # a product's own would be set by good images that were not tested on
+  "$STPM_PYTHON" -m src.calibrate --mindir_path washer/washer.mindir --category washer \
+    --image_path "$1/washer/test/good"
+  mkdir -p washer/inspected
+  for image in "$1"/washer/test/*/*.png; do
+    ln -sf -- "$image" "washer/inspected/$(basename -- "$(dirname -- "$image")")_$(basename -- "$image")"
+  done
+  echo "the same test images with stpm_inspect, from files to verdicts, and with predict.py:"
+  "$program" --model washer/washer.mindir --images washer/inspected --out washer/inspected.csv 2>&1
+  "$STPM_PYTHON" -m src.predict --ckpt_path washer/washer.mindir --image_path washer/inspected \
+    --out_dir washer/predictions
+  diff <(cut -d , -f 1,4,5 washer/inspected.csv) <(cut -d , -f 1,4,5 washer/predictions/scores.csv) ||
+    die "washer/inspected.csv: other verdicts or numbers of regions than in washer/predictions/scores.csv, see above"
+  echo "verdicts and numbers of regions of both are the same"
+}
+
 main() {
   local teacher=random data=$PWD/demo/data out=$PWD/demo/random-teacher
   if [[ ${1:-} == --pre_ckpt_path && $# == 2 ]]; then
@@ -62,12 +86,14 @@ main() {
   echo
   if [[ -n $missing ]]; then
     echo "not run: the C++ program needs what is missing here: $missing"
-    echo "Debian and Ubuntu: apt install cmake make g++; then run this again"
+    echo "Debian and Ubuntu: apt install cmake make g++ libpng-dev libjpeg-dev libtiff-dev; then run this again"
     return
   fi
   echo "the same test images with the C++ program on CPU (what was above is test.py's result):"
   cd -- "$out"
   bash "$STPM_ROOT/scripts/run_310_infer.sh" washer/washer.mindir "$data" y 0 washer CPU
+  echo
+  inspect "$data"
 }
 
 main "$@"

@@ -3,6 +3,7 @@
 Outside CI only when asked for, since it trains for minutes: bash scripts/run_tests.sh -m slow tests/test_demo.py
 """
 
+import csv
 import json
 import re
 
@@ -52,6 +53,13 @@ def check_outputs(out, stdout):
     assert results["images"] == native["images"] == COUNTS
     for name in ("pixel_auroc", "image_auroc", "pro"):
         assert native[name] == pytest.approx(results[name], abs=1e-4)
+    names = ("inspected.csv", "predictions/scores.csv")
+    rows = [list(csv.DictReader((out / "washer" / name).open())) for name in names]
+    verdicts = [[(row["file"], row["verdict"], row["regions"]) for row in one] for one in rows]
+    assert verdicts[0] == verdicts[1]
+    assert len(rows[0]) == COUNTS["test"]
+    assert {row["verdict"] for row in rows[0]} == {"good", "defective"}
+    assert "\nverdicts and numbers of regions of both are the same\n" in stdout
     printed = re.findall(r"^Total (\w+)-level auc-roc score :  (\S+)$", stdout, re.MULTILINE)
     expected = [(f"{level}", repr(one[f"{level}_auroc"])) for one in (results, native) for level in ("pixel", "image")]
     assert printed == expected

@@ -29,7 +29,7 @@ MODULES = dict(
 READMES = ("README.md", "README_CN.md")
 SUBJECTS = (
     "flags", "data", "training", "verdict", "inference", "accuracy", "performance", "robustness", "architecture",
-    "files", "ascend", "from_the_zoo",
+    "files", "ascend", "from_the_zoo", "line",
 )  # fmt: skip
 ENGLISH = tuple(f"docs/{name}.md" for name in SUBJECTS)
 CHINESE = tuple(f"docs/zh/{name}.md" for name in SUBJECTS)
@@ -129,6 +129,8 @@ def test_flags_exist(page):
         "worker_num", "local_worker_num", "master_addr", "node_rank", "generate", "head", "port", "address",
         "images", "epochs", "rounds", "memory_max", "help", "version", "input_path", "result_path", "time_path",
         "device_type", "threads", "warmup", "flag", "layout", "copy", "good", "test_good", "defect", "runs", "held_out",
+        "model", "watch", "stdin", "out", "overlay", "overlay_dir", "after", "after_dir", "journal", "poll_seconds",
+        "allow-shlib-undefined", "now", "deadline_ms", "report_every", "decoders", "format",
         "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
         "scores", "mindir_version", "download", "mirror",
     }  # fmt: skip
