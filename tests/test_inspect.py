@@ -459,14 +459,6 @@ def test_example(built, tmp_path):
     assert "error: none: cannot be read" in refused.stderr
 
 
-def test_without_picture_libraries(tmp_path):
-    """What reads .bin files is built all the same."""
-    command = ["cmake", "-S", SOURCE, "-B", tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_TIFF=ON"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "apt install libpng-dev libjpeg-dev libtiff-dev" in done.stderr
-    assert "stpm_inspect" not in build(["cmake", "--build", tmp_path, "--target", "help"])
-
-
 def test_real_library(program, exported, session_tree, tmp_path):
     """Scores, verdicts and boxes are predict's, of the same exported model."""
     inspect_program = program.with_name("stpm_inspect")

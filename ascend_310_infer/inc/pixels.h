@@ -58,6 +58,9 @@ class Refusal : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Pillow's words for data that cannot be decoded.
+constexpr char kBroken[] = "broken data stream when reading image file";
+
 // Throws the Refusal of a picture that is not readable for a reason.
 [[noreturn]] void Refuse(const std::string &reason);
 

@@ -12,36 +12,6 @@
 
 namespace stpm {
 
-enum TiffTag : uint16_t {
-  kSubfileTag = 254,
-  kOldSubfileTag = 255,
-  kWidthTag = 256,
-  kHeightTag = 257,
-  kBitsTag = 258,
-  kCompressionTag = 259,
-  kPhotometricTag = 262,
-  kFillOrderTag = 266,
-  kStripOffsetsTag = 273,
-  kOrientationTag = 274,
-  kSamplesTag = 277,
-  kRowsPerStripTag = 278,
-  kStripBytesTag = 279,
-  kPlanarTag = 284,
-  kColourMapTag = 320,
-  kTileWidthTag = 322,
-  kTileHeightTag = 323,
-  kTileOffsetsTag = 324,
-  kTileBytesTag = 325,
-  kInkSetTag = 332,
-  kExtraTag = 338,
-  kSampleFormatTag = 339,
-  kYcbcrFactorsTag = 529,
-  kYcbcrSubsamplingTag = 530,
-  kReferenceTag = 532,
-  kXmpTag = 700,
-  kWmpTag = 0xbc01,
-};
-
 enum TiffCompression { kUncompressed = 1, kOldJpeg = 6, kJpeg = 7 };
 
 // Pixels of a kind that is read.

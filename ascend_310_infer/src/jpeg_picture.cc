@@ -16,7 +16,6 @@ namespace {
 
 constexpr uint8_t kStartOfScan = 0xda, kEndOfImage = 0xd9, kComment = 0xfe, kApplication0 = 0xe0, kApplication1 = 0xe1,
                   kApplication14 = 0xee, kQuantisation = 0xdb;
-constexpr char kBroken[] = "broken data stream when reading image file";
 constexpr char kTruncated[] = "image file is truncated";
 constexpr char kIncomplete[] = "some of its progressive scans are missing; save it again";
 

@@ -8,7 +8,6 @@
 namespace stpm {
 namespace {
 
-constexpr uint16_t kOrientation = 274;
 constexpr char kExifName[] = "Exif\0";  // and the NUL at the end of this
 constexpr size_t kExifNameSize = sizeof(kExifName);
 
@@ -25,11 +24,11 @@ std::optional<int64_t> OrientationOfExif(Bytes exif, std::vector<std::string> *p
     return std::nullopt;
   }
   const TiffTags tags(exif, *header, header->first);
-  *is_said = tags.Has(kOrientation);
-  if (*is_said && !tags.AnyInteger(kOrientation)) {
+  *is_said = tags.Has(kOrientationTag);
+  if (*is_said && !tags.AnyInteger(kOrientationTag)) {
     problems->push_back("an orientation that is no whole number, which is none of 1 to 8");
   }
-  return tags.AnyInteger(kOrientation);
+  return tags.AnyInteger(kOrientationTag);
 }
 
 // Finds tiff:Orientation="6" or <tiff:Orientation>6.

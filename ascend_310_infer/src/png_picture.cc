@@ -19,7 +19,6 @@ constexpr size_t kLongestText = 1U << 22;  // bytes of metadata that are looked 
 constexpr size_t kHeaderSize = 13;
 constexpr char kTruncated[] = "truncated: its end is missing";
 constexpr char kTooFewPixels[] = "image file is truncated (0 bytes not processed)";
-constexpr char kBroken[] = "broken data stream when reading image file";
 
 enum ColourType : uint8_t { kGrey = 0, kRgb = 2, kPalette = 3, kGreyAlpha = 4, kRgba = 6 };
 

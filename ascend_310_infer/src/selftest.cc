@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "inc/network_input.h"
+
 namespace stpm {
 namespace {
-
-constexpr float kMean[] = {0.485F, 0.456F, 0.406F};  // as MEAN and STD in src/data/images.py
-constexpr float kStd[] = {0.229F, 0.224F, 0.225F};
 
 // Returns max|found - expected| / max|expected|.
 double LargestRelativeDifference(const std::vector<double> &found, const std::vector<double> &expected) {
@@ -30,16 +29,16 @@ std::string Short(double value) {
 }  // namespace
 
 std::vector<float> PatternInput(const ImageSize &size) {
-  std::vector<float> input;
-  input.reserve(3 * size.height * size.width);
-  for (size_t channel = 0; channel < 3; ++channel) {
-    for (size_t y = 0; y < size.height; ++y) {
-      for (size_t x = 0; x < size.width; ++x) {
-        const auto byte = static_cast<uint8_t>((7 * x + 13 * y + 53 * channel) ^ ((x * y) >> 4));
-        input.push_back((static_cast<float>(byte) / 255.0F - kMean[channel]) / kStd[channel]);
+  Image image{size.width, size.height, 3, {}};
+  for (size_t y = 0; y < size.height; ++y) {
+    for (size_t x = 0; x < size.width; ++x) {
+      for (size_t channel = 0; channel < 3; ++channel) {
+        image.pixels.push_back(static_cast<uint8_t>((7 * x + 13 * y + 53 * channel) ^ ((x * y) >> 4)));
       }
     }
   }
+  std::vector<float> input(3 * size.pixels());
+  ToNetworkInput(image.view(), Normalisation(), input.data());
   return input;
 }
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -20,10 +19,8 @@
 #include "inc/pipeline.h"
 #include "inc/utils.h"
 #include "tests/check.h"
+#include "tests/fuzz_harness.h"
 #include "tests/random.h"
-
-// Of the sanitizers' runtime, where there is one: what it finds ends the program on the spot.
-extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
 
 namespace stpm {
 namespace {
@@ -726,21 +723,6 @@ Target targets[] = {
     {"Journal", FuzzJournal, 20, true, 0},
 };
 
-// The input under way.
-uint64_t current_seed = 0, current_number = 0;
-const Target *current_target = nullptr;
-
-void TellInput() {
-  std::fprintf(stderr, "input: %s; repeat it with: fuzz_test %llu 1 %llu\n", current_target->name,
-               static_cast<unsigned long long>(current_seed), static_cast<unsigned long long>(current_number));
-}
-
-void OnAlarm(int) {
-  std::fputs("it hangs\n", stderr);
-  TellInput();
-  std::_Exit(1);
-}
-
 size_t Choose(Random *random) {
   size_t all = 0;
   for (const Target &target : targets) all += target.weight;
@@ -749,42 +731,22 @@ size_t Choose(Random *random) {
   return which;
 }
 
-int Main(uint64_t seed, uint64_t count, uint64_t first) {
+int Main(const FuzzRange &range) {
   const TemporaryFolder scratch;
-  std::signal(SIGALRM, OnAlarm);
-  if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(TellInput);
-  current_seed = seed;
-  for (uint64_t number = first; number < first + count; ++number) {
-    Random random(seed, number);
-    Target &target = targets[Choose(&random)];
+  const bool is_right = TryInputs(range, "fuzz_test", 60, [&](Random *random) {
+    Target &target = targets[Choose(random)];
     ++target.inputs;
-    current_number = number;
-    current_target = &target;
-    ::alarm(60);
+    fuzz_subject = target.name;
     const std::string folder = scratch / "input";
     if (target.needs_folder) ::mkdir(folder.c_str(), 0777);
-    try {
-      target.fuzz(&random, folder);
-    } catch (const std::exception &error) {
-      CHECK(!"no exception but those that the headers promise");
-      std::fprintf(stderr, "got: %s\n", error.what());
-    }
+    target.fuzz(random, folder);
     if (target.needs_folder) RemoveTree(folder);
-    if (failures > 0) {
-      TellInput();
-      return 1;
-    }
-  }
+  });
   for (const Target &target : targets) std::printf("%9zu inputs  %s\n", target.inputs, target.name);
-  return 0;
+  return is_right ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace stpm
 
-int main(int argc, char *argv[]) {
-  const auto argument = [&](int place, uint64_t usual) -> uint64_t {
-    return argc > place ? std::strtoull(argv[place], nullptr, 10) : usual;
-  };
-  return stpm::Main(argument(1, 0), argument(2, 20000), argument(3, 0));
-}
+int main(int argc, char *argv[]) { return stpm::Main(stpm::ParseFuzzRange(argc, argv, 1)); }

@@ -5,7 +5,6 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -17,10 +16,8 @@
 #include "inc/resize.h"
 #include "inc/utils.h"
 #include "tests/check.h"
+#include "tests/fuzz_harness.h"
 #include "tests/random.h"
-
-// Of the sanitizers' runtime, where there is one: what it finds ends the program on the spot.
-extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
 
 namespace stpm {
 namespace {
@@ -135,57 +132,23 @@ bool Read(Random *random, const std::string &content) {
   }
 }
 
-uint64_t current_seed = 0, current_number = 0;
-std::string current_folder;
-
-void TellInput() {
-  std::fprintf(stderr, "repeat the input with: picture_fuzz_test %s %llu 1 %llu\n", current_folder.c_str(),
-               static_cast<unsigned long long>(current_seed), static_cast<unsigned long long>(current_number));
-}
-
-void OnAlarm(int) {
-  std::fputs("it hangs\n", stderr);
-  TellInput();
-  std::_Exit(1);
-}
-
-int Main(const std::string &folder, uint64_t seed, uint64_t count, uint64_t first) {
+int Main(const std::string &folder, const FuzzRange &range) {
   ::setenv("STPM_MAX_PIXELS", kMostPixels, 1);
   const Strings seeds = ReadFolder(folder);
-  std::signal(SIGALRM, OnAlarm);
-  if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(TellInput);
-  current_seed = seed;
-  current_folder = folder;
+  fuzz_subject = "a damaged picture";
   uint64_t read = 0;
-  for (uint64_t number = first; number < first + count; ++number) {
-    current_number = number;
-    ::alarm(120);
-    Random random(seed, number);
-    std::string content = random.Of(seeds);
-    for (size_t changes = random.Below(5); changes > 0; --changes) Mutate(&random, seeds, &content);
-    if (!random.OneIn(3)) MendChecksums(&content);
-    try {
-      read += Read(&random, content) ? 1 : 0;
-    } catch (const std::exception &error) {
-      CHECK(!"no exception but those that the headers promise");
-      std::fprintf(stderr, "got: %s\n", error.what());
-    }
-    if (failures > 0) {
-      TellInput();
-      return 1;
-    }
-  }
-  std::printf("%llu inputs, %llu read\n", static_cast<unsigned long long>(count),
+  const bool is_right = TryInputs(range, "picture_fuzz_test " + folder, 120, [&](Random *random) {
+    std::string content = random->Of(seeds);
+    for (size_t changes = random->Below(5); changes > 0; --changes) Mutate(random, seeds, &content);
+    if (!random->OneIn(3)) MendChecksums(&content);
+    read += Read(random, content) ? 1 : 0;
+  });
+  std::printf("%llu inputs, %llu read\n", static_cast<unsigned long long>(range.count),
               static_cast<unsigned long long>(read));
-  return 0;
+  return is_right ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace stpm
 
-int main(int argc, char *argv[]) {
-  const auto argument = [&](int place, uint64_t usual) -> uint64_t {
-    return argc > place ? std::strtoull(argv[place], nullptr, 10) : usual;
-  };
-  return stpm::Main(argc > 1 ? argv[1] : ".", argument(2, 0), argument(3, 20000), argument(4, 0));
-}
+int main(int argc, char *argv[]) { return stpm::Main(argc > 1 ? argv[1] : ".", stpm::ParseFuzzRange(argc, argv, 2)); }
