@@ -23,7 +23,18 @@ import torch
 
 import export
 import train
-from benchmarks import compare, float16, inference, large_data, paper_code, peer, processes, recipes, train_step
+from benchmarks import (
+    compare,
+    float16,
+    inference,
+    large_data,
+    line,
+    paper_code,
+    peer,
+    processes,
+    recipes,
+    train_step,
+)
 from src import demo_data
 from src.backend import StpmDetector
 from src.checkpoint import load_stpm, named_arrays
@@ -53,10 +64,10 @@ def run(module, *arguments):
 def table(text):
     """The numbers of a page's table, all of them finite, by the first cell of its lines."""
     found = {}
-    for line in [line for line in text.splitlines() if line.startswith("| ")][2:]:
-        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+    for row in [row for row in text.splitlines() if row.startswith("| ")][2:]:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
         found[name] = [float(cell) for cell in cells if cell]
-        assert all(math.isfinite(number) for number in found[name]), line
+        assert all(math.isfinite(number) for number in found[name]), row
     return found
 
 
@@ -378,6 +389,103 @@ def test_refused_inference(refused, program, openvino, checkpoint, tmp_path, mon
     monkeypatch.setattr(inference, "find_spec", lambda name: None)
     assert error(checkpoint) == "error: OpenVINO is not installed: pip install -r benchmarks/requirements.txt"
     assert not program
+
+
+# --- line ------------------------------------------------------------------------------------------------------------
+
+INSPECT = """#!{python}
+import sys
+
+assert "--stdin" in sys.argv
+for path in sys.stdin:
+    print(path.strip(), flush=True)
+"""
+
+
+@pytest.fixture
+def line_programs(here, tmp_path, monkeypatch):
+    """Stand-ins: programs that take a second and 0.05 s a picture, 0.06 s of the cores; the library; its clock."""
+    start, told, clock = processes.run, [], {"children": 0.0, "own": 0.0}
+    monkeypatch.setattr(line, "BUILD", tmp_path)
+    (tmp_path / "stpm_inspect").write_text(INSPECT.format(python=sys.executable))
+    (tmp_path / "stpm_inspect").chmod(0o755)
+
+    def run_or_tell(command, environment=None):
+        if "export.py" in command:
+            return start(command, environment)
+        told.append(words(*command))
+        if command[0] == "bash":
+            return 1.0, 100.0, ""
+        count = len(list(command[-1].iterdir()))
+        clock["children"] += 1 + 0.06 * count
+        return 1 + 0.05 * count, 300.0, ""
+
+    class Model:
+        def __init__(self, path):
+            assert path.suffix == ".mindir"
+
+        def inspect(self, image):
+            side = getattr(image, "shape", "a file")[0]
+            clock["own"] += {"a": 0.05, 90: 0.03, 64: 0.02}[side]
+
+    monkeypatch.setattr(processes, "run", run_or_tell)
+    monkeypatch.setattr(line, "seconds_of_children", lambda: clock["children"])
+    monkeypatch.setattr(line, "Model", Model)
+    monkeypatch.setattr(line.time, "process_time", lambda: clock["own"])
+    return told
+
+
+def test_line(line_programs, openvino, trained, tmp_path):
+    """By hand: what is told of programs and parts; loops over OpenCV run, and a row stands for each."""
+    rng = np.random.default_rng(0)
+    for name in ("a/0", "b/0", "b/1"):
+        save_picture(tmp_path / f"in/{name}.png", rng, size=(90, 90))
+    flags = ("--ckpt_file", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--format", "jpg")
+    flags += ("--image_path", tmp_path / "in", "--pictures", 5, "--rounds", 2)
+    printed = run(line, *flags)
+    found = table(printed)
+    assert list(found) == [line.OURS, line.PREDICT, line.ONNXRUNTIME, line.OPENVINO]
+    assert found[line.OURS][:2] == found[line.PREDICT][:2] == [20, 60]
+    assert found[line.PREDICT][2:] == [300]
+    for name in (line.OURS, line.ONNXRUNTIME, line.OPENVINO):
+        speed, _, median, slowest, _ = found[name]
+        assert speed > 0, name
+        assert 0 <= median <= slowest, name
+    expected = "decoding 20.0, resizing 10.0, network 20.0; of the run's: 0.83; of the 40.0 pictures a second"
+    assert f"alone, core-ms a picture: {expected} for which 2 cores have time: 0.50" in printed
+    assert [one[0] for one in line_programs] == ["bash", *[str(tmp_path / "stpm_inspect")] * 2,
+        *[sys.executable] * 2, *[str(tmp_path / "stpm_inspect")] * 2, *[sys.executable] * 2]  # fmt: skip
+    source = "".join((ROOT / f"ascend_310_infer/src/{name}.cc").read_text() for name in ("inspect_options", "options"))
+    given = {word for word in line_programs[1] if word.startswith("--")}
+    assert all(f'"{flag}"' in source for flag in given | {"--stdin", "--format"})
+
+
+def test_line_structures():
+    """Those of the C interface, field by field."""
+    header = (ROOT / "ascend_310_infer/inc/stpm.h").read_text()
+    for name, structure in (("stpm_options", line.Options), ("stpm_frame", line.Frame)):
+        text = re.search(rf"struct {name} {{(.*?)}}", header, re.DOTALL)[1]
+        fields = re.findall(
+            r"^ *[\w ]+?\*?(\w+(?:, \w+)*);", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL), re.MULTILINE
+        )
+        assert [field for one in fields for field in one.split(", ")] == [field for field, _ in structure._fields_]
+
+
+def test_line_without_openvino(line_programs, refused, trained, tmp_path, monkeypatch):
+    """Said, and left out; so is what cannot be measured at all."""
+    asked = []
+    monkeypatch.setattr(line, "find_spec", lambda name: None)
+    monkeypatch.setattr(line, "prepare", lambda args: None)
+    one = [(0.5, 0.5, 1.0)]
+    figures = dict.fromkeys((line.OURS, line.PREDICT, line.ONNXRUNTIME), one), {}, [(0.1, 0.1, 0.1)]
+    monkeypatch.setattr(line, "measure", lambda args, names: asked.append(names) or figures)
+    flags = ("--ckpt_file", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--image_path", tmp_path)
+    assert "not measured: OpenCV, OpenVINO, which is not installed" in run(line, *flags)
+    assert asked == [[line.ONNXRUNTIME]]
+    monkeypatch.undo()
+    monkeypatch.setattr(processes, "run", lambda *words: None)
+    monkeypatch.setattr(line, "BUILD", tmp_path / "none")
+    assert "stpm_inspect: was not built: apt install" in refused(line, *flags)
 
 
 def test_recipes(refused, tmp_path):
