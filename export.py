@@ -8,7 +8,7 @@ from pathlib import Path
 from src.config import build_parser, resolve_aliases
 from src.device import pinned, set_up_device, versions
 from src.files import atomic_path, check_checkpoint_file, make_output_folder
-from src.model.maps import Detector
+from src.model.maps import Network
 from src.model.model_file import EXPORTED_SUFFIXES, inspect_model, load_exported, onnxruntime_is_installed
 from src.model.selftest import make_selftest
 from src.model.sidecar import describe_file, new_sidecar, record_export
@@ -52,7 +52,7 @@ def main(args: Namespace) -> int:
     device = set_up_device(args.device_target, args.device_id, own_convolutions=True)
     if args.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: needs an Ascend device, and this is {device}; choose MINDIR or ONNX")
-    from src.backend import StpmDetector, network_for_export
+    from src.backend import StpmNetwork, network_for_export
     from src.checkpoint import load_stpm
     from src.model.export import write_model
     from src.stpm import STPM
@@ -66,7 +66,7 @@ def main(args: Namespace) -> int:
         version = None if args.mindir_version == "native" else int(args.mindir_version)
         facts = write_model(network, temporary, file_format=args.file_format, input_shape=input_shape,
                             mindir_version=version)  # fmt: skip
-        reference = StpmDetector(stpm, view=view)
+        reference = StpmNetwork(stpm, view=view)
         difference = verify(temporary, reference, input_shape)
         facts |= {"file_format": args.file_format, "batch_size": args.batch_size, "versions": versions(),
                   "largest_relative_difference": difference}  # fmt: skip
@@ -80,7 +80,7 @@ def main(args: Namespace) -> int:
     return 0
 
 
-def verify(path: Path, reference: Detector, input_shape: tuple[int, ...]) -> float | None:
+def verify(path: Path, reference: Network, input_shape: tuple[int, ...]) -> float | None:
     """Compare an exported model's maps with the checkpoint's; return the difference, None without a runtime for it."""
     from src.model.export import TOLERANCE, check_same_maps
 

@@ -13,7 +13,7 @@ from src.data.samples import list_test
 from src.evaluation.results import About, Timing, format_result, result_scores, results_content, summary
 from src.files import make_output_folder, write_json
 from src.model.maps import predict_maps
-from src.model.model_file import choose_rule, inspect_model, load_detector
+from src.model.model_file import choose_rule, inspect_model, load_network
 from src.model.record import read_record
 from src.utils import LOGGER, run_entry_point
 
@@ -51,7 +51,7 @@ def main(args: Namespace) -> int:
     with ThreadPoolExecutor(2) as pool:
         images = pool.submit(decode_images, samples, view=model.view)
         masks = pool.submit(decode_masks, samples, view=model.view)
-        detector = load_detector(
+        detector = load_network(
             model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
         images, masks = images.result(), masks.result()

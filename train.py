@@ -323,17 +323,17 @@ def build_evaluation(
     Args:
         lr: learning rate, quoted in an error message.
     """
-    from src.backend import StpmDetector
+    from src.backend import StpmNetwork
     from src.evaluation.results import score_maps
     from src.model.maps import predict_maps
 
     images = decode_images(samples, view=view)
     masks = decode_masks(samples, view=view)
-    detector = StpmDetector(stpm, view=view)
+    network = StpmNetwork(stpm, view=view)
 
     def evaluate() -> dict:
-        detector.refresh_weights()
-        maps = predict_maps(detector, images, batch_size=batch_size)
+        network.refresh_weights()
+        maps = predict_maps(network, images, batch_size=batch_size)
         if not np.isfinite(maps).all():
             raise InputError(
                 "the anomaly maps hold NaN or infinity: training diverged; "
@@ -354,12 +354,12 @@ def set_threshold(
     batch_size: int,
 ) -> None:
     """Set the decision threshold from the held-out good images."""
-    from src.backend import StpmDetector
+    from src.backend import StpmNetwork
     from src.model.calibration import score_good, store_threshold
 
-    detector = StpmDetector(run.stpm, view=run.view)
+    network = StpmNetwork(run.stpm, view=run.view)
     sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
-    scores = score_good(detector, held_out, view=run.view, batch_size=batch_size, min_area=min_area)
+    scores = score_good(network, held_out, view=run.view, batch_size=batch_size, min_area=min_area)
     names = [sample.path.name for sample in held_out]
     store_threshold(
         run.folder.checkpoint,

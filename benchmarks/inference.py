@@ -89,9 +89,9 @@ def make_torch(weights, threads):
 
 
 def make_mindspore(path, image_size):
-    from src.model.model_file import load_detector
+    from src.model.model_file import load_network
 
-    return load_detector(inspect_model(path, image_size=ImageSize(image_size, image_size)), device_target="CPU")
+    return load_network(inspect_model(path, image_size=ImageSize(image_size, image_size)), device_target="CPU")
 
 
 def make(name, args):

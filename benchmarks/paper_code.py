@@ -22,7 +22,8 @@ from torch.nn import functional
 from benchmarks.peer import LR, MEAN, MOMENTUM, STD, WEIGHT_DECAY, use_all_cores
 from src.data.images import binary_mask
 from src.data.samples import list_test, list_train
-from src.evaluation.metrics import PixelRanking, auroc, image_scores
+from src.evaluation.decision import image_scores
+from src.evaluation.metrics import PixelRanking, auroc
 from tests import torch_reference as reference
 
 

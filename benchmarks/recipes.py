@@ -93,7 +93,7 @@ def held_out_loss(folder, data):
     _, samples = hold_out(list_train(data, category), config["val_split"], seed=config["seed"])
     images = decode_images(samples, view=model.view)
     set_up_device()
-    from src.backend import StpmDetector
+    from src.backend import StpmNetwork
     from src.checkpoint import load_stpm
     from src.model.maps import predict_maps
     from src.stpm import STPM
@@ -102,7 +102,7 @@ def held_out_loss(folder, data):
 
     stpm = load_stpm(STPM(), model.path)
     features = cached_features(stpm, images, budget_bytes=2 * 10**9, spill_folder=folder)
-    maps = predict_maps(StpmDetector(stpm, view=model.view), images, batch_size=model.batch_size)
+    maps = predict_maps(StpmNetwork(stpm, view=model.view), images, batch_size=model.batch_size)
     return HeldOutLoss(stpm, images, features)(), float(maps.mean())
 
 

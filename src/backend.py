@@ -257,8 +257,8 @@ def _load_folded(folded: STPM, stpm: STPM) -> None:
     load_checked(named_parameters(folded), folded_arrays, source="folded network")
 
 
-class StpmDetector:
-    """An STPM as a detector: a function from images, float32 (N, 3, H, W), to anomaly maps, float32 (N, 1, H, W).
+class StpmNetwork:
+    """An STPM as one network: a function from images, float32 (N, 3, H, W), to anomaly maps, float32 (N, 1, H, W).
 
     It computes with the weights that the STPM had when this was made or ``refresh_weights`` was called.
     """

@@ -18,7 +18,7 @@ from .evaluation.threshold import check_image_count
 from .exchange.scores import read_good_scores
 from .files import make_output_folder
 from .model.calibration import score_good, store_threshold
-from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_detector
+from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_network
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
         check_count(len(samples), of=args.image_path, target_fpr=args.target_fpr)
         min_area = model.min_area if args.min_area is None else area_in_map(args.min_area, samples, model.view)
-        detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
+        detector = load_network(model, device_target=args.device_target, device_id=args.device_id)
         names = [sample.path.name for sample in samples]
         scores = score_good(detector, samples, view=model.view, batch_size=model.batch_size, min_area=min_area)
     stored = store_threshold(

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from .config import build_parser, require
+from .evaluation.decision import is_anomalous
 from .evaluation.drift import Comparison, Judgement, State, compare, expected_share, judge
-from .evaluation.threshold import CONFIDENCE, is_anomalous
+from .evaluation.threshold import CONFIDENCE
 from .files import check_regular_file
 from .model.model_file import ModelFile, choose_rule, inspect_model
 from .model.sidecar import sidecar_path

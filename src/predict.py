@@ -25,8 +25,8 @@ from .data.view import View
 from .evaluation.decision import DecisionRule
 from .evaluation.regions import Region, find_regions, without_small_regions
 from .files import atomic_path, make_output_folder, short_name
-from .model.maps import Detector, predict_maps
-from .model.model_file import ModelFile, choose_rule, inspect_model, load_detector
+from .model.maps import Network, predict_maps
+from .model.model_file import ModelFile, choose_rule, inspect_model, load_network
 from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
 
@@ -52,7 +52,7 @@ class Prediction:
 
 
 def predict(
-    detector: Detector,
+    detector: Network,
     paths: Iterable[Path],
     *,
     view: View,
@@ -76,7 +76,7 @@ def predict(
 
 
 def _predict_batch(
-    detector: Detector, batch: list[LoadedImage], batch_size: int, rule: DecisionRule
+    detector: Network, batch: list[LoadedImage], batch_size: int, rule: DecisionRule
 ) -> Iterator[Prediction]:
     images = [loaded.image for loaded in batch if loaded.image is not None]
     maps = iter(predict_maps(detector, np.stack(images), batch_size=batch_size) if images else ())
@@ -220,7 +220,7 @@ def main(args: argparse.Namespace) -> int:
         warn_of_others(pictures, paths)
 
     # 2. Model and predictions
-    detector = load_detector(model, device_target=args.device_target, device_id=args.device_id)
+    detector = load_network(model, device_target=args.device_target, device_id=args.device_id)
     predictions = predict(detector, paths, view=model.view, batch_size=model.batch_size, rule=rule)
     counts = write_all(predictions, len(paths), folder, pictures, model=model, rule=rule)
 

@@ -36,7 +36,7 @@ from benchmarks import (
     train_step,
 )
 from src import demo_data
-from src.backend import StpmDetector
+from src.backend import StpmNetwork
 from src.checkpoint import load_stpm, named_arrays
 from src.data.arrays import decode_images
 from src.data.samples import hold_out, list_train
@@ -563,5 +563,5 @@ def test_float16(trained, session_tree):
     network = float16.Network(named_arrays(stpm), image_size=64, norm_eps=NORM_EPS)
     with torch.no_grad():
         maps = network(torch.from_numpy(images), float16.Float32())
-    expected = StpmDetector(stpm, view=square(64))(images)[:, 0]
+    expected = StpmNetwork(stpm, view=square(64))(images)[:, 0]
     assert np.abs(maps - expected).max() < 1e-4 * expected.max()

@@ -26,14 +26,13 @@ from src import calibrate as calibrate_entry
 from src import predict
 from src.data.samples import Sample, hold_out, list_train, samples_sha256
 from src.data.view import Box, square
-from src.evaluation.decision import DecisionRule
+from src.evaluation.decision import DecisionRule, is_anomalous
 from src.evaluation.regions import find_regions
 from src.evaluation.threshold import (
     as_float32,
     best_f1_threshold,
     calibrate,
     confusion,
-    is_anomalous,
     proportion_interval,
 )
 from src.exchange.manifest import read_manifest

@@ -13,7 +13,7 @@ import pytest
 import export as export_entry
 import test as test_entry
 from src import predict
-from src.backend import StpmDetector
+from src.backend import StpmNetwork
 from src.checkpoint import load_stpm
 from src.data.images import formula_image, to_network_input
 from src.data.view import ImageSize, square
@@ -105,7 +105,7 @@ def test_maps(exported, trained, suffix):
     """They are those of the checkpoint."""
     batch_size = {"mindir": 4, "onnx": 1}[suffix]
     images = to_network_input(np.random.default_rng(5).integers(0, 255, (batch_size, 64, 64, 3), np.uint8))
-    expected = StpmDetector(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), view=square(64))(images)
+    expected = StpmNetwork(load_stpm(STPM(), trained[0] / "widget/widget_last.ckpt"), view=square(64))(images)
     maps = model_file.load_exported(exported / f"widget.{suffix}")(images)
     assert exporter.largest_relative_difference(maps, expected) < 1e-4
 

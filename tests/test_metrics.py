@@ -11,7 +11,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from src.data.samples import Sample
-from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, image_scores, undefined_reason
+from src.evaluation.decision import image_scores
+from src.evaluation.metrics import PixelRanking, auroc, bootstrap_auroc, undefined_reason
 from src.evaluation.results import format_result, score_maps
 from src.model.maps import predict_maps
 

@@ -150,7 +150,7 @@ def test_maps(tmp_path, monkeypatch, maps, words):
 
     export(tmp_path / "m.onnx", new_sidecar(category="nut", view=square(96), config=None))
     monkeypatch.setattr(model_file, "load_exported", lambda path, **_: compute)
-    map_function = model_file.load_detector(inspect_model(tmp_path / "m.onnx"))
+    map_function = model_file.load_network(inspect_model(tmp_path / "m.onnx"))
     images = np.zeros((1, 3, 96, 96), np.float32)
     if words is None:
         assert np.array_equal(map_function(images), maps)

@@ -8,7 +8,7 @@ from mindspore import Tensor
 from scipy import stats
 from torch.nn import functional
 
-from src.backend import StpmDetector
+from src.backend import StpmNetwork
 from src.checkpoint import load_checked, named_arrays, named_parameters
 from src.data.view import square
 from src.device import set_seed
@@ -85,7 +85,7 @@ def test_anomaly_maps(pair, images, request, library):
         request.getfixturevalue("without_onednn")
     teacher, student, _ = pair
     stpm = STPM()
-    maps = StpmDetector(stpm, view=square(SIZE))
+    maps = StpmNetwork(stpm, view=square(SIZE))
     copy_weights(teacher, stpm.model_t)
     copy_weights(student, stpm.model_s)
     expected = reference.anomaly_maps(torch_features(teacher, images), torch_features(student, images), SIZE)

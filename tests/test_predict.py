@@ -23,7 +23,7 @@ from src.data.view import Box, square
 from src.evaluation.decision import DecisionRule
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
-from src.model.model_file import inspect_model, load_detector
+from src.model.model_file import inspect_model, load_network
 from src.report.pictures import colour_map, defect_overlay
 from tests.conftest import examples, load_image, read_csv, save_picture
 from tests.plain_model import write_red_model
@@ -64,7 +64,7 @@ def test_scores(pictures, trained, exported, tmp_path, capsys, model):
     checkpoint = inspect_model(trained[0] / "widget/widget_last.ckpt")
     names = ["a b.png", "b.jpg", "c,d.bmp", "e.tiff"]
     images = np.stack([load_image(pictures / name, 64) for name in names])
-    maps = predict_maps(load_detector(checkpoint), images, batch_size=4)
+    maps = predict_maps(load_network(checkpoint), images, batch_size=4)
     found = [float(rows[name]["score"]) for name in names]
     assert found == pytest.approx(maps.max((1, 2)).tolist(), rel=1e-4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from src.data.view import square
 from src.files import file_sha256
-from src.model.model_file import inspect_model, load_detector
+from src.model.model_file import inspect_model, load_network
 from src.model.sidecar import new_sidecar, record_export
 from src.utils import InputError
 from tests.conftest import ROOT
@@ -139,7 +139,7 @@ def test_conversion(convert):
     model = inspect_model(out, category="widget")
     assert (model.batch_size, model.threshold) == (4, None)
     with pytest.raises(InputError, match="is converted for Ascend, which the C\\+\\+ program alone reads"):
-        load_detector(model)
+        load_network(model)
     assert convert("../a model/widget.mindir")[0].returncode == 0, "again"
 
 

@@ -1,14 +1,21 @@
-"""The decision on an image: from its anomaly map to score and verdict. No mindspore here."""
+"""The decision on an image: from its anomaly map to score and verdict. No mindspore, scipy or sklearn here."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .metrics import image_scores
-from .threshold import is_anomalous
-
 GOOD, REVIEW, DEFECTIVE = "good", "review", "defective"
+
+
+def image_scores(maps: np.ndarray) -> np.ndarray:
+    """Return the anomaly score of each image, the maximum of its map: (N, H, W) -> (N,)."""
+    return maps.max(axis=(1, 2))
+
+
+def is_anomalous(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
+    """Tell which scores are those of defective images; compares float32 numbers, as the C++ program does."""
+    return np.asarray(scores, np.float32) >= np.float32(threshold)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from enum import IntEnum
 import numpy as np
 from scipy import stats
 
-from .threshold import is_anomalous, proportion_interval
+from .decision import is_anomalous
+from .threshold import proportion_interval
 
 # A distance of the two distributions below which nobody would act, however certain it is: a tenth of the good products.
 SMALLEST_DISTANCE = 0.1

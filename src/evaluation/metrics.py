@@ -192,8 +192,3 @@ def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
 def _check_finite(scores: np.ndarray) -> None:
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity")
-
-
-def image_scores(maps: np.ndarray) -> np.ndarray:
-    """Return the anomaly score of each image, the maximum of its map: (N, H, W) -> (N,)."""
-    return maps.max(axis=(1, 2))

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
-from .decision import DecisionRule
-from .metrics import PixelRanking, auroc, image_scores, undefined_reason
+from .decision import DecisionRule, image_scores
+from .metrics import PixelRanking, auroc, undefined_reason
 from .threshold import Decision, best_f1_threshold, confusion
 
 Metric = Literal["pixel_auroc", "image_auroc", "pro"]

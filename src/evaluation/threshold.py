@@ -14,15 +14,11 @@ import numpy as np
 from scipy import stats
 
 from ..utils import LARGEST
+from .decision import is_anomalous
 
 # Two-sided probability of all intervals.
 CONFIDENCE = 0.95
 MIN_IMAGES = 2
-
-
-def is_anomalous(scores: np.ndarray | float, threshold: float) -> np.ndarray | np.bool_:
-    """Tell which scores are those of defective images; compares float32 numbers, as the C++ program does."""
-    return np.asarray(scores, np.float32) >= np.float32(threshold)
 
 
 def as_float32(threshold: float) -> float:

@@ -12,12 +12,12 @@ from ..data.view import View
 from ..evaluation.decision import DecisionRule
 from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate
 from ..utils import LOGGER, InputError
-from .maps import Detector, predict_maps
+from .maps import Network, predict_maps
 from .sidecar import record_calibration
 
 
 def score_good(
-    detector: Detector, samples: list[Sample], *, view: View, batch_size: int, min_area: int = 1
+    network: Network, samples: list[Sample], *, view: View, batch_size: int, min_area: int = 1
 ) -> np.ndarray:
     """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
 
@@ -35,7 +35,7 @@ def score_good(
             if loaded.error:
                 raise InputError(loaded.error)
         images = np.stack([loaded.image for loaded in batch])
-        scores.append(rule.scores(predict_maps(detector, images, batch_size=batch_size)))
+        scores.append(rule.scores(predict_maps(network, images, batch_size=batch_size)))
     return np.concatenate(scores)
 
 

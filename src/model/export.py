@@ -11,7 +11,7 @@ from mindspore import Tensor
 from ..files import removed_on_sigterm
 from ..stpm import AnomalyMap
 from ..utils import InputError, first_line
-from .maps import Detector
+from .maps import Network
 
 OUTPUT_NAME = "maps"
 # Largest max|a - b| / max|b| between the maps of a checkpoint and of its export.
@@ -68,7 +68,7 @@ def write_model(
     return about
 
 
-def check_same_maps(exported: Detector, reference: Detector, *, input_shape: tuple[int, ...]) -> float:
+def check_same_maps(exported: Network, reference: Network, *, input_shape: tuple[int, ...]) -> float:
     """Compare two networks on a fixed random batch; return max|a - b| / max|b|.
 
     Raises:

@@ -7,11 +7,11 @@ import numpy as np
 from ..data.arrays import full_batches
 from ..data.images import to_network_input
 
-# A function from images, float32 (N, 3, H, W), to their anomaly maps, float32 (N, 1, H, W).
-Detector = Callable[[np.ndarray], np.ndarray]
+# A loaded model: a function from images, float32 (N, 3, H, W), to their anomaly maps, float32 (N, 1, H, W).
+Network = Callable[[np.ndarray], np.ndarray]
 
 
-def predict_maps(detector: Detector, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+def predict_maps(network: Network, images: np.ndarray, *, batch_size: int) -> np.ndarray:
     """Compute the anomaly maps of decoded images in batches of one size.
 
     Args:
@@ -22,5 +22,5 @@ def predict_maps(detector: Detector, images: np.ndarray, *, batch_size: int) -> 
     """
     maps = np.empty(images.shape[:3], np.float32)
     for rows, new in full_batches(len(images), batch_size):
-        maps[rows[:new]] = detector(to_network_input(images[rows]))[:new, 0]
+        maps[rows[:new]] = network(to_network_input(images[rows]))[:new, 0]
     return maps

@@ -11,7 +11,7 @@ from ..device import pinned, set_up_device
 from ..evaluation.decision import DecisionRule
 from ..files import check_checkpoint_file, check_file
 from ..utils import LOGGER, InputError, core_count, first_line
-from .maps import Detector
+from .maps import Network
 from .sidecar import Sidecar, check_checkpoint, note_preprocessing, read_export, read_sidecar, sidecar_path
 
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
@@ -129,9 +129,9 @@ def _nearest_float32(threshold: float, name: str) -> float:
     return float(np.float32(threshold))
 
 
-def load_detector(
+def load_network(
     model: ModelFile, *, num_class: int | None = None, device_target: str = "auto", device_id: int = 0
-) -> Detector:
+) -> Network:
     """Load a model into its runtime: MindSpore, or ONNX Runtime (CPU) for ``.onnx``.
 
     Raises:
@@ -147,20 +147,20 @@ def load_detector(
     if model.path.suffix in EXPORTED_SUFFIXES:
         facts = model.sidecar.exports[model.path.name] if model.sidecar else {}
         return _checked(load_exported(model.path, mindir_version=facts.get("mindir_version")), model.path)
-    from ..backend import StpmDetector
+    from ..backend import StpmNetwork
     from ..checkpoint import load_stpm
     from ..stpm import STPM
 
     stpm = load_stpm(STPM(), model.path, num_class=num_class)
-    return _checked(StpmDetector(stpm, view=model.view), model.path)
+    return _checked(StpmNetwork(stpm, view=model.view), model.path)
 
 
-def _checked(detector: Detector, path: Path) -> Detector:
+def _checked(network: Network, path: Path) -> Network:
     """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
     def compute(images: np.ndarray) -> np.ndarray:
         try:
-            maps = detector(images)
+            maps = network(images)
         except Exception as error:  # the runtimes' own, where model and JSON differ; they share no base class
             if path.suffix not in EXPORTED_SUFFIXES:
                 raise
@@ -176,7 +176,7 @@ def _checked(detector: Detector, path: Path) -> Detector:
     return compute
 
 
-def load_exported(path: Path, *, mindir_version: int | None = None) -> Detector:
+def load_exported(path: Path, *, mindir_version: int | None = None) -> Network:
     """Load an exported model; MINDIR needs MindSpore's device to be set up.
 
     Args:
@@ -188,7 +188,7 @@ def load_exported(path: Path, *, mindir_version: int | None = None) -> Detector:
     return _onnx_function(path) if path.suffix == ".onnx" else _mindir_function(path, mindir_version)
 
 
-def _mindir_function(path: Path, version: int | None) -> Detector:
+def _mindir_function(path: Path, version: int | None) -> Network:
     import mindspore as ms
 
     try:
@@ -210,7 +210,7 @@ def onnxruntime_is_installed() -> bool:
     return find_spec("onnxruntime") is not None
 
 
-def _onnx_function(path: Path) -> Detector:
+def _onnx_function(path: Path) -> Network:
     if not onnxruntime_is_installed():
         raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install {pinned('onnxruntime')}")
     import onnxruntime

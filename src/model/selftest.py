@@ -7,20 +7,20 @@ import numpy as np
 
 from ..data.images import formula_image
 from ..data.view import ImageSize
-from .maps import Detector, predict_maps
+from .maps import Network, predict_maps
 from .sidecar import SelfTest
 
 INPUT = "pattern-1"  # ``formula_image``
 _GRID = 8
 
 
-def make_selftest(detector: Detector, *, size: ImageSize) -> SelfTest:
+def make_selftest(network: Network, *, size: ImageSize) -> SelfTest:
     """Return score and some values of the map of ``formula_image``: on a grid, and the maximum itself.
 
     Args:
-        detector: computes in float32.
+        network: computes in float32.
     """
-    (one,) = predict_maps(detector, formula_image(size)[None], batch_size=1)
+    (one,) = predict_maps(network, formula_image(size)[None], batch_size=1)
     rows, columns = ([(2 * i + 1) * side // (2 * _GRID) for i in range(_GRID)] for side in size)
     highest = np.unravel_index(np.argmax(one), one.shape)
     places = [*((y, x) for y in rows for x in columns), (int(highest[0]), int(highest[1]))]

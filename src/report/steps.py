@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..evaluation.decision import DecisionRule
+from ..evaluation.decision import DecisionRule, is_anomalous
 from ..evaluation.results import count_verdicts
-from ..evaluation.threshold import Decision, is_anomalous
+from ..evaluation.threshold import Decision
 from ..utils import LARGEST
 
 
