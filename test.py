@@ -10,10 +10,10 @@ from src import modelarts
 from src.config import build_parser, resolve_aliases
 from src.data.arrays import decode_images, decode_masks
 from src.data.samples import list_test
+from src.detector import open_detector
 from src.evaluation.results import About, Timing, format_result, result_scores, results_content, summary
 from src.files import make_output_folder, write_json
-from src.model.maps import predict_maps
-from src.model.model_file import choose_rule, inspect_model, load_network
+from src.model.model_file import choose_rule, inspect_model
 from src.model.record import read_record
 from src.utils import LOGGER, run_entry_point
 
@@ -41,6 +41,7 @@ def main(args: Namespace) -> int:
     model = inspect_model(
         Path(args.ckpt_path), category=args.category, image_size=args.image_size, batch_size=args.eval_batch_size
     )
+    rule = choose_rule(model, threshold=args.threshold, review=args.review)
     samples = list_test(Path(args.eval_url), args.category)
     folder = make_output_folder(Path(args.out_dir) / args.category)
     sample_folder = make_output_folder(Path(args.save_sample_path or folder)) if args.save_sample else None
@@ -51,18 +52,17 @@ def main(args: Namespace) -> int:
     with ThreadPoolExecutor(2) as pool:
         images = pool.submit(decode_images, samples, view=model.view)
         masks = pool.submit(decode_masks, samples, view=model.view)
-        detector = load_network(
-            model, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
+        detector = open_detector(
+            model, rule, num_class=args.num_class, device_target=args.device_target, device_id=args.device_id
         )
         images, masks = images.result(), masks.result()
     loading = clock.lap()
 
     # 3. Maps and metrics
-    maps = predict_maps(detector, images, batch_size=model.batch_size)
+    maps = detector.anomaly_maps(images)
     inference = clock.lap()
     about: About = {"category": args.category, "model": model.path.name, "image_size": model.view.size.to_json(),
              "config_hash": model.config_hash}  # fmt: skip
-    rule = choose_rule(model, threshold=args.threshold, review=args.review)
     results = results_content(samples, maps, masks, about=about, rule=rule, mask_rule=args.mask_rule,
                               counted=model.view.counted)  # fmt: skip
     measuring = clock.lap()

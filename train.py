@@ -98,7 +98,7 @@ def main(args: Namespace) -> int:
         note_resumed_preprocessing(folder)
     mask = Path(args.ignore_mask) if args.ignore_mask else None
     view = settle_view(samples, args.image_size, roi=args.roi, ignore_mask=mask)
-    min_area = area_in_map(args.min_area, samples, view) if args.min_area else 1
+    min_area = area_in_map(args.min_area, [sample.path for sample in samples], view) if args.min_area else 1
     pieces = Pieces(view, choose_tile(view.size, args.train_tile))
     steps_per_epoch = math.ceil(len(samples) * len(pieces) / args.batch_size)
     # --steps is rounded up to whole epochs
@@ -355,21 +355,20 @@ def set_threshold(
 ) -> None:
     """Set the decision threshold from the held-out good images."""
     from src.backend import StpmNetwork
-    from src.model.calibration import score_good, store_threshold
+    from src.detector import Detector
+    from src.evaluation.decision import DecisionRule
+    from src.model.calibration import NoThresholdError
+    from src.model.model_file import ModelFile
 
-    network = StpmNetwork(run.stpm, view=run.view)
-    sha256 = file_sha256(run.folder.checkpoint)  # before the scores, so that a replaced checkpoint is noticed
-    scores = score_good(network, held_out, view=run.view, batch_size=batch_size, min_area=min_area)
-    names = [sample.path.name for sample in held_out]
-    store_threshold(
-        run.folder.checkpoint,
-        scores,
-        names,
-        target_fpr=target_fpr,
-        sha256=sha256,
-        min_area=min_area,
-        review=review,
-    )
+    path = run.folder.checkpoint
+    # its hash is taken before the scores, so that a replaced checkpoint is noticed
+    model = ModelFile(path, None, run.view, batch_size, file_sha256(path))
+    network, rule = StpmNetwork(run.stpm, view=run.view), DecisionRule(min_area=min_area)
+    detector = Detector(network, view=run.view, batch_size=batch_size, rule=rule, model=model)
+    try:
+        detector.calibrate([sample.path for sample in held_out], target_fpr, review=review)
+    except NoThresholdError as error:
+        LOGGER.warning("warning: %s", error)
 
 
 def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:

@@ -13,12 +13,14 @@ import numpy as np
 
 from .config import build_parser, resolve_aliases
 from .data.arrays import area_in_map
-from .data.samples import GOOD, Sample, list_images
+from .data.samples import list_images
+from .detector import open_detector
+from .evaluation.decision import DecisionRule
 from .evaluation.threshold import check_image_count
 from .exchange.scores import read_good_scores
 from .files import make_output_folder
-from .model.calibration import score_good, store_threshold
-from .model.model_file import EXPORTED_SUFFIXES, inspect_model, load_network
+from .model.calibration import NoThresholdError, set_threshold, store_threshold
+from .model.model_file import EXPORTED_SUFFIXES, inspect_model
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
@@ -73,26 +75,24 @@ def main(args: argparse.Namespace) -> int:
             inputs=inputs,
         )
         check_count(len(read), of=args.scores, target_fpr=args.target_fpr)
-        min_area = None
-        names, scores = list(read), np.array(list(read.values()), np.float32)
+        scores = np.array(list(read.values()), np.float32)
+        try:
+            calibration = set_threshold(scores, target_fpr=args.target_fpr, of=args.ckpt_path)
+        except NoThresholdError as error:
+            LOGGER.warning("warning: %s", error)
+            return 1
+        store_threshold(model.path, calibration, scores, list(read), sha256=model.sha256, review=args.review)
     else:
-        samples = [Sample(path, GOOD) for path in list_images(Path(args.image_path))]
-        check_count(len(samples), of=args.image_path, target_fpr=args.target_fpr)
-        min_area = model.min_area if args.min_area is None else area_in_map(args.min_area, samples, model.view)
-        detector = load_network(model, device_target=args.device_target, device_id=args.device_id)
-        names = [sample.path.name for sample in samples]
-        scores = score_good(detector, samples, view=model.view, batch_size=model.batch_size, min_area=min_area)
-    stored = store_threshold(
-        model.path,
-        scores,
-        names,
-        target_fpr=args.target_fpr,
-        sha256=model.sha256,
-        min_area=min_area,
-        review=args.review,
-    )
-    if not stored:
-        return 1
+        paths = list_images(Path(args.image_path))
+        check_count(len(paths), of=args.image_path, target_fpr=args.target_fpr)
+        min_area = model.min_area if args.min_area is None else area_in_map(args.min_area, paths, model.view)
+        rule = DecisionRule(min_area=min_area)
+        detector = open_detector(model, rule, device_target=args.device_target, device_id=args.device_id)
+        try:
+            detector.calibrate(paths, args.target_fpr, review=args.review)
+        except NoThresholdError as error:
+            LOGGER.warning("warning: %s", error)
+            return 1
     if not is_exported:
         LOGGER.info(
             "models exported from it before keep their threshold: export again, or calibrate them themselves, such as "

@@ -238,6 +238,22 @@ def lock_folder(folder: Path, name: str, *, patience: float = 0.0) -> None:
     _LOCKS[path] = file
 
 
+@contextlib.contextmanager
+def locked_folder(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Do as ``lock_folder`` does while the block runs, in a process that may go on to other work.
+
+    A lock that this process has already stays its own.
+    """
+    before = set(_LOCKS)
+    lock_folder(folder, name, patience=patience)
+    taken = _LOCKS.keys() - before
+    try:
+        yield
+    finally:
+        for path in taken:
+            _LOCKS.pop(path).close()
+
+
 def take_lock(file: IO) -> bool:
     """Lock an open file until it is closed; return whether no other process holds the lock."""
     import fcntl  # not above: where there is none, a program has yet to say that this is no machine for it

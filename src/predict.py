@@ -10,24 +10,20 @@ import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NotRequired, TextIO, TypedDict
 
-import numpy as np
 from tqdm import tqdm
 
 from .config import build_parser, require
 from .data.samples import list_images
-from .data.stream import LoadedImage, decode
-from .data.view import View
+from .detector import Inspection, open_detector, outlined
 from .evaluation.decision import DecisionRule
-from .evaluation.regions import Region, find_regions, without_small_regions
 from .files import atomic_path, make_output_folder, short_name
-from .model.maps import Network, predict_maps
-from .model.model_file import ModelFile, choose_rule, inspect_model, load_network
-from .report.pictures import colour_map, defect_overlay, save_panels, scale_legend
+from .model.model_file import ModelFile, choose_rule, inspect_model
+from .report.pictures import colour_map, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
@@ -37,60 +33,6 @@ FLAG_NAMES = (
 _SCORE_FIELDS = ("file", "score", "relative_score", "verdict", "regions", "error")
 _REGION_FIELDS = ("file", "x", "y", "width", "height", "area", "score")
 _LONGEST_NAME = 200  # bytes, of the 255 that file systems take: more is added to it, and while it is written
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one image; the last three need a threshold."""
-
-    loaded: LoadedImage
-    anomaly_map: np.ndarray | None = None  # float32 (H, W)
-    score: float | None = None
-    relative_score: float | None = None
-    verdict: str | None = None
-    regions: tuple[Region, ...] = ()
-
-
-def predict(
-    detector: Network,
-    paths: Iterable[Path],
-    *,
-    view: View,
-    batch_size: int,
-    rule: DecisionRule,
-) -> Iterator[Prediction]:
-    """Yield a prediction for every image, in batches, in memory that does not depend on their number.
-
-    Args:
-        detector: takes ``batch_size`` images at a time.
-    """
-    batch: list[LoadedImage] = []
-    readable = 0
-    for loaded in decode(paths, view=view, ahead=2 * batch_size):
-        batch.append(loaded)
-        readable += loaded.image is not None
-        if readable == batch_size:
-            yield from _predict_batch(detector, batch, batch_size, rule)
-            batch, readable = [], 0
-    yield from _predict_batch(detector, batch, batch_size, rule)
-
-
-def _predict_batch(
-    detector: Network, batch: list[LoadedImage], batch_size: int, rule: DecisionRule
-) -> Iterator[Prediction]:
-    images = [loaded.image for loaded in batch if loaded.image is not None]
-    maps = iter(predict_maps(detector, np.stack(images), batch_size=batch_size) if images else ())
-    for loaded in batch:
-        if loaded.image is None:
-            yield Prediction(loaded)
-            continue
-        one = next(maps)
-        score = float(rule.scores(one[None])[0])
-        if rule.threshold is None:
-            yield Prediction(loaded, one, score)
-        else:
-            regions = tuple(find_regions(one, rule, box=loaded.box))
-            yield Prediction(loaded, one, score, rule.relative(score), rule.verdict(score), regions)
 
 
 class PredictionRecord(TypedDict):
@@ -147,16 +89,16 @@ class PredictionFiles:
     def __exit__(self, *error: object) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Inspection) -> None:
         """Write what is known of one image."""
-        name = prediction.loaded.path.name
+        name = Path(prediction.name).name
         row = {
             "file": name,
             "score": prediction.score,
             "relative_score": prediction.relative_score,
             "verdict": prediction.verdict,
         }
-        error = prediction.loaded.error
+        error = prediction.error
         self._scores.writerow(row | {"regions": len(prediction.regions), "error": error})
         regions = [asdict(region) for region in prediction.regions]
         self._regions.writerows({"file": name} | region for region in regions)
@@ -170,15 +112,13 @@ def picture_name(name: str) -> str:
     return f"{short_name(name, _LONGEST_NAME)}.png"
 
 
-def save_picture(folder: Path, prediction: Prediction, rule: DecisionRule) -> None:
+def save_picture(folder: Path, prediction: Inspection, rule: DecisionRule) -> None:
     """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
-    image, one = prediction.loaded.image, prediction.anomaly_map
-    outlined = defect_overlay(image, without_small_regions(one, rule), rule.threshold)
-    panels = [image, colour_map(one, rule.threshold), outlined]
-    name = prediction.loaded.path.name
+    panels = [prediction.image, colour_map(prediction.anomaly_map, rule.threshold), outlined(prediction)]
+    name = Path(prediction.name).name
     caption = f"{name}   {prediction.verdict}, score {prediction.relative_score:.2f} of the threshold"
     legend = scale_legend("the threshold")
-    shape = prediction.loaded.box.width, prediction.loaded.box.height
+    shape = prediction.box.width, prediction.box.height
     save_panels(folder / picture_name(name), panels, caption=caption, legend=legend, shape=shape)
 
 
@@ -220,9 +160,8 @@ def main(args: argparse.Namespace) -> int:
         warn_of_others(pictures, paths)
 
     # 2. Model and predictions
-    detector = load_network(model, device_target=args.device_target, device_id=args.device_id)
-    predictions = predict(detector, paths, view=model.view, batch_size=model.batch_size, rule=rule)
-    counts = write_all(predictions, len(paths), folder, pictures, model=model, rule=rule)
+    detector = open_detector(model, rule, device_target=args.device_target, device_id=args.device_id)
+    counts = write_all(detector.stream(paths), len(paths), folder, pictures, model=model, rule=rule)
 
     # 3. Summary
     LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
@@ -234,7 +173,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write_all(
-    predictions: Iterable[Prediction],
+    predictions: Iterable[Inspection],
     total: int,
     folder: Path,
     pictures: Path | None,
@@ -253,9 +192,9 @@ def write_all(
         for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
             files.write(prediction)
             counts["images"] += 1
-            if prediction.loaded.error:
+            if prediction.error:
                 counts["unreadable"] += 1
-                report_error(prediction.loaded.error)
+                report_error(prediction.error)
             elif prediction.verdict:
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:

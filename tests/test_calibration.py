@@ -24,8 +24,9 @@ import test as test_entry
 import train as train_entry
 from src import calibrate as calibrate_entry
 from src import predict
-from src.data.samples import Sample, hold_out, list_train, samples_sha256
+from src.data.samples import hold_out, list_train, samples_sha256
 from src.data.view import Box, square
+from src.detector import Detector
 from src.evaluation.decision import DecisionRule, is_anomalous
 from src.evaluation.regions import find_regions
 from src.evaluation.threshold import (
@@ -669,15 +670,15 @@ def test_threshold_beyond_float32(stand_in):
 
 
 def test_memory(tmp_path):
-    """Good images are decoded as they are scored, at most two batches ahead of the one in work; the last is smaller."""
+    """Images are decoded as they are scored, at most two batches ahead of the one in work; the last is smaller."""
     taken, scored = [], []
 
-    def samples():
+    def paths():
         for i in range(31):
             path = tmp_path / f"{i}.png"
             Image.new("RGB", (7, 5), (8 * i, 0, 0)).save(path)
             taken.append(path)
-            yield Sample(path, "good")
+            yield path
 
     def anomaly_map(images):
         assert len(images) == 2
@@ -685,7 +686,7 @@ def test_memory(tmp_path):
         assert len(taken) <= len(scored) + 2 * 2
         return images[:, :1]
 
-    scores = calibrate_entry.score_good(anomaly_map, samples(), view=square(4), batch_size=2)
+    scores = Detector(anomaly_map, view=square(4), batch_size=2).scores(paths())
     assert scores == pytest.approx((8 * np.arange(31) / 255 - 0.485) / 0.229, abs=1e-5)
 
 

@@ -29,7 +29,7 @@ MODULES = dict(
 READMES = ("README.md", "README_CN.md")
 SUBJECTS = (
     "flags", "data", "training", "verdict", "inference", "accuracy", "performance", "robustness", "architecture",
-    "files", "ascend", "from_the_zoo", "line",
+    "files", "ascend", "from_the_zoo", "line", "python",
 )  # fmt: skip
 ENGLISH = tuple(f"docs/{name}.md" for name in SUBJECTS)
 CHINESE = tuple(f"docs/zh/{name}.md" for name in SUBJECTS)
@@ -132,7 +132,7 @@ def test_flags_exist(page):
         "model", "watch", "stdin", "out", "overlay", "overlay_dir", "after", "after_dir", "journal", "poll_seconds",
         "allow-shlib-undefined", "now", "deadline_ms", "report_every", "decoders", "format",
         "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
-        "scores", "mindir_version", "download", "mirror",
+        "scores", "mindir_version", "download", "mirror", "no-deps",
     }  # fmt: skip
     of_the_vendor = {"fmk", "saveType", "optimize", "modelFile", "outputFile", "configFile", "soc_version"}
     of_the_zoo = {"dataset_path", "finetune", "run_eval", "start_eval_epoch", "onnx_path", "file_name", "pt_path"}

@@ -16,6 +16,7 @@ ROWS = (
     ("stpm", "portable", "evaluation", "config", "callbacks"),
     ("dataset", "backend"),
     ("model", "report"),
+    ("detector",),
     ("training", "exchange", "sweep"),
     ("predict", "calibrate", "monitor", "demo_data", "modelarts", "pth2ckpt"),
 )

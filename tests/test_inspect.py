@@ -23,9 +23,9 @@ from PIL import Image
 
 from src.data.images import load_image
 from src.data.view import Box, ImageSize, View
+from src.detector import Detector
 from src.evaluation.decision import DecisionRule
 from src.model.sidecar import FORMER_PREPROCESSING, PREPROCESSING
-from src.predict import predict
 from src.report.pictures import colour_map
 from tests.conftest import run_python
 from tests.picture_corpus import picture
@@ -102,7 +102,8 @@ def test_same_as_predict(built, tmp_path, batch, roi, min_area):
     given = {"min_area": min_area, "review": 0.8} | ({"roi": list(roi)} if roi else {})
     model = write_model(tmp_path, batch=batch, threshold=2.5, **given)
     paths = sorted(path for path in folder.iterdir() if path.suffix != ".txt")
-    expected = list(predict(lambda x: x[:, :1] + np.float32(1), paths, view=view, batch_size=batch, rule=rule))
+    detector = Detector(lambda x: x[:, :1] + np.float32(1), view=view, batch_size=batch, rule=rule)
+    expected = list(detector.stream(paths))
 
     status, stdout, stderr = inspect(built, "--model", model, "--images", folder, "--format", "jsonl", "--decoders", 3)
     found = records(stdout)
@@ -111,10 +112,10 @@ def test_same_as_predict(built, tmp_path, batch, roi, min_area):
     for record, one in zip(found, expected, strict=True):
         if "which Python alone reads here" in record.get("error", ""):
             continue
-        if one.loaded.error:
+        if one.error:
             assert record["verdict"] == "error"
             # of some damage Pillow tells more
-            assert record["error"].split(" (")[0] == one.loaded.error.split(" (")[0]
+            assert record["error"].split(" (")[0] == one.error.split(" (")[0]
             assert f"error: {record['error']}\n" in stderr
             continue
         assert np.float32(record["score"]) == np.float32(one.score)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from scipy import ndimage
 from src import predict
 from src.data.stream import decode
 from src.data.view import Box, square
+from src.detector import Detector
 from src.evaluation.decision import DecisionRule
 from src.evaluation.regions import Region, find_regions
 from src.model.maps import predict_maps
@@ -302,7 +304,7 @@ def test_decoding_ahead(tmp_path):
     taken, ahead = [], []
     for seen, picture in enumerate(decode(counted(tmp_path / "one.png", taken), view=square(4), ahead=6), start=1):
         ahead.append(len(taken) - seen)
-        assert (picture.path.name, picture.image.shape, picture.box) == ("one.png", (4, 4, 3), (0, 0, 7, 5))
+        assert (Path(picture.name).name, picture.image.shape, picture.box) == ("one.png", (4, 4, 3), (0, 0, 7, 5))
     assert ahead == [6] * 94 + [5, 4, 3, 2, 1, 0]
 
 
@@ -310,11 +312,8 @@ def test_memory(tmp_path):
     """Of any number of pictures, at most two batches are decoded ahead of the one in work."""
     save_picture(tmp_path / "one.png", np.random.default_rng(0), size=(7, 5))
     taken, seen = [], 0
-    for _ in predict.predict(
-        lambda images: np.ones((len(images), 1, 4, 4), np.float32),
-        counted(tmp_path / "one.png", taken),
-        view=square(4), batch_size=2, rule=DecisionRule(),
-    ):  # fmt: skip
+    detector = Detector(lambda images: np.ones((len(images), 1, 4, 4), np.float32), view=square(4), batch_size=2)
+    for _ in detector.stream(counted(tmp_path / "one.png", taken)):
         seen += 1
         assert len(taken) <= seen + 3 * 2
     assert seen == 100

@@ -3,7 +3,7 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..utils import LOGGER, InputError, core_count
-from .images import check_contains, ignore_outside, load_image, load_mask_and_doubts, picture_size
+from .images import Source, check_contains, ignore_outside, load_image, load_mask_and_doubts, picture_size
 from .samples import UNLABELLED, Sample
 from .view import Area, AutoSize, Box, ImageSize, View, keep_aspect
 
@@ -111,14 +111,14 @@ def settle_view(
     return ignore_outside(ignore_mask, view, shapes) if ignore_mask else view
 
 
-def area_in_map(area: Area, samples: list[Sample], view: View) -> int:
+def area_in_map(area: Area, sources: Sequence[Source], view: View) -> int:
     """Return how many pixels of an anomaly map an area of these pictures is.
 
     Raises:
         InputError: an image is unreadable, or the area is more than what counts of a map.
     """
     try:
-        return area.in_map(view, [picture_size(sample.path) for sample in samples])
+        return area.in_map(view, [picture_size(source) for source in sources])
     except ValueError as error:
         raise InputError(f"--min_area {area}: {error}") from error
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from ..files import check_regular_file
 from ..utils import LOGGER, PIXEL_LIMIT, InputError, pixel_limit
@@ -45,6 +45,8 @@ _SATURATED = {2**bits - 1: bits for bits in (13, 14, 15)}  # the brightest value
 _BLOCK = 2**20  # bytes, or pixels, that are worked on at a time
 _LONGEST_TEXT = 2**22  # bytes of metadata that are looked at
 _MASKS_WITH_ALPHA = ("L", "LA", "P", "PA", "RGB", "RGBA")
+_MODES_IN_MEMORY = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_LOADING = threading.Lock()
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # all that pixels depend on
 _PNG_AROUND = (
@@ -161,7 +163,7 @@ class Picture:
     """
 
     path: Path
-    image: ImageFile.ImageFile
+    image: Image.Image
     size: tuple[int, int]
     orientation: int = 1
     is_inverted: bool = False
@@ -191,13 +193,18 @@ class Picture:
             needed += own  # libtiff's strips, of which there may be one
         return self.size[0] * self.size[1] * needed
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether the pixels have 16 bits: of a file, even where Pillow decodes to 8."""
+        return ";16" in str(getattr(self.image, "tile", self.image.mode))
+
     def decode(self, mode: str) -> Image.Image:
         """Return the pixels as "RGB", "L" or "mask", upright, on black where they are transparent.
 
         A mask is "L", and 255 where one of two values is that is not 0, whatever it is (``two_valued``). Of others,
         the level is that of the brightest colour channel.
         """
-        is_deep = mode != "mask" and ";16" in str(self.image.tile)
+        is_deep = mode != "mask" and self.is_deep
         turned = self.raw()
         deepest = None
         if mode == "mask":
@@ -297,6 +304,47 @@ def decoded(path: Path, mode: str) -> Iterator[Image.Image]:
         yield picture.decode(mode)
 
 
+def from_memory(image: object, name: str) -> Image.Image:
+    """Return an image that a program holds as RGB of 8 bits, upright, as its file would be read; it stays as it is.
+
+    A grey array is returned as grey: each of its three equal channels would be resized to the same.
+
+    Args:
+        image: Pillow's, which is turned as its EXIF says; or uint8 (H, W, 3), RGB, or (H, W), grey.
+        name: what errors call it.
+
+    Raises:
+        InputError: it is of another kind, or too large.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2 or not image.size:
+            raise InputError(
+                f"{name}: is an array {image.dtype} {image.shape}; expected uint8, (height, width, 3) in the order "
+                "red, green, blue, or (height, width)"
+            )
+        _check_pixels(name, *image.shape[1::-1])
+        return Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"{name}: is of type {type(image).__name__}; expected a path, a PIL image or a numpy array")
+    _check_pixels(name, *image.size)
+    if image.mode not in _MODES_IN_MEMORY:
+        raise InputError(
+            f"{name}: is a PIL image of mode {image.mode}; expected one of {', '.join(_MODES_IN_MEMORY)}: convert it"
+        )
+    try:
+        with _LOADING:  # Pillow decodes on first use, and threads may share an image
+            held = image.copy()
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        picture = Picture(Path(name), held, held.size, _checked_orientation(Path(name), orientation, []))
+        return picture.decode("RGB")
+    except MemoryError as error:
+        raise InputError(f"{name}: not enough memory to decode it") from error
+    except InputError:
+        raise
+    except Exception as error:  # as of ``opened``
+        raise InputError(f"{name}: not a readable image: {error}") from error
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Picture]:
     """Open a picture; what is wrong with it while the block reads it becomes an ``InputError`` that names it.
@@ -344,7 +392,7 @@ def _open(path: Path, file: BinaryIO) -> Picture:
     return picture
 
 
-def _check_pixels(path: Path, width: int, height: int) -> None:
+def _check_pixels(path: Path | str, width: int, height: int) -> None:
     limit = pixel_limit()
     if width * height > limit:
         most = f"{limit / 1e6:.4g} million" if limit >= 1e6 else str(limit)

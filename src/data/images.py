@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from ..utils import LOGGER, InputError
-from .decoding import LYING, brightest, decoded, opened
+from .decoding import LYING, brightest, decoded, from_memory, opened
 from .masks import find_doubts
 from .view import Box, ImageSize, View
 
@@ -16,6 +16,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".ti
 _MOST_LABELS = 8  # values of a mask that a message lists
 TURNED = "turned"  # the doubt whether a mask is of the upright picture, which is one about all masks of a category
 _FORMER: list[Path] = []  # the file that ``note_former_resizing`` was told of, until a picture differs
+# what is to be looked at: a file, or an image that a program holds
+Source = Path | Image.Image | np.ndarray
 # ImageNet statistics of torchvision's pretrained models, RGB.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -27,30 +29,47 @@ MASK_RULES = {
 }
 
 
-def load_image(path: Path, view: View) -> np.ndarray:
+def load_image(source: Source, view: View) -> np.ndarray:
     """Read a picture as RGB, cut it to its region of interest and resize that with PIL's LANCZOS: uint8 (H, W, 3).
 
     Raises:
         InputError: the file is not a readable image, or does not contain the region.
     """
-    return load_image_and_box(path, view)[0]
+    return load_image_and_box(source, view)[0]
 
 
-def load_image_and_box(path: Path, view: View) -> tuple[np.ndarray, Box]:
-    """Do as ``load_image`` does; also return the part of the picture, turned upright, that the image shows."""
-    with decoded(path, "RGB") as image:
-        region, box = _cut(image, view.roi, path)
-        return _resized(region, view.size, Image.Resampling.LANCZOS, path), box
+def load_image_and_box(source: Source, view: View, *, name: str = "image") -> tuple[np.ndarray, Box]:
+    """Do as ``load_image`` does; also return the part of the picture, turned upright, that the image shows.
+
+    Args:
+        source: a file, or an image that a program holds, as of ``from_memory``.
+        name: what errors call the latter.
+    """
+    if isinstance(source, Path):
+        with decoded(source, "RGB") as image:
+            return _seen(image, view, source)
+    return _seen(from_memory(source, name), view, Path(name))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return a picture's width and height, turned upright, without decoding its pixels.
+def _seen(image: Image.Image, view: View, path: Path) -> tuple[np.ndarray, Box]:
+    region, box = _cut(image, view.roi, path)
+    resized = _resized(region, view.size, Image.Resampling.LANCZOS, path)
+    return (np.repeat(resized[..., None], 3, axis=2) if resized.ndim == 2 else resized), box
+
+
+def picture_size(source: Source, *, name: str = "image") -> tuple[int, int]:
+    """Return a picture's width and height, turned upright; of a file without decoding its pixels.
+
+    Args:
+        source, name: as of ``load_image_and_box``.
 
     Raises:
-        InputError: the file is not a readable image.
+        InputError: it is not a readable image.
     """
-    with opened(path) as picture:
-        return picture.upright_size
+    if isinstance(source, Path):
+        with opened(source) as picture:
+            return picture.upright_size
+    return from_memory(source, name).size
 
 
 def check_contains(path: Path, size: tuple[int, int], roi: Box) -> None:
@@ -206,7 +225,7 @@ def load_labels(path: Path) -> np.ndarray:
 def _values_of(path: Path) -> str:
     """Return, to be put into an error, which values a mask has in its file, if they tell more than its brightest."""
     with opened(path) as mask:
-        mode, is_deep = mask.image.mode, ";16" in str(mask.image.tile)
+        mode, is_deep = mask.image.mode, mask.is_deep
     try:
         values = np.unique(load_labels(path)).tolist()
     except InputError:  # with transparency

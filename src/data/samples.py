@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -50,6 +51,7 @@ _GOOD_NAMES = {
 }
 _AROUND_GOOD = re.compile(r"^(test|train)(?=.)|(?<=.)(test|train|images?|imgs?|samples?|parts?)$")  # test_good
 _UNLABELLED_NAMES = {UNLABELLED, "unlabeled"}
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,7 @@ def _is_data_set(root: Path, category: str) -> bool:
     return not pictures(root) and bool(folder.is_dir() or list_categories(root) or _level_hint(root))
 
 
-def hold_out(samples: list[Sample], fraction: float, *, seed: int) -> tuple[list[Sample], list[Sample]]:
+def hold_out(samples: list[Held], fraction: float, *, seed: int) -> tuple[list[Held], list[Held]]:
     """Split training images into those to train on and those held out, both in the given order.
 
     Args:

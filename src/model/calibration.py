@@ -1,58 +1,49 @@
-"""A model's threshold: the scores of good images, and where it is kept."""
+"""A model's threshold: by the scores of good images, and where it is kept."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..data.samples import Sample
-from ..data.stream import decode
-from ..data.view import View
-from ..evaluation.decision import DecisionRule
 from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate
 from ..utils import LOGGER, InputError
-from .maps import Network, predict_maps
 from .sidecar import record_calibration
 
 
-def score_good(
-    network: Network, samples: list[Sample], *, view: View, batch_size: int, min_area: int = 1
-) -> np.ndarray:
-    """Return the anomaly scores of good images, float32 (N,), in memory that does not depend on their number.
+class NoThresholdError(InputError):
+    """The scores of good images are such that no threshold can be set by them."""
+
+
+def set_threshold(scores: np.ndarray, *, target_fpr: float, of: str) -> Calibration:
+    """Set the threshold by the scores of good images, float32 (N,).
 
     Args:
-        min_area: as of ``DecisionRule``.
+        of: what errors call the model.
 
     Raises:
-        InputError: an image is unreadable; the message names it.
+        NoThresholdError: as ``calibrate`` says.
     """
-    decoded = decode((sample.path for sample in samples), view=view, ahead=2 * batch_size)
-    rule = DecisionRule(min_area=min_area)
-    scores = []
-    while batch := list(itertools.islice(decoded, batch_size)):
-        for loaded in batch:
-            if loaded.error:
-                raise InputError(loaded.error)
-        images = np.stack([loaded.image for loaded in batch])
-        scores.append(rule.scores(predict_maps(network, images, batch_size=batch_size)))
-    return np.concatenate(scores)
+    try:
+        return calibrate(scores, target_fpr=target_fpr)
+    except ValueError as error:
+        raise NoThresholdError(f"no threshold for {of}: {error}") from error
 
 
 def store_threshold(
     model_path: Path,
+    calibration: Calibration,
     scores: np.ndarray,
     names: Sequence[str],
     *,
-    target_fpr: float,
     sha256: str,
     min_area: int | None = None,
     review: float | None = None,
-) -> Calibration | None:
-    """Set the threshold by the scores of good images and write it beside the model; None where it cannot be set.
+) -> None:
+    """Write a threshold beside its model.
 
     Args:
-        scores: float32 (N,).
+        scores: those that it was set by, float32 (N,).
         names: of the images' files.
         sha256: of the model's file that computed the scores.
         min_area: by which the scores are, as of ``DecisionRule``; None: by the one that is kept beside the model.
@@ -61,12 +52,7 @@ def store_threshold(
     Raises:
         InputError: it cannot be written, or the file is another one by now.
     """
-    try:
-        calibration = calibrate(scores, target_fpr=target_fpr)
-    except ValueError as error:
-        LOGGER.warning("warning: no threshold for %s: %s", model_path, error)
-        return None
-    about = calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
+    about: Any = calibration.to_json() | {"scores": dict(zip(names, map(float, scores), strict=True))}
     record_calibration(model_path, about, sha256=sha256, min_area=min_area, review=review)
     low, high = calibration.fpr_interval
     LOGGER.info(
@@ -75,9 +61,8 @@ def store_threshold(
         calibration.threshold,
         calibration.method,
         calibration.images,
-        target_fpr,
+        calibration.target_fpr,
         low,
         high,
         100 * CONFIDENCE,
     )
-    return calibration

@@ -1,5 +1,7 @@
 """A trained model of any kind, checkpoint or exported, as a function from images to anomaly maps."""
 
+import contextlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from ..utils import LOGGER, InputError, core_count, first_line
 from .maps import Network
 from .sidecar import Sidecar, check_checkpoint, note_preprocessing, read_export, read_sidecar, sidecar_path
 
+# MindSpore is one for all of a process, and its graphs are not made for several threads: they take turns.
+_MINDSPORE = threading.RLock()
 EXPORTED_SUFFIXES = (".mindir", ".onnx")
 
 
@@ -142,25 +146,30 @@ def load_network(
             f"{model.path}: is converted for Ascend, which the C++ program alone reads (scripts/run_310_infer.sh); "
             "give the model that it was made of"
         )
-    if model.path.suffix != ".onnx":
+    if model.path.suffix == ".onnx":
+        return _checked(load_exported(model.path), model.path)
+    with _MINDSPORE:
         set_up_device(device_target, device_id, own_convolutions=model.path.suffix == ".mindir")
-    if model.path.suffix in EXPORTED_SUFFIXES:
-        facts = model.sidecar.exports[model.path.name] if model.sidecar else {}
-        return _checked(load_exported(model.path, mindir_version=facts.get("mindir_version")), model.path)
-    from ..backend import StpmNetwork
-    from ..checkpoint import load_stpm
-    from ..stpm import STPM
+        if model.path.suffix == ".mindir":
+            version = model.sidecar.exports[model.path.name].get("mindir_version") if model.sidecar else None
+            return _checked(load_exported(model.path, mindir_version=version), model.path)
+        from ..backend import StpmNetwork
+        from ..checkpoint import load_stpm
+        from ..stpm import STPM
 
-    stpm = load_stpm(STPM(), model.path, num_class=num_class)
-    return _checked(StpmNetwork(stpm, view=model.view), model.path)
+        stpm = load_stpm(STPM(), model.path, num_class=num_class)
+        return _checked(StpmNetwork(stpm, view=model.view), model.path)
 
 
 def _checked(network: Network, path: Path) -> Network:
     """Return a function that refuses maps of another shape, and NaN or infinity, which no threshold would notice."""
 
+    turns = contextlib.nullcontext() if path.suffix == ".onnx" else _MINDSPORE
+
     def compute(images: np.ndarray) -> np.ndarray:
         try:
-            maps = network(images)
+            with turns:
+                maps = network(images)
         except Exception as error:  # the runtimes' own, where model and JSON differ; they share no base class
             if path.suffix not in EXPORTED_SUFFIXES:
                 raise

@@ -4,6 +4,7 @@ A model that was exported to several formats under one name has one such file, w
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ from ..config import build_parser
 from ..data.images import MEAN, STD, note_former_resizing
 from ..data.view import ImageSize, View
 from ..device import versions
-from ..files import file_sha256, fingerprint, lock_folder, read_json, write_json
+from ..files import file_sha256, fingerprint, lock_folder, locked_folder, read_json, write_json
 from ..utils import LARGEST, LOGGER, InputError, run_entry_point
 
 FORMAT = 1
@@ -343,22 +344,22 @@ def record_calibration(
     Raises:
         InputError: there is no readable sidecar, the file is another one by now, or a training is about to replace it.
     """
-    _lock(model_path)
-    sidecar = _require_sidecar(model_path)
-    written = describe_file(model_path)
-    if written["sha256"] != sha256:
-        raise InputError(f"{model_path}: was replaced while its threshold was measured; calibrate it again")
-    if model_path.suffix == ".ckpt":  # the threshold is this one's alone, whatever was to replace it
-        sidecar = replace(sidecar, checkpoint=written)
-    set_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    calibration = {**calibration, "set_at": set_at}
-    replace(
-        sidecar,
-        threshold=calibration["threshold"],
-        min_area=min_area or sidecar.min_area,
-        review=review or sidecar.review,
-        calibration=calibration,
-    ).write(model_path)
+    with _locked(model_path):
+        sidecar = _require_sidecar(model_path)
+        written = describe_file(model_path)
+        if written["sha256"] != sha256:
+            raise InputError(f"{model_path}: was replaced while its threshold was measured; calibrate it again")
+        if model_path.suffix == ".ckpt":  # the threshold is this one's alone, whatever was to replace it
+            sidecar = replace(sidecar, checkpoint=written)
+        set_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        calibration = {**calibration, "set_at": set_at}
+        replace(
+            sidecar,
+            threshold=calibration["threshold"],
+            min_area=min_area or sidecar.min_area,
+            review=review or sidecar.review,
+            calibration=calibration,
+        ).write(model_path)
 
 
 def _require_sidecar(model_path: Path, *, category: str | None = None) -> Sidecar:
@@ -374,8 +375,16 @@ def _require_sidecar(model_path: Path, *, category: str | None = None) -> Sideca
 
 def _lock(model_path: Path) -> None:
     """Keep others from a model and its sidecar until this process ends: of a checkpoint, a training is one of them."""
-    name = TRAINING_LOCK if model_path.suffix == ".ckpt" else f".{model_path.stem}.lock"
-    lock_folder(model_path.parent, name, patience=LOCK_PATIENCE)
+    lock_folder(model_path.parent, _lock_name(model_path), patience=LOCK_PATIENCE)
+
+
+def _locked(model_path: Path) -> contextlib.AbstractContextManager[None]:
+    """Do so for a block."""
+    return locked_folder(model_path.parent, _lock_name(model_path), patience=LOCK_PATIENCE)
+
+
+def _lock_name(model_path: Path) -> str:
+    return TRAINING_LOCK if model_path.suffix == ".ckpt" else f".{model_path.stem}.lock"
 
 
 def record_export(
