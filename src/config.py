@@ -276,6 +276,49 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "an image, or a folder of images. src/calibrate.py: good ones that the model was not trained on",
     },
+    "watch": {
+        "metavar": "DIR",
+        "help": "instead of --image_path: every picture that comes into a folder, until SIGTERM or SIGINT",
+    },
+    "stdin": _SWITCH | {"help": "instead of --image_path: the paths that come on stdin, one a line"},
+    "format": {
+        "choices": ("csv", "jsonl"),
+        "default": "csv",
+        "help": "of --watch and --stdin: what the line is that every picture gets at once",
+    },
+    "out": {
+        "metavar": "FILE",
+        "help": "file for these lines; of --watch it is appended to; default: stdout",
+    },
+    "after": {
+        "choices": ("keep", "move", "delete"),
+        "default": "keep",
+        "help": "what becomes of a watched file that is reported; an unreadable one is not deleted",
+    },
+    "after_dir": {
+        "metavar": "DIR",
+        "help": "folder that --after move moves to; default: inspected in the watched folder",
+    },
+    "journal": {
+        "metavar": "FILE",
+        "help": "file that says which watched files are reported; default: the name of --out, or of the watched "
+        "folder, and .journal",
+    },
+    "poll_seconds": {
+        "type": _number(float, 0, maximum=86400),
+        "default": 0.0,
+        "help": "look at the watched folder so often, as network shares need it; 0: the system tells",
+    },
+    "deadline_ms": {
+        "type": _number(float, 0, strict=True, maximum=1e9),
+        "help": "of --watch and --stdin: mark and count the pictures that took longer, from being taken up to their "
+        "line; none is dropped",
+    },
+    "report_every": {
+        "type": _number(int, 0),
+        "default": 1000,
+        "help": "pictures after which p50, p99 and pictures a second are told on stderr; 0: never",
+    },
     "scores": {
         "action": "append",
         "metavar": "FILE",

@@ -7,6 +7,7 @@ With an ``.onnx`` neither MindSpore nor anything else that is slow to import is 
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ class Inspection:
         image: what the network saw, cut and resized: uint8 RGB (H, W, 3). None only where ``error`` says why.
         box: the part of the picture that map and image show, in its pixels: x, y, width, height.
         error: why the image could not be read; "" where it could. ``Detector.stream`` alone returns such.
+        decode_ms: milliseconds that reading and resizing took.
+        inference_ms: milliseconds of the call of the network that the image was part of.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Inspection:
     image: np.ndarray | None = field(default=None, repr=False)
     box: Box = Box(0, 0, 0, 0)  # noqa: RUF009
     error: str = ""
+    decode_ms: float = 0.0
+    inference_ms: float = 0.0
     _rule: DecisionRule = field(default_factory=DecisionRule, repr=False)
 
     def overlay(self) -> Image.Image:
@@ -186,14 +191,15 @@ class Detector:
             raise InputError(f"{image}: is a folder; stream() takes those, inspect() an image or a list of them")
         return next(self._inspect_readable([image]))
 
-    def stream(self, images: str | os.PathLike[str] | Iterable[ImageLike]) -> Iterator[Inspection]:
+    def stream(self, images: str | os.PathLike[str] | Iterable[ImageLike | None]) -> Iterator[Inspection]:
         """Inspect any number of images, in order, in memory that does not depend on their number.
 
         Images are prepared by all cores while the network works on earlier ones: at most two batches of them are taken
         from ``images`` ahead.
 
         Args:
-            images: a folder, of which the pictures are taken in order of their names, or any iterable.
+            images: a folder, of which the pictures are taken in order of their names, or any iterable. None in it says
+                that nothing else is there for now, as between two shots of a camera: what was taken before comes first.
 
         Yields:
             An inspection for each; for one that cannot be read it has no score, and ``error`` says why.
@@ -205,23 +211,35 @@ class Detector:
         batch: list[LoadedImage] = []
         readable = 0
         for loaded in decode(sources(images), view=self._view, ahead=2 * self._batch_size):
-            batch.append(loaded)
-            readable += loaded.image is not None
-            if readable == self._batch_size:
+            if loaded is not None:
+                batch.append(loaded)
+                readable += loaded.image is not None
+            if loaded is None or readable == self._batch_size:
                 yield from self._inspect_batch(batch, rule)
                 batch, readable = [], 0
         yield from self._inspect_batch(batch, rule)
 
     def _inspect_batch(self, batch: list[LoadedImage], rule: DecisionRule) -> Iterator[Inspection]:
         images = [loaded.image for loaded in batch if loaded.image is not None]
+        started = time.perf_counter()
         maps = iter(self.anomaly_maps(np.stack(images)) if images else ())
+        inference_ms = 1000 * (time.perf_counter() - started)
         for loaded in batch:
             if loaded.image is None:
-                yield Inspection(loaded.name, error=loaded.error)
+                yield Inspection(loaded.name, error=loaded.error, decode_ms=1000 * loaded.seconds)
                 continue
             one = next(maps)
             score = float(rule.scores(one[None])[0])
-            known = Inspection(loaded.name, score, anomaly_map=one, image=loaded.image, box=loaded.box, _rule=rule)
+            known = Inspection(
+                loaded.name,
+                score,
+                anomaly_map=one,
+                image=loaded.image,
+                box=loaded.box,
+                decode_ms=1000 * loaded.seconds,
+                inference_ms=inference_ms,
+                _rule=rule,
+            )
             if rule.threshold is None:
                 yield known
                 continue
@@ -333,7 +351,15 @@ def open_detector(
     return Detector(network, view=model.view, batch_size=model.batch_size, rule=rule, model=model)
 
 
-def sources(images: str | os.PathLike[str] | Iterable[ImageLike]) -> Iterable[Source]:
+@overload
+def sources(images: str | os.PathLike[str] | Iterable[ImageLike]) -> Iterable[Source]: ...
+
+
+@overload
+def sources(images: str | os.PathLike[str] | Iterable[ImageLike | None]) -> Iterable[Source | None]: ...
+
+
+def sources(images: str | os.PathLike[str] | Iterable[ImageLike | None]) -> Iterable[Source | None]:
     """Return images as what ``decode`` takes; those of a folder, or the one file, are listed.
 
     Raises:

@@ -3,6 +3,10 @@
     python -m src.predict --image_path new_images --ckpt_path bottle/bottle_last.ckpt
 
 Writes to --out_dir: scores.csv (a line per image), regions.csv (a line per region), predictions.json (both).
+
+    python -m src.predict --watch /data/camera --ckpt_path bottle.onnx --format jsonl --out results.jsonl --after move
+
+Writes a line for every picture that comes into a folder, or whose path comes on stdin (--stdin), at once.
 """
 
 import argparse
@@ -22,12 +26,15 @@ from .data.samples import list_images
 from .detector import Inspection, open_detector, outlined
 from .evaluation.decision import DecisionRule
 from .files import atomic_path, make_output_folder, short_name
+from .line.follow import follow
+from .line.jobs import take_stdout, tell
 from .model.model_file import ModelFile, choose_rule, inspect_model
 from .report.pictures import colour_map, save_panels, scale_legend
 from .utils import LOGGER, InputError, run_entry_point
 
 FLAG_NAMES = (
-    "image_path", "ckpt_path", "out_dir", "threshold", "review", "save_sample", "save_sample_path", "image_size",
+    "image_path", "watch", "stdin", "ckpt_path", "out_dir", "threshold", "review", "save_sample", "save_sample_path",
+    "format", "out", "after", "after_dir", "journal", "poll_seconds", "deadline_ms", "report_every", "image_size",
     "eval_batch_size", "device_target", "device_id",
 )  # fmt: skip
 _SCORE_FIELDS = ("file", "score", "relative_score", "verdict", "regions", "error")
@@ -112,10 +119,9 @@ def picture_name(name: str) -> str:
     return f"{short_name(name, _LONGEST_NAME)}.png"
 
 
-def save_picture(folder: Path, prediction: Inspection, rule: DecisionRule) -> None:
-    """Write image, anomaly map and outlined defect of one picture, all pictures on one colour scale."""
+def save_picture(folder: Path, prediction: Inspection, rule: DecisionRule, name: str) -> None:
+    """Write image, anomaly map and outlined defect of the picture of a name, all pictures on one colour scale."""
     panels = [prediction.image, colour_map(prediction.anomaly_map, rule.threshold), outlined(prediction)]
-    name = Path(prediction.name).name
     caption = f"{name}   {prediction.verdict}, score {prediction.relative_score:.2f} of the threshold"
     legend = scale_legend("the threshold")
     shape = prediction.box.width, prediction.box.height
@@ -138,7 +144,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0], FLAG_NAMES)
     args = parser.parse_args(argv)
-    require(parser, args, "image_path", "ckpt_path")
+    given = [name for name in ("image_path", "watch", "stdin") if getattr(args, name)]
+    if len(given) != 1:
+        parser.error(f"expected one of --image_path, --watch and --stdin, got {len(given)}")
+    require(parser, args, "ckpt_path")
+    for of, has_it, names in (
+        ("--watch and --stdin", not args.image_path, ("format", "out", "deadline_ms")),
+        ("--watch", args.watch, ("after", "journal", "poll_seconds")),
+        ("--after move", args.after == "move", ("after_dir",)),
+    ):
+        for name in names:
+            if not has_it and getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name}: is for {of} only")
     args.out_dir = args.out_dir or "predictions"
     return args
 
@@ -146,12 +163,36 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Predict; return 0, or 1 where a picture could not be read, or not be shown."""
     # 1. What goes in
-    model = inspect_model(Path(args.ckpt_path), image_size=args.image_size, batch_size=args.eval_batch_size)
+    lines = take_stdout() if not (args.image_path or args.out) else None
+    model_path = Path(args.ckpt_path)
+    # pictures that come one by one are not to wait for others, nor for a batch that is filled up with nothing
+    at_once = 1 if model_path.suffix == ".ckpt" and not args.image_path else None
+    model = inspect_model(model_path, image_size=args.image_size, batch_size=args.eval_batch_size or at_once)
     rule = choose_rule(model, threshold=args.threshold, review=args.review)
     if args.save_sample and rule.threshold is None:
         raise InputError(
             f"--save_sample: {model.path} has no threshold, which is the unit of the colours; "
             "calibrate it (python -m src.calibrate) or give --threshold"
+        )
+    if not args.image_path:
+        warn_without_threshold(model, rule)
+        drawings = None
+        if args.save_sample:
+            drawings = make_output_folder(Path(args.save_sample_path or Path(args.out_dir) / "pictures"))
+        return follow(
+            lambda: open_detector(model, rule, device_target=args.device_target, device_id=args.device_id),
+            lambda inspection, name: save_picture(drawings, inspection, rule, name),
+            rule=rule,
+            watch=args.watch and Path(args.watch),
+            out=Path(args.out) if args.out else lines,
+            kind=args.format,
+            drawings=drawings,
+            after=args.after,
+            after_folder=args.after_dir and Path(args.after_dir),
+            journal_path=args.journal and Path(args.journal),
+            poll=args.poll_seconds,
+            deadline_ms=args.deadline_ms,
+            report_every=args.report_every,
         )
     paths = list_images(Path(args.image_path))
     folder = make_output_folder(Path(args.out_dir))
@@ -166,10 +207,15 @@ def main(args: argparse.Namespace) -> int:
     # 3. Summary
     LOGGER.info("%s: scores.csv, regions.csv, predictions.json", folder)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    warn_without_threshold(model, rule)
+    return 1 if counts["unreadable"] or counts.get("not shown") else 0
+
+
+def warn_without_threshold(model: ModelFile, rule: DecisionRule) -> None:
+    """Warn that there are no verdicts where that is so."""
     if rule.threshold is None:
         where = f"{model.path} has no threshold for {model.view.size} pixels"
         LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
-    return 1 if counts["unreadable"] or counts.get("not shown") else 0
 
 
 def write_all(
@@ -194,22 +240,16 @@ def write_all(
             counts["images"] += 1
             if prediction.error:
                 counts["unreadable"] += 1
-                report_error(prediction.error)
+                tell(f"error: {prediction.error}")
             elif prediction.verdict:
                 counts[prediction.verdict] += 1
             if pictures and prediction.anomaly_map is not None:
                 try:
-                    save_picture(pictures, prediction, rule)
+                    save_picture(pictures, prediction, rule, Path(prediction.name).name)
                 except InputError as error:
                     counts["not shown"] = counts.get("not shown", 0) + 1
-                    report_error(error)
+                    tell(f"error: {error}")
     return counts
-
-
-def report_error(error: object) -> None:
-    """Write the line of one picture's error; where stderr takes none, the scores of the others matter more."""
-    with contextlib.suppress(OSError):
-        print(f"error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ def test_choices(capsys):
         "mask_rule": ("half", "erode", "dilate"),
         "file_format": ("MINDIR", "AIR", "ONNX"),
         "mindir_version": ("native", "1"),
+        "format": ("csv", "jsonl"),
+        "after": ("keep", "move", "delete"),
     }
     assert {flag for flag, facts in FLAGS.items() if "choices" in facts} == set(choices)
     for flag, names in choices.items():

@@ -393,6 +393,27 @@ def test_fifteen_lines(folder, random_backbone, monkeypatch, capsys, tmp_path):
     assert (tmp_path / "defective.png").exists() == any(line[1] == "defective" for line in judged)
 
 
+def test_pause(tmp_path):
+    """None in a stream: what was taken before comes first, though it is less than a batch."""
+    detector = Detector.load(write_red_model(tmp_path))
+    taken = []
+
+    def shots():
+        for i in range(5):
+            taken.append(i)
+            yield picture(red=10 * i)
+            if i in (0, 3):
+                yield None
+                taken.append("next")
+
+    stream = detector.stream(shots())
+    assert next(stream).score == 0
+    assert taken == [0]
+    names = [one.name for one in stream]
+    assert names == [f"images[{i}]" for i in range(1, 5)]
+    assert taken == [0, "next", 1, 2, 3, "next", 4]
+
+
 def test_notebook(tmp_path):
     """The tour runs to its end, and bears no outputs."""
     if not (find_spec("nbclient") and find_spec("ipykernel")):

@@ -1,6 +1,7 @@
 """The import rules of docs/architecture.md, read off the code's own imports, those inside functions included."""
 
 import ast
+import tomllib
 
 import pytest
 
@@ -17,11 +18,11 @@ ROWS = (
     ("dataset", "backend"),
     ("model", "report"),
     ("detector",),
-    ("training", "exchange", "sweep"),
+    ("training", "exchange", "sweep", "line"),
     ("predict", "calibrate", "monitor", "demo_data", "modelarts", "pth2ckpt"),
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
-WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "report", "sweep", "utils", "files", "config",
+WITHOUT_MINDSPORE = ("cpu", "data", "evaluation", "exchange", "line", "report", "sweep", "utils", "files", "config",
                      "torch_file", "download")  # fmt: skip
 # Whoever installs the package need not have these; each is known to one module, or to none.
 ONLY_IN = {"torch": None, "moxing": "modelarts", "ray": "sweep.__main__", "onnxruntime": "model.model_file"}
@@ -56,6 +57,13 @@ def imports(module):
 
 def test_every_part_has_a_row():
     assert set(PARTS.values()) == LEVEL.keys()
+
+
+def test_every_package_is_installed():
+    """``pip install .`` takes what is listed, and no more."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(SRC).parts for path in SRC.rglob("__init__.py")]
+    assert sorted(listed) == sorted(".".join(("stpm", *parts)) for parts in folders)
 
 
 @pytest.mark.parametrize("module", PARTS)

@@ -75,6 +75,11 @@ def _is_read(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
+def is_picture_name(name: str) -> bool:
+    """Tell whether ``pictures`` lists a file of this name."""
+    return not _is_leftover(name) and _is_read(Path(name))
+
+
 def _is_picture(path: Path) -> bool:
     """Tell whether a file is a picture, of whatever kind, by its suffix or by its first bytes."""
     if _is_read(path) or path.suffix.lower() in _OTHER_SUFFIXES:
