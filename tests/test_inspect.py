@@ -1,17 +1,17 @@
 """stpm_inspect and libstpm.so: from picture files to verdicts in C++, with a stand-in for the inference library.
 
-The stand-in's map is the first channel of the network's input plus one: what Python must make of it is known.
+What src/predict.py does, too, is tried in test_line.py. The stand-in's map is the first channel of the network's input
+plus one: what Python must make of it is known.
 """
 
-import contextlib
 import csv
+import functools
 import hashlib
 import io
 import itertools
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import time
@@ -37,11 +37,11 @@ SIZE = ImageSize(32, 48)
 FIELDS = ["file", "score", "relative_score", "verdict", "regions", "error", "decode_ms", "inference_ms"]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The folder with program and library, with sanitizers; a warning is an error."""
+@functools.cache
+def build_inspect(folder):
+    """Build program and library in a folder, with sanitizers, where a warning is an error; once in a process."""
     need_libraries()
-    folder = tmp_path_factory.mktemp("inspect")
+    folder.mkdir()
     library = folder / "libempty.so"
     build(["c++", "-shared", "-x", "c++", "/dev/null", "-o", library])
     flags = ["-DCMAKE_CXX_FLAGS=-Werror", "-DSTPM_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug"]
@@ -49,6 +49,12 @@ def built(tmp_path_factory):
     build(["cmake", "-S", SOURCE, "-B", folder, *flags])
     build(["cmake", "--build", folder, "--parallel", "2", "--target", "stpm_inspect", "stpm_c"])
     return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with program and library, with sanitizers."""
+    return build_inspect(tmp_path_factory.getbasetemp() / "inspect")
 
 
 def write_model(folder, *, batch=1, threshold=3.0, name="model", extra="", **more):
@@ -136,24 +142,6 @@ def test_same_as_predict(built, tmp_path, batch, roi, min_area):
         assert (row["file"], row["verdict"]) == (record["file"], record["verdict"])
         assert row["score"] == ("" if row["error"] else f"{record['score']}")
         assert int(row["regions"]) == len(record.get("regions", ()))
-
-
-def test_paths_from_stdin(built, tmp_path):
-    """The line of a picture comes before the next path is given; names need not be UTF-8."""
-    model = write_model(tmp_path, batch=4)
-    names = [os.fsencode(tmp_path) + b"/a \xff,\xc3\xa9.png", os.fsencode(tmp_path) + b"/b.png"]
-    for name in names:
-        save(os.fsdecode(name))
-    process = start(built, "--model", model, "--stdin", "--format", "jsonl", stdin=subprocess.PIPE)
-    for name in names:
-        process.stdin.buffer.write(name + b"\n")
-        process.stdin.buffer.flush()
-        record = json.loads(process.stdout.readline())
-        assert os.fsencode(record["file"]) == name
-        assert record["verdict"] == "good"
-    process.stdin.close()
-    assert process.wait(timeout=30) == 0
-    assert process.stderr.read() == "2 images, 0 unreadable, 2 good, 0 defective\n"
 
 
 def test_overlays(built, tmp_path):
@@ -290,31 +278,6 @@ def test_deadline(built, tmp_path):
         assert "1 pictures: p50 " in stderr
 
 
-def test_slow_reader(built, tmp_path):
-    """Nothing is lost, and nothing piles up, while nobody reads stdout."""
-    model = write_model(tmp_path)
-    save(tmp_path / "a.png", size=(4, 4))
-    process = start(built, "--model", model, "--stdin", stdin=subprocess.PIPE)
-    path = f"{tmp_path / 'a.png'}\n"
-    os.set_blocking(process.stdin.fileno(), False)
-    given, data = 0, path.encode() * 100
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            given += os.write(process.stdin.fileno(), data[given % len(path) :])
-        except BlockingIOError:  # until both pipes are full
-            time.sleep(0.2)
-            with contextlib.suppress(BlockingIOError):
-                given += os.write(process.stdin.fileno(), data[given % len(path) :])
-                continue
-            break
-    os.set_blocking(process.stdin.fileno(), True)
-    process.stdin.write(path[given % len(path) :] if given % len(path) else "")
-    stdout, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert len(stdout.splitlines()) == 1 + -(-given // len(path))
-
-
 def test_stop(built, tmp_path):
     """What is in hand is finished; a list that is not is no success."""
     model = write_model(tmp_path)
@@ -375,28 +338,6 @@ def test_kills(built, tmp_path, after, kills):
     assert left == (names if after == "keep" else [])
     if after == "move":
         assert sorted(path.name for path in (tmp_path / "done").iterdir()) == names
-
-
-def test_full_disk(built, tmp_path):
-    """The program ends; what it has reported is whole, and the rest comes on the next start."""
-    model, folder, out = write_model(tmp_path), tmp_path / "in", tmp_path / "out.jsonl"
-    folder.mkdir()
-    for number in range(30):
-        save(folder / f"{number:03}.png")
-    arguments = ("--model", model, "--watch", folder, "--out", out, "--format", "jsonl")
-    arguments += ("--journal", tmp_path / "journal")
-    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))}
-    process = start(built, *arguments, **limit)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "cannot be written: File too large" in stderr
-    assert out.read_text().endswith("\n")
-    assert 0 < len(lines_of(out)) < 30
-    process = start(built, *arguments)
-    wait_for(lambda: len(lines_of(out)) == 30)
-    process.terminate()
-    process.communicate(timeout=30)
-    assert sorted(lines_of(out)) == sorted(path.name for path in folder.iterdir())
 
 
 def test_watched_errors(built, tmp_path):

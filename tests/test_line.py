@@ -3,7 +3,6 @@
 What is said of a program is tried on every one that does it.
 """
 
-import contextlib
 import csv
 import io
 import itertools
@@ -35,11 +34,8 @@ from src.line.watch import Watch
 from src.utils import InputError
 from tests.conftest import forget_process, user_environment
 from tests.plain_model import write_red_model
-
-with contextlib.suppress(ImportError):  # until the C++ program is there
-    from tests.test_inspect import built as built
-    from tests.test_inspect import write_model
-PROGRAMS = ["python", *["cpp"] * ("write_model" in globals())]
+from tests.test_inspect import built as built
+from tests.test_inspect import write_model
 
 
 def save(path, level=128):
@@ -85,7 +81,7 @@ class Program:
         return process.returncode, stdout, stderr
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=["python", "cpp"])
 def program(request, tmp_path):
     """The program; what was started of it ends with the test."""
     if request.param == "python":
