@@ -35,7 +35,7 @@ _REQUIRED = {
         "data_url": "required, here or as --eval_url",
         "ckpt_path": "required, here or as --ckpt_url",
     },
-    "src/predict.py": {"image_path": "required, or `--watch` or `--stdin`", "ckpt_path": "required"},
+    "src/predict.py": {"image_path": "required, or --watch or --stdin", "ckpt_path": "required"},
     "src/calibrate.py": {
         "ckpt_path": "required, here or as --mindir_path",
         "category": "the model's own",
