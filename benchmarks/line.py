@@ -176,7 +176,6 @@ def commands(args):
     inspect = [BUILD / "stpm_inspect", "--model", model, "--device_type", "CPU", "--threads", args.threads]
     inspect += ["--threshold", THRESHOLD]
     predict = [sys.executable, "-m", "src.predict", "--ckpt_path", args.ckpt_file, "--threshold", THRESHOLD]
-    predict += ["--category", args.category]
     return {OURS: [*inspect, "--images"], PREDICT: [*predict, "--out_dir", args.folder / "predicted", "--image_path"]}
 
 

@@ -35,7 +35,7 @@ from benchmarks import (
     recipes,
     train_step,
 )
-from src import demo_data
+from src import demo_data, predict
 from src.backend import StpmNetwork
 from src.checkpoint import load_stpm, named_arrays
 from src.data.arrays import decode_images
@@ -455,6 +455,7 @@ def test_line(line_programs, openvino, trained, tmp_path):
     assert f"alone, core-ms a picture: {expected} for which 2 cores have time: 0.50" in printed
     assert [one[0] for one in line_programs] == ["bash", *[str(tmp_path / "stpm_inspect")] * 2,
         *[sys.executable] * 2, *[str(tmp_path / "stpm_inspect")] * 2, *[sys.executable] * 2]  # fmt: skip
+    assert predict.parse_args(line_programs[3][3:]).image_path.endswith("one")
     source = "".join((ROOT / f"ascend_310_infer/src/{name}.cc").read_text() for name in ("inspect_options", "options"))
     given = {word for word in line_programs[1] if word.startswith("--")}
     assert all(f'"{flag}"' in source for flag in given | {"--stdin", "--format"})
