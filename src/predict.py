@@ -26,7 +26,6 @@ from .data.samples import list_images
 from .detector import Inspection, open_detector, outlined
 from .evaluation.decision import DecisionRule
 from .files import atomic_path, make_output_folder, short_name
-from .line.follow import follow
 from .line.jobs import take_stdout, tell
 from .model.model_file import ModelFile, choose_rule, inspect_model
 from .report.pictures import colour_map, save_panels, scale_legend
@@ -175,6 +174,8 @@ def main(args: argparse.Namespace) -> int:
             "calibrate it (python -m src.calibrate) or give --threshold"
         )
     if not args.image_path:
+        from .line.follow import follow  # on other systems than Linux its import fails before they are refused
+
         warn_without_threshold(model, rule)
         drawings = None
         if args.save_sample:

@@ -239,5 +239,5 @@ def test_without_libraries(tmp_path):
     targets = build(["cmake", "--build", tmp_path, "--target", "help"])
     assert "stpm" in targets
     assert "unit_tests" in targets
-    for name in ("network_input", "stpm_inspect", "stpm_c"):
+    for name in ("stpm_pictures", "stpm_inspect", "stpm_c"):
         assert name not in targets
