@@ -162,7 +162,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Predict; return 0, or 1 where a picture could not be read, or not be shown."""
     # 1. What goes in
-    lines = take_stdout() if not (args.image_path or args.out) else None
+    lines = None if args.image_path else take_stdout()
     model_path = Path(args.ckpt_path)
     # pictures that come one by one are not to wait for others, nor for a batch that is filled up with nothing
     at_once = 1 if model_path.suffix == ".ckpt" and not args.image_path else None
