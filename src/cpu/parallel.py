@@ -14,7 +14,8 @@ from ..utils import core_count
 
 Shape = tuple[int, ...]
 _CACHE_LINE = 64  # bytes
-_PADDING = _CACHE_LINE // 4  # floats
+_FLOAT32 = np.dtype(np.float32)
+_PADDING = _CACHE_LINE // _FLOAT32.itemsize  # floats
 _LOCK, _FREE_LOCK = threading.Lock(), threading.Lock()
 _OF_THREAD = threading.local()
 _FREE: list[np.ndarray] = []  # float32, flat: what no ``Buffers`` holds now, the latest released last
@@ -84,16 +85,17 @@ class Buffers:
             _FREE.extend(self._held.values())
             self._held.clear()
 
-    def acquire(self, shape: Shape) -> np.ndarray:
-        """Return a float32 array of any content that begins at a cache line."""
-        size = math.prod(shape)
+    def acquire(self, shape: Shape, dtype: np.dtype = _FLOAT32) -> np.ndarray:
+        """Return an array of any content that begins at a cache line; float32, or of a type of fewer bytes."""
+        count = math.prod(shape)
+        size = -(-count * dtype.itemsize // _FLOAT32.itemsize)
         needed = size + _PADDING
         with _FREE_LOCK:
             # the smallest that will do, lest a large array find its memory taken by a small one, and of these the
             # latest released: it may still be in the cache
             fitting = [(len(memory), -i) for i, memory in enumerate(_FREE) if needed <= len(memory) <= 2 * needed]
             memory = _FREE.pop(-min(fitting)[1]) if fitting else np.empty(needed, np.float32)
-            array = _aligned(memory, size).reshape(shape)
+            array = _aligned(memory, size).view(dtype)[:count].reshape(shape)
             self._held[array.ctypes.data] = memory
         return array
 

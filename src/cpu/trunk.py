@@ -3,7 +3,9 @@
 What ``src.resnet`` describes in MindSpore's operators, in one piece, so that no array is reordered between two layers,
 batch norm, shortcut and ReLU take one pass, and memory is used again from step to step. No mindspore import here.
 
-Weights are dicts of arrays by the trunk's parameter names. Arrays between layers are float32 (N, H, W, C).
+Weights are dicts of arrays by the trunk's parameter names, float32. Arrays between layers are (N, H, W, C), float32 or,
+in training only, bfloat16: all of them, and the gradients with respect to them. Whatever adds up or divides computes in
+float32 all the same: convolutions their sums, batch norm, its statistics, the loss, and the gradients of the weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ import numpy as np
 
 from . import onednn
 from .distance import layer_loss
-from .onednn import Geometry, Packed
+from .onednn import FLOAT32, Geometry, Packed
 from .parallel import Buffers, Shape, parallel_for, split_rows
 
 Weights = dict[str, np.ndarray]
@@ -215,14 +217,15 @@ class TrainingPass:
         weights: all of the trunk's.
         buffers: own its arrays. ``forward`` acquires those that ``backward`` releases.
         eps: batch norm's.
+        dtype: of arrays between layers, float32 or ``onednn.BFLOAT16``.
 
     Attributes:
         statistics: the batch's, by the names of the moving ones, float32 (C,), once ``forward`` ran.
         gradients: by the names of the weights, once ``backward`` ran.
     """
 
-    def __init__(self, weights: Weights, buffers: Buffers, *, eps: float):
-        self.weights, self.eps = weights, eps
+    def __init__(self, weights: Weights, buffers: Buffers, *, eps: float, dtype: np.dtype = FLOAT32):
+        self.weights, self.eps, self.dtype = weights, eps, dtype
         self.statistics: Weights = {}
         self.gradients: Weights = {}
         self._buffers = buffers
@@ -230,7 +233,7 @@ class TrainingPass:
 
     def forward(self, images: np.ndarray) -> list[np.ndarray]:
         """Compute the features of images, (N, 3, H, W): (N, h, w, C) at each scale, there until ``backward``."""
-        stem, stem_output = self._unit(STEM, images)
+        stem, stem_output = self._unit(STEM, self._converted(images))
         pooled, places = _pool_arrays(stem_output, self._buffers)
         parallel_for(lambda rows: onednn.max_pool(stem_output[rows], pooled[rows], places[rows]), len(images))
         self._buffers.release(stem_output)
@@ -257,11 +260,18 @@ class TrainingPass:
                 self._add(gradient, earlier.pop())
         self._stem_gradient(gradient)
 
+    def _converted(self, images: np.ndarray) -> np.ndarray:
+        if images.dtype == self.dtype:
+            return images
+        converted = self._buffers.acquire(images.shape, self.dtype)
+        parallel_for(lambda rows: onednn.convert(images[rows], converted[rows]), len(images))
+        return converted
+
     def _stem_gradient(self, gradient: np.ndarray) -> None:
         stem, pooled, places = self._stem
         _relu_gradient(pooled, gradient)
         self._buffers.release(pooled)
-        grad_stem = self._buffers.acquire(stem.y.shape)
+        grad_stem = self._buffers.acquire(stem.y.shape, self.dtype)
         parallel_for(
             lambda rows: onednn.max_pool_gradient(gradient[rows], places[rows], grad_stem[rows]), len(grad_stem)
         )
@@ -298,7 +308,7 @@ class TrainingPass:
 
     def _add(self, into: np.ndarray, other: np.ndarray) -> None:
         """Add an array, which is released, to one that stays."""
-        parallel_for(lambda rows: np.add(into[rows], other[rows], out=into[rows]), len(into))
+        parallel_for(lambda rows: onednn.add(into[rows], other[rows]), len(into))
         self._buffers.release(other)
 
     def _unit(
@@ -306,7 +316,7 @@ class TrainingPass:
     ) -> tuple[_Normalised, np.ndarray]:
         """Convolve, normalise, add the shortcut and take ReLU."""
         shape = onednn.images_shape(x, unit.geometry)
-        y = self._buffers.acquire(onednn.array_shape(unit.geometry.output(shape)))
+        y = self._buffers.acquire(onednn.array_shape(unit.geometry.output(shape)), self.dtype)
         weight = self.weights[f"{unit.conv}.weight"]
 
         def convolve(rows: slice) -> None:
@@ -319,7 +329,7 @@ class TrainingPass:
         self.statistics[f"{unit.norm}.moving_variance"] = variance * np.float32(positions / (positions - 1))
         scale = self.weights[f"{unit.norm}.gamma"] / np.sqrt(variance + np.float32(self.eps))
         shift = self.weights[f"{unit.norm}.beta"] - mean * scale
-        output = self._buffers.acquire(y.shape)
+        output = self._buffers.acquire(y.shape, self.dtype)
 
         def normalise(rows: slice) -> None:
             addition = None if shortcut is None else shortcut[rows]
@@ -330,7 +340,7 @@ class TrainingPass:
 
     def _unit_gradient(self, saved: _Normalised, gradient: np.ndarray) -> np.ndarray:
         """Compute the gradients with respect to a unit's weights and its input, and return the latter."""
-        grad_input = self._buffers.acquire(saved.x.shape)
+        grad_input = self._buffers.acquire(saved.x.shape, self.dtype)
         self._unit_gradients(saved, gradient, grad_input)
         return grad_input
 
@@ -344,7 +354,7 @@ class TrainingPass:
         gamma, weight = self.weights[f"{unit.norm}.gamma"], self.weights[f"{unit.conv}.weight"]
         parts = split_rows(len(y))
         grad_norm = np.empty((len(parts), 2, len(gamma)), np.float32)
-        grad_conv = self._buffers.acquire(y.shape)
+        grad_conv = self._buffers.acquire(y.shape, self.dtype)
 
         def normalisation(rows: slice) -> None:
             sums = grad_norm[parts.index(rows)]
@@ -377,7 +387,7 @@ def _pool_arrays(x: np.ndarray, buffers: Buffers) -> tuple[np.ndarray, np.ndarra
     """Return memory for the maxima and their places."""
     count, height, width, channels = x.shape
     shape = count, height // 2, width // 2, channels
-    return buffers.acquire(shape), np.empty(shape, np.uint8)
+    return buffers.acquire(shape, x.dtype), np.empty(shape, np.uint8)
 
 
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -385,8 +395,12 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     moments: list[list[_Moments]] = [[] for _ in x]
 
     def compute(rows: slice) -> None:
+        waste = np.empty_like(x[:1])
         for i in range(rows.start, rows.stop):
-            moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
+            if x.dtype == FLOAT32:
+                moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
+            else:
+                moments[i] = _moments_of_bfloat16(x[i : i + 1], waste)
 
     parallel_for(compute, len(x))
     counts, means, squares = (
@@ -410,6 +424,14 @@ def _moments(x: np.ndarray) -> list[_Moments]:
     return moments
 
 
+def _moments_of_bfloat16(image: np.ndarray, waste: np.ndarray) -> list[_Moments]:
+    """Return count, mean and sum of squared deviations of one image, which in this type stays in the cache."""
+    mean, variance = np.empty((2, image.shape[-1]), np.float32)
+    onednn.moments(image, waste, mean, variance)
+    count = image[..., 0].size
+    return [(count, mean, variance * np.float32(count))]
+
+
 def _relu_gradient(output: np.ndarray, gradient: np.ndarray) -> None:
     parallel_for(lambda rows: onednn.relu_gradient(output[rows], gradient[rows]), len(output))
 
@@ -422,6 +444,7 @@ def student_step(
     eps: float,
     norm_eps: float,
     counted: tuple[np.ndarray, ...] = (),
+    dtype: np.dtype = FLOAT32,
 ) -> tuple[np.ndarray, Weights, Weights]:
     """Compute the loss of every image (paper, equations 1 to 3), the gradients of their sum, and the statistics.
 
@@ -432,13 +455,14 @@ def student_step(
         eps: batch norm's.
         norm_eps: is added to the squared norm of a feature vector.
         counted: 1 where a position counts, else 0, float32 (N, 1, h, w) at each scale; nothing: all do.
+        dtype: of arrays between layers, float32 or ``onednn.BFLOAT16``.
 
     Returns:
         float32 (N,); gradients, by the weights' names; the batch's statistics by the names of the moving ones.
     """
     total, grad_levels = np.zeros(len(images), np.float32), []
     with Buffers() as buffers:
-        student = TrainingPass(weights, buffers, eps=eps)
+        student = TrainingPass(weights, buffers, eps=eps, dtype=dtype)
         masks = counted or (None,) * len(teacher)
         for t, level, mask in zip(teacher, student.forward(images), masks, strict=True):
             losses, grad_features = _level_loss(t, level, buffers, norm_eps=norm_eps, counted=mask)
@@ -455,7 +479,7 @@ def _level_loss(
     student, gradient = buffers.acquire(teacher.shape), buffers.acquire(teacher.shape)
     parallel_for(lambda rows: onednn.nhwc_to_nchw(level[rows], student[rows]), len(level))
     losses = layer_loss(teacher, student, gradient, eps=norm_eps, counted=counted)
-    grad_features = buffers.acquire(level.shape)
+    grad_features = buffers.acquire(level.shape, level.dtype)
     parallel_for(lambda rows: onednn.nchw_to_nhwc(gradient[rows], grad_features[rows]), len(level))
     buffers.release(student, gradient)
     return losses, grad_features
