@@ -128,6 +128,7 @@ def main(args: Namespace) -> int:
             cache_features=use_cache,
             budget_bytes=memory["budget_bytes"],
             test_pixels=len(test_samples) * view.size.pixels,
+            bfloat16=args.amp_level == "O2",
         )
     images = pieces.cut(decode_images(samples, view=view, **memory), **memory)
     unseen, weight = distributed.shard_of(np.arange(len(held_out)), ranks)  # this rank's share of those held out

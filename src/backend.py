@@ -105,16 +105,19 @@ class FastStudentLoss(nn.Cell):
 
     Inputs: images, float32 (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions
     do not count, which ones do. Outputs: scalar.
+
+    Args:
+        dtype: see ``src.cpu.trunk.student_step``.
     """
 
-    def __init__(self, student: ResNet18Trunk, *, norm_eps: float):
+    def __init__(self, student: ResNet18Trunk, *, norm_eps: float, dtype: np.dtype):
         super().__init__()
         self.student = student
         named = dict(student.parameters_and_names())
         self.weights = ms.ParameterTuple([p for p in named.values() if p.requires_grad])
         self.statistics = ms.ParameterTuple([p for p in named.values() if not p.requires_grad])
         self.bounds = tuple(pairwise(accumulate((p.size for p in self.statistics), initial=0)))
-        self.step = _step_operator(named, norm_eps)
+        self.step = _step_operator(named, norm_eps, dtype)
         self.all_count = Tensor(np.ones((1,), np.float32))
 
     def construct(
@@ -137,7 +140,7 @@ def flat(parameters: tuple[Tensor, ...]) -> Tensor:
     return ops.concat(parts)
 
 
-def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
+def _step_operator(named: dict[str, Parameter], norm_eps: float, dtype: np.dtype) -> ops.Custom:
     shapes_of_weights = {name: p.shape for name, p in named.items() if p.requires_grad}
     statistics = [name for name, p in named.items() if not p.requires_grad]
     bounds = tuple(accumulate((int(np.prod(shape)) for shape in shapes_of_weights.values()), initial=0))
@@ -150,7 +153,7 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float) -> ops.Custom:
         weights = {name: piece.reshape(s) for (name, s), piece in zip(shapes_of_weights.items(), pieces, strict=True)}
         teacher = t4, t8, t16
         losses, gradients, batch = student_step(
-            images, teacher, weights, eps=BN_EPS, norm_eps=norm_eps, counted=_masks_of(teacher, masks)
+            images, teacher, weights, eps=BN_EPS, norm_eps=norm_eps, counted=_masks_of(teacher, masks), dtype=dtype
         )
         gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
         return losses, gradient, np.concatenate([batch[name] for name in statistics])
@@ -182,9 +185,15 @@ def _masks_of(teacher: tuple[np.ndarray, ...], masks: np.ndarray) -> tuple[np.nd
     return tuple(part.reshape(shape) for part, shape in zip(np.split(masks, ends[:-1]), shapes, strict=True))
 
 
-def student_loss(student: ResNet18Trunk) -> nn.Cell:
-    """Return the loss of a student in training. Inputs: as of ``src.loss.StudentLoss``. Outputs: scalar."""
-    return FastStudentLoss(student, norm_eps=NORM_EPS) if _is_fast_on_cpu() else StudentLoss(student)
+def student_loss(student: ResNet18Trunk, *, bfloat16: bool = False) -> nn.Cell:
+    """Return the loss of a student in training. Inputs: as of ``src.loss.StudentLoss``. Outputs: scalar.
+
+    Args:
+        bfloat16: compute the trunk in it, where ``onednn.no_bfloat16_reason`` has none to give.
+    """
+    if not _is_fast_on_cpu():
+        return StudentLoss(student)
+    return FastStudentLoss(student, norm_eps=NORM_EPS, dtype=onednn.BFLOAT16 if bfloat16 else onednn.FLOAT32)
 
 
 def teacher_features(teacher: ResNet18Trunk) -> nn.Cell:

@@ -224,7 +224,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "amp_level": {
         "choices": ("O0", "O1", "O2", "O3"),
         "default": "O0",
-        "help": "mixed precision of mindspore.train.Model: O0 is float32, the others are for Ascend and GPU only",
+        "help": "mixed precision: O0 is float32; O2 on CPU is bfloat16, where the processor has AVX512_BF16 or AMX; on "
+        "Ascend and GPU a level of mindspore.train.Model",
     },
     "cache_teacher": {
         "choices": ("auto", "on", "off"),

@@ -249,7 +249,7 @@ def test_bad_loss():
         (("--device_target", "TPU"), "invalid choice: 'TPU'"),
         (("--epochs", "2"), "unrecognized arguments: --epochs 2"),
         (("--device_target", "Ascend"), "--device_target Ascend: MindSpore"),
-        (("--amp_level", "O2"), "--amp_level O2: mixed precision needs an Ascend or GPU device"),
+        (("--amp_level", "O1"), "--amp_level O1: needs an Ascend or GPU device; on CPU use O0 or O2"),
         (("--category", "gizmo"), "no category 'gizmo'; found: widget"),
         (("--data_url", "/nowhere"), "/nowhere: no such data set folder"),
         (("--pre_ckpt_path", "/nowhere/a.ckpt"), "/nowhere/a.ckpt: no such checkpoint file"),

@@ -8,7 +8,7 @@ from src.utils import InputError, core_count
 
 USUAL = {"batch_size": 32, "images": 200, "cache_features": True, "budget_bytes": 2_000_000_000}
 SIDE = ImageSize(256, 256)
-# Peaks in MB, measured on two cores (docs/performance.md): size, batch size, images or pieces.
+# Peaks in MB, measured on two cores (docs/performance.md): size, batch size, images or pieces; BFLOAT16: in that.
 MEASURED = [
     ((64, 64), 4, 4, 764),
     ((256, 256), 8, 8, 1146),
@@ -19,13 +19,23 @@ MEASURED = [
     ((512, 512), 8, 16, 2407),
     ((1024, 1024), 2, 3, 2527),
 ]
+BFLOAT16 = [
+    ((64, 64), 4, 4, 807),
+    ((256, 256), 32, 32, 1711),
+    ((256, 256), 32, 96, 1968),
+    ((512, 512), 8, 16, 1886),
+    ((1024, 1024), 2, 3, 2154),
+]
 
 
-@pytest.mark.parametrize(("size", "batch_size", "images", "peak"), MEASURED)
-def test_measured(monkeypatch, size, batch_size, images, peak):
+@pytest.mark.parametrize(
+    ("bfloat16", "size", "batch_size", "images", "peak"),
+    [(False, *row) for row in MEASURED] + [(True, *row) for row in BFLOAT16],
+)
+def test_measured(monkeypatch, bfloat16, size, batch_size, images, peak):
     """Within 15 % of what was measured."""
     monkeypatch.setattr(memory, "core_count", lambda: 2)
-    about = USUAL | {"batch_size": batch_size, "images": images}
+    about = USUAL | {"batch_size": batch_size, "images": images, "bfloat16": bfloat16}
     assert memory.training_bytes(ImageSize(*size), **about) / 1e6 == pytest.approx(peak, rel=0.15)
 
 

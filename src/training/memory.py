@@ -8,10 +8,10 @@ from ..data.view import ImageSize
 from ..utils import InputError, core_count, free_memory
 
 # Measured, see docs/performance.md: the program with its libraries and both networks; what a step keeps for the
-# gradients, by pixel of its batch; what a core needs besides, by pixel of the image that it works on. Of every image:
-# its pixels, uint8 RGB, and its features, float32 (64 / 16 + 128 / 64 + 256 / 256 a pixel).
+# gradients, by pixel of its batch, in float32 and in bfloat16; what a core needs besides, by pixel of the image that it
+# works on. Of every image: its pixels, uint8 RGB, and its features, float32 (64 / 16 + 128 / 64 + 256 / 256 a pixel).
 _PROGRAM = 780_000_000
-_STEP = 650
+_STEP, _BFLOAT16_STEP = 650, 440
 _CORE = 125
 _IMAGE = 3
 _FEATURES = 28
@@ -20,7 +20,14 @@ _EVALUATION = 3 + 1 + 4 + 4
 
 
 def training_bytes(
-    size: ImageSize, *, batch_size: int, images: int, cache_features: bool, budget_bytes: int, test_pixels: int = 0
+    size: ImageSize,
+    *,
+    batch_size: int,
+    images: int,
+    cache_features: bool,
+    budget_bytes: int,
+    test_pixels: int = 0,
+    bfloat16: bool = False,
 ) -> int:
     """Estimate the peak of a training's memory.
 
@@ -30,12 +37,14 @@ def training_bytes(
         cache_features: whether the teacher's features are kept.
         budget_bytes: what images and features, each, may take of memory; beyond it they are in files.
         test_pixels: of all test images that are evaluated in between.
+        bfloat16: whether it is mixed with float32.
     """
     kept = sum(
         total if total <= budget_bytes else 0
         for total in (images * size.pixels * _IMAGE, images * size.pixels * _FEATURES * cache_features)
     )
-    step = (_STEP * min(batch_size, images) + _CORE * core_count()) * size.pixels
+    of_pixel = _BFLOAT16_STEP if bfloat16 else _STEP
+    step = (of_pixel * min(batch_size, images) + _CORE * core_count()) * size.pixels
     return _PROGRAM + step + kept + _EVALUATION * test_pixels
 
 
@@ -47,6 +56,7 @@ def check_memory(
     cache_features: bool,
     budget_bytes: int,
     test_pixels: int = 0,
+    bfloat16: bool = False,
 ) -> None:
     """Refuse a training for which there is not enough memory.
 
@@ -61,7 +71,7 @@ def check_memory(
         scaled = images * size.pixels // of.pixels
         return training_bytes(
             of, batch_size=batch, images=scaled, cache_features=cache_features, budget_bytes=budget_bytes,
-            test_pixels=test_pixels,
+            test_pixels=test_pixels, bfloat16=bfloat16,
         )  # fmt: skip
 
     if free is None or needed(size, batch_size) <= free:

@@ -11,6 +11,7 @@ from mindspore.train import Model
 from ..backend import student_loss
 from ..callbacks import AverageStatistics, EpochRecorder, EvaluateEveryN, SaveEveryEpoch, StopOnBadLoss, StopOnSignal
 from ..checkpoint import load_student
+from ..cpu.onednn import no_bfloat16_reason
 from ..dataset import EpochBatches, training_pipeline
 from ..loss import TeacherStudentLoss
 from ..stpm import STPM
@@ -129,7 +130,9 @@ def fit(
             run.save()
         return None
     stpm = run.stpm
-    network = student_loss(stpm.model_s)
+    # on CPU mixed precision is the loss's own: what MindSpore would do is cast to float16, in graphs without kernels
+    is_own = device_target == "CPU"
+    network = student_loss(stpm.model_s, bfloat16=is_own and amp_level == "O2")
     if not batches.features:
         network = TeacherStudentLoss(NormalisedTeacher(stpm.model_t), network)
     # a data sink needs batches of equal shape; in most categories the last batch is smaller
@@ -138,7 +141,7 @@ def fit(
     source = batches
     if ranks.count > 1:
         network, source = WeightedLoss(network), ShardedBatches(batches, ranks)
-    model = Model(network, optimizer=run.optimiser, amp_level=amp_level)
+    model = Model(network, optimizer=run.optimiser, amp_level="O0" if is_own else amp_level)
 
     # in this order: statistics are averaged over ranks before they are evaluated, and an epoch is saved only if its
     # evaluation succeeded
@@ -160,10 +163,15 @@ def fit(
 
 
 def check_amp_level(amp_level: str, device_target: str) -> None:
-    """Refuse mixed precision where MindSpore has no kernels for it.
+    """Refuse mixed precision that the device has no fast kernels for.
 
     Raises:
-        InputError: the device is a CPU and the level is not O0.
+        InputError: the device is a CPU, and the level is neither O0 nor O2, or is O2 where bfloat16 is slow.
     """
-    if device_target == "CPU" and amp_level != "O0":
-        raise InputError(f"--amp_level {amp_level}: mixed precision needs an Ascend or GPU device; on CPU use O0")
+    if device_target != "CPU" or amp_level == "O0":
+        return
+    if amp_level != "O2":
+        raise InputError(f"--amp_level {amp_level}: needs an Ascend or GPU device; on CPU use O0 or O2")
+    reason = no_bfloat16_reason()
+    if reason:
+        raise InputError(f"--amp_level {amp_level}: bfloat16 is not fast here: {reason}; use O0")
