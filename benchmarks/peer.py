@@ -53,9 +53,10 @@ class Pictures(Dataset):
 
 
 class Training:
-    """Teacher, student and optimiser in a memory layout, and a training step."""
+    """Teacher, student and optimiser in a memory layout, and a training step; ``bfloat16``: under autocast to it."""
 
-    def __init__(self, layout):
+    def __init__(self, layout, *, bfloat16=False):
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
         self.layout = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         self.teacher, self.student = (random_resnet(seed).to(memory_format=self.layout) for seed in (0, 1))
         self.student.train()
@@ -64,13 +65,16 @@ class Training:
 
     def features(self, images):
         """The teacher's features."""
-        with torch.no_grad():
-            return self.teacher(images.contiguous(memory_format=self.layout))
+        with torch.no_grad(), self.autocast:
+            return [level.float() for level in self.teacher(images.contiguous(memory_format=self.layout))]
 
     def step(self, images, features=None):
         """Train on a batch; without ``features`` the teacher computes them now. Return the loss."""
         images = images.contiguous(memory_format=self.layout)
-        value = loss(features or self.features(images), self.student(images))
+        teacher = features or self.features(images)
+        with self.autocast:
+            levels = self.student(images)
+        value = loss(teacher, [level.float() for level in levels])
         self.optimiser.zero_grad()
         value.backward()
         self.optimiser.step()
