@@ -118,10 +118,7 @@ def test_memory_of_half_the_size():
 
 
 @needs_bfloat16
-@pytest.mark.parametrize(
-    ("count", "channels", "filters", "side", "kernel", "stride"),
-    [(4, 3, 64, 32, 7, 2), (5, 64, 64, 16, 3, 1), (1, 64, 128, 16, 3, 2), (3, 64, 128, 16, 1, 2), (2, 5, 7, 6, 3, 1)],
-)
+@pytest.mark.parametrize(*reference.CONVOLUTIONS)
 def test_convolution_and_gradients(count, channels, filters, side, kernel, stride):
     """Against float64 of what is rounded: sums are float32, results rounded once."""
     images, weight = random(count, side, side, channels), random(filters, channels, kernel, kernel)

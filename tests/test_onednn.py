@@ -21,6 +21,7 @@ from src.cpu.parallel import Buffers, parallel_for
 from src.device import prepare_environment
 from src.utils import core_count
 from tests.conftest import ROOT
+from tests.torch_reference import CONVOLUTIONS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is looked for on Linux only")
 
@@ -48,11 +49,7 @@ def numpy(tensor):
     return last(tensor.detach().numpy())
 
 
-# images, channels in and out, side, kernel, stride: the trunk's kinds, and one of odd numbers
-@pytest.mark.parametrize(
-    ("count", "channels", "filters", "side", "kernel", "stride"),
-    [(4, 3, 64, 32, 7, 2), (5, 64, 64, 16, 3, 1), (1, 64, 128, 16, 3, 2), (3, 64, 128, 16, 1, 2), (2, 5, 7, 6, 3, 1)],
-)
+@pytest.mark.parametrize(*CONVOLUTIONS)
 def test_convolution_and_gradients(count, channels, filters, side, kernel, stride):
     images, weight = random(count, side, side, channels), random(filters, channels, kernel, kernel)
     geometry = Geometry(weight.shape, stride, kernel // 2)

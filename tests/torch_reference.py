@@ -8,6 +8,12 @@ from torch import nn
 
 torch.set_num_threads(1)  # its threads wait by spinning: beside other work, small networks take ten times as long
 
+# the trunk's kinds of convolutions, and one of odd numbers, for ``pytest.mark.parametrize``
+CONVOLUTIONS = (
+    ("count", "channels", "filters", "side", "kernel", "stride"),
+    [(4, 3, 64, 32, 7, 2), (5, 64, 64, 16, 3, 1), (1, 64, 128, 16, 3, 2), (3, 64, 128, 16, 1, 2), (2, 5, 7, 6, 3, 1)],
+)
+
 
 class Block(nn.Module):
     def __init__(self, c_in, c_out, stride):

@@ -395,12 +395,13 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     moments: list[list[_Moments]] = [[] for _ in x]
 
     def compute(rows: slice) -> None:
+        if x.dtype == FLOAT32:
+            for i in range(rows.start, rows.stop):
+                moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
+            return
         waste = np.empty_like(x[:1])
         for i in range(rows.start, rows.stop):
-            if x.dtype == FLOAT32:
-                moments[i] = _moments(x[i].reshape(-1, x.shape[-1]))
-            else:
-                moments[i] = _moments_of_bfloat16(x[i : i + 1], waste)
+            moments[i] = _moments_of_bfloat16(x[i : i + 1], waste)
 
     parallel_for(compute, len(x))
     counts, means, squares = (

@@ -56,10 +56,6 @@ class Inotify:
                     events.append((number, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))))
         return events
 
-    def close(self) -> None:
-        """End with all."""
-        os.close(self._fd)
-
 
 def is_being_written(path: Path) -> bool:
     """Tell whether a process has a file open for writing, where the system tells: of own files on local disks."""
