@@ -35,7 +35,7 @@ from src.files import check_checkpoint_file, file_sha256, lock_folder, make_outp
 from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, check_checkpoint, note_preprocessing, read_sidecar
 from src.training import distributed
-from src.training.memory import check_memory
+from src.training.memory import Workload, check_memory
 from src.utils import LOGGER, RANDOM_TEACHER, InputError, run_entry_point
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def main(args: Namespace) -> int:
     use_cache = args.cache_teacher == "on" or (args.cache_teacher == "auto" and device_target == "CPU")
     memory = {"budget_bytes": int(args.cache_budget * 1e9), "spill_folder": folder.path}  # of images and features, each
     if device_target == "CPU":
-        check_memory(
-            pieces.size,
+        work = Workload(
+            size=pieces.size,
             batch_size=math.ceil(args.batch_size / ranks.count),
             images=len(samples) * len(pieces),
             cache_features=use_cache,
@@ -130,6 +130,7 @@ def main(args: Namespace) -> int:
             test_pixels=len(test_samples) * view.size.pixels,
             bfloat16=args.amp_level == "O2",
         )
+        check_memory(work)
     images = pieces.cut(decode_images(samples, view=view, **memory), **memory)
     unseen, weight = distributed.shard_of(np.arange(len(held_out)), ranks)  # this rank's share of those held out
     left = left_of(memory, images)

@@ -16,7 +16,8 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from .data.images import Source, picture_size
+from .data import arrays
+from .data.images import Source
 from .data.samples import list_images
 from .data.stream import LoadedImage, decode
 from .data.view import Box, View, parse_area
@@ -380,11 +381,9 @@ def area_in_map(min_area: int | str, images: Iterable[Source], view: View) -> in
     """
     try:
         area = parse_area(str(min_area))
-        return area.in_map(view, [picture_size(image, name=f"images[{i}]") for i, image in enumerate(images)])
-    except InputError:
-        raise
     except ValueError as error:
         raise InputError(f"min_area {min_area}: {error}") from error
+    return arrays.area_in_map(area, images, view, name="min_area")
 
 
 def check_share(name: str, value: float | None) -> None:

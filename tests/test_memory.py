@@ -36,20 +36,23 @@ def test_measured(monkeypatch, bfloat16, size, batch_size, images, peak):
     """Within 15 % of what was measured."""
     monkeypatch.setattr(memory, "core_count", lambda: 2)
     about = USUAL | {"batch_size": batch_size, "images": images, "bfloat16": bfloat16}
-    assert memory.training_bytes(ImageSize(*size), **about) / 1e6 == pytest.approx(peak, rel=0.15)
+    assert memory.Workload(size=ImageSize(*size), **about).peak_bytes() / 1e6 == pytest.approx(peak, rel=0.15)
+
+
+def peak(**changes):
+    """The estimate of the usual training, some of it changed."""
+    return memory.Workload(size=SIDE, **USUAL | changes).peak_bytes()
 
 
 def test_parts():
     """Caches beyond the budget are in files; test images are kept as a whole."""
     pixels = 200 * 256 * 256
-    whole = memory.training_bytes(SIDE, **USUAL)
-    assert whole - memory.training_bytes(SIDE, **USUAL | {"cache_features": False}) == 28 * pixels
-    assert whole - memory.training_bytes(SIDE, **USUAL | {"budget_bytes": 28 * pixels - 1}) == 28 * pixels
-    assert whole - memory.training_bytes(SIDE, **USUAL | {"budget_bytes": 0}) == 31 * pixels
-    assert memory.training_bytes(SIDE, **USUAL, test_pixels=1000) - whole == 12_000
-    assert memory.training_bytes(SIDE, **USUAL | {"batch_size": 400}) == memory.training_bytes(
-        SIDE, **USUAL | {"batch_size": 200}
-    )
+    whole = peak()
+    assert whole - peak(cache_features=False) == 28 * pixels
+    assert whole - peak(budget_bytes=28 * pixels - 1) == 28 * pixels
+    assert whole - peak(budget_bytes=0) == 31 * pixels
+    assert peak(test_pixels=1000) - whole == 12_000
+    assert peak(batch_size=400) == peak(batch_size=200)
     assert core_count() >= 1
 
 
@@ -60,7 +63,7 @@ def test_refused(monkeypatch):
     def refusal(free, size=large, **changes):
         monkeypatch.setattr(memory, "free_memory", lambda: free)
         with pytest.raises(InputError) as error:
-            memory.check_memory(size, **USUAL | changes)
+            memory.check_memory(memory.Workload(size=size, **USUAL | changes))
         return str(error.value)
 
     monkeypatch.setattr(memory, "core_count", lambda: 2)
@@ -75,6 +78,6 @@ def test_refused(monkeypatch):
 
 def test_enough(monkeypatch):
     """Nothing is said where it fits, or where nothing is known."""
-    for free in (memory.training_bytes(SIDE, **USUAL), None):
+    for free in (peak(), None):
         monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
-        memory.check_memory(SIDE, **USUAL)
+        memory.check_memory(memory.Workload(size=SIDE, **USUAL))

@@ -3,7 +3,7 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,15 @@ from typing import TypeVar
 import numpy as np
 
 from ..utils import LOGGER, InputError, core_count
-from .images import Source, check_contains, ignore_outside, load_image, load_mask_and_doubts, picture_size
+from .images import (
+    Source,
+    check_contains,
+    ignore_outside,
+    load_image,
+    load_mask_and_doubts,
+    picture_size,
+    source_name,
+)
 from .samples import UNLABELLED, Sample
 from .view import Area, AutoSize, Box, ImageSize, View, keep_aspect
 
@@ -102,25 +110,40 @@ def settle_view(
     if isinstance(size, ImageSize) and roi is None and ignore_mask is None:
         return View(size)
     shapes = list(map(told_of_check(lambda sample: picture_size(sample.path)), samples))
-    if roi:
-        for sample, shape in zip(samples, shapes, strict=True):
-            check_contains(sample.path, shape, roi)
-    if isinstance(size, AutoSize):
-        size = keep_aspect(size.longest, [(roi.width, roi.height)] if roi else shapes)
-    view = View(size, roi)
+    view = fit_view(size, [str(sample.path) for sample in samples], shapes, roi=roi)
     return ignore_outside(ignore_mask, view, shapes) if ignore_mask else view
 
 
-def area_in_map(area: Area, sources: Sequence[Source], view: View) -> int:
+def fit_view(
+    size: ImageSize | AutoSize, names: Sequence[str], shapes: Sequence[tuple[int, int]], *, roi: Box | None
+) -> View:
+    """Return the view of a size, or of that of the longer side, for images of these names, widths and heights.
+
+    Raises:
+        InputError: an image does not contain ``roi``.
+    """
+    if roi:
+        for name, shape in zip(names, shapes, strict=True):
+            check_contains(Path(name), shape, roi)
+    if isinstance(size, AutoSize):
+        size = keep_aspect(size.longest, [(roi.width, roi.height)] if roi else shapes)
+    return View(size, roi)
+
+
+def area_in_map(area: Area, sources: Iterable[Source], view: View, *, name: str = "--min_area") -> int:
     """Return how many pixels of an anomaly map an area of these pictures is.
+
+    Args:
+        name: what the area is called in messages.
 
     Raises:
         InputError: an image is unreadable, or the area is more than what counts of a map.
     """
+    shapes = [picture_size(source, name=source_name(source, i)) for i, source in enumerate(sources)]
     try:
-        return area.in_map(view, [picture_size(source) for source in sources])
+        return area.in_map(view, shapes)
     except ValueError as error:
-        raise InputError(f"--min_area {area}: {error}") from error
+        raise InputError(f"{name} {area}: {error}") from error
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

@@ -57,6 +57,11 @@ def _seen(image: Image.Image, view: View, path: Path) -> tuple[np.ndarray, Box]:
     return (np.repeat(resized[..., None], 3, axis=2) if resized.ndim == 2 else resized), box
 
 
+def source_name(source: Source, place: int) -> str:
+    """Return what an image is called: by its path or, of one that a program holds, its place among those given."""
+    return str(source) if isinstance(source, Path) else f"images[{place}]"
+
+
 def picture_size(source: Source, *, name: str = "image") -> tuple[int, int]:
     """Return a picture's width and height, turned upright; of a file without decoding its pixels.
 

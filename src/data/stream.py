@@ -1,19 +1,17 @@
 """Any number of images, decoded while the network works on earlier ones; only a few are in memory at a time."""
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import numpy as np
 
 from ..utils import InputError, core_count
-from .images import Source, load_image_and_box
+from .images import Source, load_image_and_box, source_name
 from .view import Box, View
 
 
@@ -69,7 +67,7 @@ def decode(sources: Iterable[Source | None], *, view: View, ahead: int) -> Itera
                 yield None
                 continue
             i = next(place)
-            window.append(pool.submit(load, source, os.fspath(source) if isinstance(source, Path) else f"images[{i}]"))
+            window.append(pool.submit(load, source, source_name(source, i)))
             if len(window) > ahead:
                 yield window.popleft().result()
         yield from finish()

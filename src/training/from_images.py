@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..config import FLAGS, MAX_BATCH_SIZE, RECIPES
-from ..data.arrays import allocate
-from ..data.images import Source, check_contains, picture_size
+from ..data.arrays import allocate, fit_view
+from ..data.images import Source, picture_size, source_name
 from ..data.pieces import Pieces, choose_tile
 from ..data.samples import GOOD, Sample, hold_out, samples_sha256
 from ..data.stream import decode
-from ..data.view import AutoSize, View, keep_aspect, parse_box, parse_training_size
+from ..data.view import AutoSize, View, parse_box, parse_training_size
 from ..dataset import EpochBatches
 from ..detector import Detector, ImageLike, area_in_map, check_share, open_detector, sources
 from ..device import set_seed, set_up_device
@@ -26,7 +26,7 @@ from ..model.model_file import inspect_model
 from ..model.record import Circumstances, Configuration, TrainingFolder
 from ..model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
 from ..utils import LOGGER, RANDOM_TEACHER, InputError
-from .memory import check_memory
+from .memory import Workload, check_memory
 
 
 def train(
@@ -122,13 +122,14 @@ def train(
         "budget_bytes": int(FLAGS["cache_budget"]["default"] * 1e9), "spill_folder": folder.path
     }  # fmt: skip
     if use_cache:
-        check_memory(
-            pieces.size,
+        work = Workload(
+            size=pieces.size,
             batch_size=batch_size,
             images=len(kept) * len(pieces),
             cache_features=True,
             budget_bytes=memory["budget_bytes"],
         )
+        check_memory(work)
     with locked_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE):
         arrays = pieces.cut(_decode_all(kept, view, **memory), **memory)
 
@@ -157,7 +158,7 @@ def train(
         }
         if held_out:
             config["val_split"] = val_split
-        if len(pieces) > 1:
+        if not pieces.is_whole_image:
             config["train_tile"] = list(pieces.size)
         if schedule != "constant":
             config |= {"lr_schedule": schedule, "epochs": epochs}
@@ -169,7 +170,7 @@ def train(
             "data_url": os.fspath(images) if isinstance(images, str | os.PathLike) else "images in memory",
             "pre_ckpt_path": os.fspath(backbone),
         }
-        if len(pieces) > 1:
+        if not pieces.is_whole_image:
             circumstances["train_pieces"] = len(arrays)
         run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
         run.begin(resume=False)
@@ -214,14 +215,9 @@ def _settle_view(kept: list[Source], image_size: int | str | tuple[int, int], ro
         raise InputError(f"roi {roi!r}: {error}") from error
     if box is None and not isinstance(size, AutoSize):
         return View(size)
-    names = [str(one) if isinstance(one, Path) else f"images[{i}]" for i, one in enumerate(kept)]
+    names = [source_name(one, i) for i, one in enumerate(kept)]
     shapes = [picture_size(one, name=name) for one, name in zip(kept, names, strict=True)]
-    if box:
-        for name, shape in zip(names, shapes, strict=True):
-            check_contains(Path(name), shape, box)
-    if isinstance(size, AutoSize):
-        size = keep_aspect(size.longest, [(box.width, box.height)] if box else shapes)
-    return View(size, box)
+    return fit_view(size, names, shapes, roi=box)
 
 
 def _decode_all(kept: list[Source], view: View, *, budget_bytes: int, spill_folder: Path) -> np.ndarray:

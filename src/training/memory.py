@@ -3,6 +3,8 @@
 No mindspore here.
 """
 
+from dataclasses import dataclass, replace
+
 from ..data.pieces import DEFAULT_TILE
 from ..data.view import ImageSize
 from ..utils import InputError, core_count, free_memory
@@ -19,19 +21,11 @@ _FEATURES = 28
 _EVALUATION = 3 + 1 + 4 + 4
 
 
-def training_bytes(
-    size: ImageSize,
-    *,
-    batch_size: int,
-    images: int,
-    cache_features: bool,
-    budget_bytes: int,
-    test_pixels: int = 0,
-    bfloat16: bool = False,
-) -> int:
-    """Estimate the peak of a training's memory.
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a training's memory depends on.
 
-    Args:
+    Attributes:
         size: of an image, or of a piece of one.
         images: number of images or pieces.
         cache_features: whether the teacher's features are kept.
@@ -39,40 +33,38 @@ def training_bytes(
         test_pixels: of all test images that are evaluated in between.
         bfloat16: whether it is mixed with float32.
     """
-    kept = sum(
-        total if total <= budget_bytes else 0
-        for total in (images * size.pixels * _IMAGE, images * size.pixels * _FEATURES * cache_features)
-    )
-    of_pixel = _BFLOAT16_STEP if bfloat16 else _STEP
-    step = (of_pixel * min(batch_size, images) + _CORE * core_count()) * size.pixels
-    return _PROGRAM + step + kept + _EVALUATION * test_pixels
+
+    size: ImageSize
+    batch_size: int
+    images: int
+    cache_features: bool
+    budget_bytes: int
+    test_pixels: int = 0
+    bfloat16: bool = False
+
+    def peak_bytes(self) -> int:
+        """Estimate the peak of the training's memory."""
+        pixels = self.images * self.size.pixels
+        kept = sum(
+            total if total <= self.budget_bytes else 0
+            for total in (pixels * _IMAGE, pixels * _FEATURES * self.cache_features)
+        )
+        of_pixel = _BFLOAT16_STEP if self.bfloat16 else _STEP
+        step = (of_pixel * min(self.batch_size, self.images) + _CORE * core_count()) * self.size.pixels
+        return _PROGRAM + step + kept + _EVALUATION * self.test_pixels
 
 
-def check_memory(
-    size: ImageSize,
-    *,
-    batch_size: int,
-    images: int,
-    cache_features: bool,
-    budget_bytes: int,
-    test_pixels: int = 0,
-    bfloat16: bool = False,
-) -> None:
+def check_memory(work: Workload) -> None:
     """Refuse a training for which there is not enough memory.
-
-    For the arguments see ``training_bytes``.
 
     Raises:
         InputError: it needs more than is free; the message names sizes that need less.
     """
-    free = free_memory()
+    free, size, batch_size = free_memory(), work.size, work.batch_size
 
     def needed(of: ImageSize, batch: int) -> int:
-        scaled = images * size.pixels // of.pixels
-        return training_bytes(
-            of, batch_size=batch, images=scaled, cache_features=cache_features, budget_bytes=budget_bytes,
-            test_pixels=test_pixels, bfloat16=bfloat16,
-        )  # fmt: skip
+        images = work.images * size.pixels // of.pixels
+        return replace(work, size=of, batch_size=batch, images=images).peak_bytes()
 
     if free is None or needed(size, batch_size) <= free:
         return
