@@ -45,6 +45,7 @@ from src.data.view import square
 from src.loss import NORM_EPS
 from src.model.sidecar import sidecar_path
 from src.stpm import STPM
+from src.training.trainer import learning_rates
 from src.utils import InputError, core_count
 from tests.conftest import ROOT, save_picture, train_arguments
 
@@ -544,10 +545,19 @@ def test_paper_code(session_tree, tmp_path):
     torch.save(paper_code.new_student(3).state_dict(), tmp_path / "teacher.pth")
     flags = ("--data_url", session_tree, "--category", "widget", "--pth_path", tmp_path / "teacher.pth")
     found = table(run(paper_code, *flags, *TINY, "--epochs", 3, "--hold_out", 0.4))
-    assert len(found["3"]) == 5
+    assert len(found["3"]) == 6
     (kept,) = (name for name in found if "kept" in name)
-    assert found[kept][0] <= found["3"][1]  # the mean map of the images that were held out
-    assert all(0 <= number <= 1 for number in (*found["3"][2:], *found[kept][1:]))
+    assert found[kept][0] <= found["3"][2]  # the mean map of the images that were held out
+    assert 0 < found["3"][1] < 12  # their loss: three scales, at most 4 each
+    assert all(0 <= number <= 1 for number in (*found["3"][3:], *found[kept][1:]))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_paper_code_rates(schedule):
+    """The schedules are those of train.py, written a second time."""
+    ours = learning_rates(schedule, lr=paper_code.LR, steps=47)
+    theirs = [paper_code.learning_rate(schedule, step, 47) for step in range(47)]
+    assert theirs == pytest.approx(ours if schedule == "cosine" else [ours] * 47)
 
 
 def test_float16(trained, session_tree):
