@@ -137,6 +137,8 @@ def test_flags_exist(page):
     of_the_vendor = {"fmk", "saveType", "optimize", "modelFile", "outputFile", "configFile", "soc_version"}
     of_the_zoo = {"dataset_path", "finetune", "run_eval", "start_eval_epoch", "onnx_path", "file_name", "pt_path"}
     of_the_zoo |= {"out_size"}
+    for benchmark in ROOT.glob("benchmarks/*.py"):
+        others |= set(re.findall(r'add_argument\(\s*"--(\w+)"', benchmark.read_text()))
     named = set(re.findall(r"(?<![\w-])--([a-z][A-Za-z0-9_-]*)", read(page)))
     assert named <= {*FLAGS, *others, *of_the_vendor, *of_the_zoo}
 
@@ -276,11 +278,15 @@ def test_marks(page):
 
 
 def test_measured_numbers():
-    """The README's first table and that of the page on accuracy tell the same."""
-    bottle = json.loads(read("docs/results.json"))["categories"]["bottle"]
-    cells = " | ".join(f"{bottle[name]:.3f}" for name in ("pixel_auroc", "image_auroc", "pro"))
-    for readme in READMES:
-        assert f"| {cells} |" in read(readme)
+    """The READMEs' first table and that of the page on accuracy tell the same."""
+    results = json.loads(read("docs/results.json"))
+    for recipe, categories in (("published", results["categories"]), ("recommended", results["recommended"])):
+        rows = (categories[name] for name in ("bottle", "capsule"))
+        cells = (" / ".join(f"{row[metric]:.3f}" for metric in table.METRICS) for row in rows)
+        expected = f" | {' | '.join(cells)} |"
+        for readme in READMES:
+            (line,) = (line for line in read(readme).splitlines() if line.startswith(f"| `--recipe {recipe}`"))
+            assert line.endswith(expected)
 
 
 PINS = re.compile(r"([a-zA-Z][\w-]*)==(\d[\w.]*\w)")

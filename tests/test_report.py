@@ -774,5 +774,14 @@ def test_table_in_a_readme(tmp_path, refused):
     names = [line.split("|")[1].strip() for line in lines[6:-3]]
     assert names == [*json.loads(results_table.PUBLISHED_PATH.read_text())["categories"], "mean"]
     assert [line for line in lines if line.startswith("| grid | 0.5000 (-0.490) |")]
+    both = {"categories": {"grid": {"pixel_auroc": 0.5}}, "recommended": {"grid": {"pixel_auroc": 0.9}}}
+    (tmp_path / "results.json").write_text(json.dumps(both))
+    assert results_table.main(results_table.parse_args(flags)) == 0
+    with_both = (tmp_path / "README.md").read_text().splitlines()
+    (new,) = (i for i, line in enumerate(with_both) if line.startswith("| grid, recommended | 0.9000 (-0.090) |"))
+    assert with_both[:new] + with_both[new + 1 :] == lines  # below the category's own row; the mean is without it
+    assert with_both[new - 1].startswith("| grid | 0.5000 (")
     (tmp_path / "results.json").write_text(json.dumps({"categories": {"grid": {"pixel_auroc": 1.5}}}))
     assert "grid: pixel_auroc 1.5, expected a number from 0 to 1, or null" in refused(results_table, *flags)
+    (tmp_path / "results.json").write_text(json.dumps({"categories": {}, "recommended": []}))
+    assert "expected an object 'recommended'" in refused(results_table, *flags)

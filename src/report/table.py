@@ -138,10 +138,22 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def readme_table(results: dict, *, heading: str) -> str:
-    """Return the table of docs/accuracy.md: all categories of MVTec AD, with this project's own numbers if any."""
+    """Return the table of docs/accuracy.md: all categories of MVTec AD, with this project's own numbers if any.
+
+    Below a category's row stands that of ``--recipe recommended``, if it was trained so too; the mean is without them.
+    """
     published = read_json(PUBLISHED_PATH)
-    rows = [(name, results["categories"].get(name, {})) for name in published["categories"]]
-    return to_markdown(with_published(collect(rows), published), heading=heading)
+    table = with_published(
+        collect((name, results["categories"].get(name, {})) for name in published["categories"]), published
+    )
+    recommended = {
+        row["category"]: row | {"category": f"{row['category']}, recommended"}
+        for row in with_published(collect(results.get("recommended", {}).items()), published)["categories"]
+    }
+    rows = []
+    for row in table["categories"]:
+        rows += [row, recommended[row["category"]]] if row["category"] in recommended else [row]
+    return to_markdown({"categories": rows, "mean": table["mean"]}, heading=heading)
 
 
 def replace_marked(path: Path, name: str, replace: Callable[[str], str]) -> None:
@@ -189,11 +201,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Update; return the exit status."""
     results = read_json(args.results)
-    categories = results.get("categories")
-    if not isinstance(categories, dict) or not all(isinstance(found, dict) for found in categories.values()):
-        raise InputError(f"{args.results}: expected an object 'categories', of category to an object of metrics")
-    for name, found in categories.items():
-        _check_metrics(found, f"{args.results}: {name}")
+    for key in ("categories", *({"recommended"} & results.keys())):
+        categories = results.get(key)
+        if not isinstance(categories, dict) or not all(isinstance(found, dict) for found in categories.values()):
+            raise InputError(f"{args.results}: expected an object {key!r}, of category to an object of metrics")
+        for name, found in categories.items():
+            _check_metrics(found, f"{args.results}: {name}")
     for path in args.readme:
         update_readme(path, results)
     return 0
