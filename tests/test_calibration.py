@@ -34,11 +34,12 @@ from src.evaluation.threshold import (
     best_f1_threshold,
     calibrate,
     confusion,
+    doubt,
     proportion_interval,
 )
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
-from src.files import file_sha256
+from src.files import file_sha256, make_output_folder
 from src.model.model_file import choose_rule, inspect_model
 from src.model.sidecar import new_sidecar, read_export, record_calibration
 from src.utils import InputError
@@ -68,6 +69,28 @@ def test_few_images(count, rate):
     low, high = calibrations[0].fpr_interval
     expected = np.quantile(rates, [0.025, 0.975])
     assert stats.norm.isf([low, high]) == pytest.approx(stats.norm.isf(expected), rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "told"),
+    [
+        # t of 1 degree of freedom at 99 % is 31.820516: exp(31.820516 sqrt(1.5) ln(3) / sqrt(2) - ln(3) / 2)
+        ([1, 3], 0.01, "rests on 2 good images and is 8.12e+12 times the highest of their scores"),
+        ([1, 1.01], 0.01, "rests on 2 good images"),
+        (range(1, 10), 0.1, "rests on 9 good images"),
+        (range(1, 11), 0.1, None),
+        # t of 9 at 99 % is 2.821438: exp(2.821438 sqrt(1.1) ln(2) sqrt(10) / 6 - ln(2) / 2), and with 1.9 for 2
+        ([1] * 5 + [2] * 5, 0.01, "rests on 10 good images and is 2.08 times the highest of their scores"),
+        ([1] * 5 + [1.9] * 5, 0.01, None),
+    ],
+)
+def test_doubt(scores, rate, told):
+    """Of few images, and of an extrapolation to far above them, it is said; of others nothing."""
+    scores = np.float32(scores)
+    found = doubt(calibrate(scores, target_fpr=rate), scores)
+    enough = 99 if rate == 0.01 else 10
+    end = f": calibrate with more, at least 10; from {enough} on it is one of their scores"
+    assert found == (told and told + end)
 
 
 def lattice(rng, size):
@@ -324,6 +347,20 @@ def test_calibrate(tmp_path, caplog):
     assert call(calibrate_entry, *flags, "--target_fpr", 0.5) == 0
     median = json.loads(model.with_suffix(".json").read_text())["threshold"]
     assert median == pytest.approx(sorted(scores.values())[4], abs=1e-6)
+
+
+def test_doubtful(tmp_path, caplog):
+    """Python and the command line warn of a doubtful threshold in the same words, and keep it."""
+    model = write_red_model(tmp_path / "model")
+    for i, red in enumerate((10, 30)):
+        Image.fromarray(np.full((40, 48, 3), red, np.uint8)).save(make_output_folder(tmp_path / "more") / f"{i}.png")
+    threshold = Detector.load(model).calibrate(tmp_path / "more")
+    (warning,) = caplog.messages
+    assert warning.startswith(f"warning: the threshold {threshold:.6g} of {model} rests on 2 good images and is ")
+    assert json.loads(model.with_suffix(".json").read_text())["threshold"] == threshold
+    caplog.clear()
+    assert call(calibrate_entry, "--ckpt_path", model, "--image_path", tmp_path / "more") == 0
+    assert warning in caplog.messages
 
 
 def infer_in_cpp(pictures, model, folder, scores):

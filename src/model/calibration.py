@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate
+from ..evaluation.threshold import CONFIDENCE, Calibration, calibrate, doubt
 from ..utils import LOGGER, InputError
 from .sidecar import record_calibration
 
@@ -16,7 +16,7 @@ class NoThresholdError(InputError):
 
 
 def set_threshold(scores: np.ndarray, *, target_fpr: float, of: str) -> Calibration:
-    """Set the threshold by the scores of good images, float32 (N,).
+    """Set the threshold by the scores of good images, float32 (N,); warn where it is not to be trusted.
 
     Args:
         of: what errors call the model.
@@ -25,9 +25,13 @@ def set_threshold(scores: np.ndarray, *, target_fpr: float, of: str) -> Calibrat
         NoThresholdError: as ``calibrate`` says.
     """
     try:
-        return calibrate(scores, target_fpr=target_fpr)
+        calibration = calibrate(scores, target_fpr=target_fpr)
     except ValueError as error:
         raise NoThresholdError(f"no threshold for {of}: {error}") from error
+    doubtful = doubt(calibration, scores)
+    if doubtful:
+        LOGGER.warning("warning: the threshold %.6g of %s %s", calibration.threshold, of, doubtful)
+    return calibration
 
 
 def store_threshold(
