@@ -298,11 +298,13 @@ class Detector:
                 ``calibrate``, for every later use. False: it is this detector's alone.
 
         Raises:
-            InputError: an image is unreadable, no threshold can be set by these, or it cannot be written; the threshold
-                stays what it was.
+            InputError: an image is unreadable, no threshold can be set by these, or it cannot be written, or scipy is
+                not installed; the threshold stays what it was.
         """
-        from .model.calibration import set_threshold, store_threshold  # scipy, which scoring does without
+        from .evaluation.threshold import scipy_stats
+        from .model.calibration import set_threshold, store_threshold
 
+        scipy_stats()  # if it is missing, that is said before the work
         check_share("target_fpr", target_fpr)
         check_share("review", review)
         images, area = sources(good_images), self._rule.min_area

@@ -95,12 +95,13 @@ def versions() -> dict[str, str]:
 
 
 def pinned(package: str) -> str:
-    """Return what to tell pip for an optional package: its name, and the version that this project asks for.
+    """Return what to tell pip for a package that may be missing: its name, and the version that this project asks for.
 
     The version stands in the checkout's requirements, or in what pip recorded of the installed package ``stpm``.
     """
     try:
-        found = OPTIONAL_PACKAGES.read_text(encoding="utf-8").splitlines()
+        files = OPTIONAL_PACKAGES, OPTIONAL_PACKAGES.with_name("requirements.txt")
+        found = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError:
         try:
             found = requires("stpm") or []

@@ -19,8 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NotRequired, TextIO, TypedDict
 
-from tqdm import tqdm
-
 from .config import build_parser, require
 from .data.samples import list_images
 from .detector import Inspection, open_detector, outlined
@@ -219,6 +217,17 @@ def warn_without_threshold(model: ModelFile, rule: DecisionRule) -> None:
         LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
 
 
+def with_progress(predictions: Iterable[Inspection], total: int) -> Iterable[Inspection]:
+    """Return the same; on a terminal, with a progress bar where tqdm is installed: small hosts do without."""
+    if not sys.stderr.isatty():
+        return predictions
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return predictions
+    return tqdm(predictions, total=total, unit="img")
+
+
 def write_all(
     predictions: Iterable[Inspection],
     total: int,
@@ -228,7 +237,7 @@ def write_all(
     model: ModelFile,
     rule: DecisionRule,
 ) -> dict[str, int]:
-    """Write every prediction, with a progress bar on a terminal; return how many images had which verdict."""
+    """Write every prediction; return how many images had which verdict."""
     counts = {"images": 0, "unreadable": 0} | dict.fromkeys(rule.verdicts, 0)
     about: About = {"model": model.path.name, "config_hash": model.config_hash, "threshold": rule.threshold}
     if rule.min_area > 1:
@@ -236,7 +245,7 @@ def write_all(
     if rule.review is not None:
         about["review"] = rule.review
     with PredictionFiles(folder, about=about) as files:
-        for prediction in tqdm(predictions, total=total, unit="img", disable=not sys.stderr.isatty()):
+        for prediction in with_progress(predictions, total):
             files.write(prediction)
             counts["images"] += 1
             if prediction.error:

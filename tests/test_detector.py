@@ -19,6 +19,7 @@ from src.checkpoint import read_checkpoint
 from src.data.samples import list_train, samples_sha256
 from src.data.view import square
 from src.detector import Detector
+from src.device import pinned
 from src.training.from_images import sources_sha256
 from src.utils import InputError
 from tests.conftest import (
@@ -338,6 +339,36 @@ print(found.verdict, slow & sys.modules.keys(), t)
     verdict, slow, seconds = run_python("-c", code, exported / "widget.onnx").stdout.split()
     assert (verdict, slow) == ("good", "set()")
     assert float(seconds) < 0.3
+
+
+def test_small_host(tmp_path):
+    """It scores without MindSpore, scipy, scikit-learn and tqdm; who calibrates is told what to install."""
+    model = write_red_model(tmp_path / "model", threshold=0.5)
+    for i in range(2):
+        save_picture(tmp_path / f"new/{i}.png", np.random.default_rng(i))
+    forget_process()  # which wrote the model, and keeps others from it
+    code = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(("mindspore", "scipy", "sklearn", "tqdm")))
+sys.stderr.isatty = lambda: True
+program = sys.argv.pop(1)
+runpy.run_module(f"src.{program}", run_name="__main__")
+"""
+    flags = ("--ckpt_path", model, "--image_path", tmp_path / "new")
+    done = run_python("-c", code, "predict", *flags, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run_python("-c", code, "calibrate", *flags, cwd=tmp_path)
+    told = f"this needs scipy, which is not installed: pip install {pinned('scipy')}"
+    assert done.stderr == f"error: {tmp_path / 'new'}: cannot set a threshold: {told}\n"
+    assert (done.returncode, pinned("scipy")[:7]) == (1, "scipy==")
+
+
+def test_calibration_without_scipy(tmp_path, monkeypatch):
+    """It is said before any image is looked at."""
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    detector = Detector.load(write_red_model(tmp_path / "model"))
+    with pytest.raises(InputError, match="this needs scipy, which is not installed: pip install scipy=="):
+        detector.calibrate([tmp_path / "absent.png"] * 2)
 
 
 def public(thing):

@@ -346,6 +346,10 @@ def test_pinned(monkeypatch, tmp_path):
     monkeypatch.setattr(device_module, "OPTIONAL_PACKAGES", path)
     path.write_text("torchvision==0.1\n# torch==0.2\ntorch==2.13.0  # why\n")
     assert [pinned(name) for name in ("torch", "vision", "onnxruntime")] == ["torch==2.13.0", "vision", "onnxruntime"]
+    path.rename(tmp_path / "optional.txt")
+    monkeypatch.setattr(device_module, "OPTIONAL_PACKAGES", tmp_path / "optional.txt")
+    path.write_text("scipy==1.17.1  # why\n")
+    assert [pinned(name) for name in ("torch", "scipy")] == ["torch==2.13.0", "scipy==1.17.1"]
     path.unlink()
     recorded = {"stpm": ["numpy==1.26.4", 'torch==2.14.0rc1; extra == "optional"']}
     monkeypatch.setattr(device_module, "requires", recorded.get)

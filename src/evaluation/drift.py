@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from scipy import stats
 
 from .decision import is_anomalous
-from .threshold import proportion_interval
+from .threshold import proportion_interval, scipy_stats
 
 # A distance of the two distributions below which nobody would act, however certain it is: a tenth of the good products.
 SMALLEST_DISTANCE = 0.1
@@ -78,6 +77,7 @@ def compare(recent: np.ndarray, calibrated: np.ndarray, *, threshold: float, lar
     Args:
         largest_share: of defective verdicts that is expected (``expected_share``).
     """
+    stats = scipy_stats()
     verdicts = is_anomalous(recent, threshold)
     defective = int(verdicts.sum())
     below, reference = recent[~verdicts], calibrated[~is_anomalous(calibrated, threshold)]

@@ -8,12 +8,12 @@ import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-from scipy import stats
 
-from ..utils import LARGEST
+from ..device import pinned
+from ..utils import LARGEST, InputError
 from .decision import is_anomalous
 
 # Two-sided probability of all intervals.
@@ -25,6 +25,19 @@ MIN_IMAGES = 2
 # up to 2.9 times, of 3 up to 11 times, of 2 up to 35,000 times: no defect is found by such.
 FEW_IMAGES = 10
 FAR_ABOVE = 2.0
+
+
+def scipy_stats() -> Any:
+    """Return ``scipy.stats``, imported where it is needed: a host that only scores need not have it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise InputError(f"this needs scipy, which is not installed: pip install {pinned('scipy')}") from error
+    return stats
 
 
 def as_float32(threshold: float) -> float:
@@ -64,7 +77,7 @@ def check_image_count(count: int, *, target_fpr: float) -> None:
     """
     if count < MIN_IMAGES:
         raise ValueError(f"{count} {'image' if count == 1 else 'images'}, expected at least {MIN_IMAGES}")
-    if not np.isfinite(stats.t.ppf(1 - target_fpr, count - 1)):
+    if not np.isfinite(scipy_stats().t.ppf(1 - target_fpr, count - 1)):
         raise ValueError(f"no score is so high that {count} images tell of a rate of {target_fpr}")
 
 
@@ -88,6 +101,7 @@ def calibrate(scores: np.ndarray, *, target_fpr: float) -> Calibration:
     check_image_count(count, target_fpr=target_fpr)
     if not (np.isfinite(scores).all() and (scores > 0).all()):
         raise ValueError("scores must be positive and finite")
+    stats = scipy_stats()
     tail = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     rate = Fraction(str(target_fpr))  # as it was written: 10 * (1 - 0.7) is above 3 in binary numbers
     if (count + 1) * rate >= 1:
@@ -129,6 +143,7 @@ def _normal_rate_interval(count: int, factor: float) -> tuple[float, float]:
     chi-squared over its n - 1 degrees of freedom: the noncentral t distribution, here averaged over quantiles of S,
     since library functions for it fail far from the centre. Solved for z by bisection.
     """
+    stats = scipy_stats()
     points = (np.arange(2000) + 0.5) / 2000
     spreads = np.sqrt(stats.chi2.ppf(points, count - 1) / (count - 1))
     root = np.sqrt(count)
@@ -152,7 +167,7 @@ def proportion_interval(successes: int, count: int) -> tuple[float, float]:
     """Clopper and Pearson's exact interval of a proportion; (0, 1) without observations."""
     if count == 0:
         return 0.0, 1.0
-    interval = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
+    interval = scipy_stats().binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
     return float(interval.low), float(interval.high)
 
 
