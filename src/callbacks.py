@@ -223,5 +223,5 @@ class StopOnBadLoss(Callback):
             rate = self.lr[step - 1] if isinstance(self.lr, list) else self.lr
             raise InputError(
                 f"loss is {loss} at step {step} (epoch {params.cur_epoch_num}) with learning rate {rate:g}: training "
-                "diverged; try a smaller --lr. The checkpoint of the last whole epoch is kept"
+                "diverged; try a smaller --lr of train.py. The checkpoint of the last whole epoch is kept"
             )

@@ -65,7 +65,7 @@ def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own
         device_target = next(target for target in DEVICE_TARGETS if is_present(target))
         LOGGER.info("device: %s (found automatically)", device_target)
     elif not is_present(device_target):
-        raise InputError(f"--device_target {device_target}: MindSpore {ms.__version__} sees no such device here")
+        raise InputError(f"device {device_target}: MindSpore {ms.__version__} sees no such device here")
     ms.set_context(mode=ms.GRAPH_MODE)
     if core_count() < ms.get_context("runtime_num_threads"):  # it knows of no container's quota
         ms.set_context(runtime_num_threads=core_count())

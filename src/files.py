@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TextIO
 
-from .utils import LOGGER, InputError
+from .utils import LOGGER, InputError, command
 
 LONGEST_NAME = 255  # bytes, on nearly all file systems
 MARK_BYTES = 17  # of what ``short_name`` adds
@@ -185,7 +185,7 @@ def check_checkpoint_file(path: Path) -> None:
     if path.suffix in (".pth", ".pt"):
         raise InputError(
             f"{path}: is a PyTorch file; convert it first: "
-            f"python src/pth2ckpt.py --pth_path {path} --ckpt_path {path.with_suffix('.ckpt').name}"
+            f"{command('pth2ckpt')} --pth_path {path} --ckpt_path {path.with_suffix('.ckpt').name}"
         )
     if path.suffix != ".ckpt":
         raise InputError(f"{path}: expected a MindSpore checkpoint, a file whose name ends in .ckpt")

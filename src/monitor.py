@@ -26,7 +26,7 @@ from .evaluation.threshold import CONFIDENCE
 from .files import check_regular_file
 from .model.model_file import ModelFile, choose_rule, inspect_model
 from .model.sidecar import sidecar_path
-from .utils import LOGGER, InputError, run_entry_point
+from .utils import LOGGER, InputError, command, run_entry_point
 
 FLAG_NAMES = ("scores", "ckpt_path", "defect_rate", "false_alarm_rate")
 MOST_PERIODS = 10
@@ -132,14 +132,14 @@ def calibration_scores(model: ModelFile) -> np.ndarray:
     if model.sidecar is None:
         raise InputError(f"{sidecar_path(model.path)}: is missing; the threshold and its scores stand in it")
     if model.threshold is None:
-        raise InputError(f"{model.path}: has no threshold to compare with; calibrate it (python -m src.calibrate)")
+        raise InputError(f"{model.path}: has no threshold to compare with; calibrate it ({command('calibrate')})")
     calibration = model.sidecar.calibration
     scores = calibration.get("scores") if calibration else None
     values = list(scores.values()) if isinstance(scores, dict) else []
     if not values or not all(type(one) in (int, float) and math.isfinite(one) for one in values):
         raise InputError(
             f"{sidecar_path(model.path)}: does not hold the scores that the threshold was set by; calibrate it again "
-            "(python -m src.calibrate)"
+            f"({command('calibrate')})"
         )
     return np.array(values, float)
 
@@ -274,7 +274,7 @@ def report(
     if judgement.state is State.DRIFTING:
         print(
             "look at camera, light, lens and product; if the good ones are as they should be, calibrate by recent good "
-            "images (python -m src.calibrate)"
+            f"images ({command('calibrate')})"
         )
     print(judgement.state)
 

@@ -27,7 +27,7 @@ from .files import atomic_path, make_output_folder, short_name
 from .line.jobs import take_stdout, tell
 from .model.model_file import ModelFile, choose_rule, inspect_model
 from .report.pictures import colour_map, save_panels, scale_legend
-from .utils import LOGGER, InputError, run_entry_point
+from .utils import LOGGER, InputError, command, run_entry_point
 
 FLAG_NAMES = (
     "image_path", "watch", "stdin", "ckpt_path", "out_dir", "threshold", "review", "save_sample", "save_sample_path",
@@ -169,7 +169,7 @@ def main(args: argparse.Namespace) -> int:
     if args.save_sample and rule.threshold is None:
         raise InputError(
             f"--save_sample: {model.path} has no threshold, which is the unit of the colours; "
-            "calibrate it (python -m src.calibrate) or give --threshold"
+            f"calibrate it ({command('calibrate')}) or give --threshold"
         )
     if not args.image_path:
         from .line.follow import follow  # on other systems than Linux its import fails before they are refused
@@ -214,7 +214,7 @@ def warn_without_threshold(model: ModelFile, rule: DecisionRule) -> None:
     """Warn that there are no verdicts where that is so."""
     if rule.threshold is None:
         where = f"{model.path} has no threshold for {model.view.size} pixels"
-        LOGGER.warning("no verdicts: %s (python -m src.calibrate, or --threshold)", where)
+        LOGGER.warning("no verdicts: %s (%s, or --threshold)", where, command("calibrate"))
 
 
 def with_progress(predictions: Iterable[Inspection], total: int) -> Iterable[Inspection]:

@@ -188,6 +188,11 @@ def run_entry_point(main: Callable[..., int], args: object) -> int:
     return status
 
 
+def command(name: str) -> str:
+    """Return how a program of this package is called, such as "predict": the package is ``src``, installed ``stpm``."""
+    return f"python -m {__package__}.{name}"
+
+
 def end_with_parent(number: int) -> None:
     """Have the kernel send this process a signal when the one that started it ends, in whatever way (Linux)."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)

@@ -536,7 +536,7 @@ def test_checkpoints_threshold(calibrated, tmp_path, caplog):
         (("--val_split", "1"), "argument --val_split: expected a number of at least 0 and below 1, got '1'"),
         (("--val_split", "-0.1"), "argument --val_split: expected a number of at least 0"),
         (("--target_fpr", "0"), "argument --target_fpr: expected a number above 0 and below 1, got '0'"),
-        (("--val_split", "0.95"), "--val_split 0.95: leaves none of 6 images to train on"),
+        (("--val_split", "0.95"), "val_split 0.95: leaves none of 6 images to train on"),
         (
             ("--val_split", "0.1"),
             "--val_split 0.1: cannot set a threshold by what it holds out: 1 image, expected at least 2; hold out more",

@@ -209,7 +209,7 @@ def test_divergence(trained, refused, session_tree, random_backbone, tmp_path):
     before = (tmp_path / "widget/widget_last.ckpt").read_bytes()
     arguments = train_arguments(session_tree, random_backbone, tmp_path, epoch=20)
     message = refused(train_entry, *arguments, "--lr", "3e38")
-    assert "training diverged; try a smaller --lr than 3e+38" in message
+    assert "training diverged; try a smaller --lr of train.py than 3e+38" in message
     assert (tmp_path / "widget/widget_last.ckpt").read_bytes() == before
 
 

@@ -216,7 +216,7 @@ def test_hold_out_at_random(tmp_path):
 def test_hold_out_leaves_some(tmp_path):
     samples = [Sample(tmp_path / f"{i}.png", "good") for i in range(2)]
     for few, fraction in ((samples, 0.9), (samples[:1], 0.1)):
-        with pytest.raises(InputError, match=rf"--val_split {fraction}: leaves none of {len(few)} images to train on"):
+        with pytest.raises(InputError, match=rf"^val_split {fraction}: leaves none of {len(few)} images to train on"):
             hold_out(few, fraction, seed=0)
 
 

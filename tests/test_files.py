@@ -280,7 +280,7 @@ def test_good_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("a.pth", "python src/pth2ckpt.py --pth_path {path} --ckpt_path a.ckpt"),
+        ("a.pth", "python -m src.pth2ckpt --pth_path {path} --ckpt_path a.ckpt"),
         ("a.pt", "is a PyTorch file; convert it first"),
         ("a.onnx", "expected a MindSpore checkpoint, a file whose name ends in .ckpt"),
         ("ckpt", "expected a MindSpore checkpoint"),
@@ -297,6 +297,16 @@ def test_bad_checkpoint(tmp_path, name, words):
         check_checkpoint_file(path)
     assert str(error.value).startswith(f"{path}: ")
     assert words.format(path=path) in str(error.value)
+
+
+def test_command_of_installed_package(tmp_path):
+    """A message names a program as it is called where the package is installed, where there is no folder ``src``."""
+    (tmp_path / "stpm").symlink_to(ROOT / "src")
+    code = "from pathlib import Path; from stpm.files import check_checkpoint_file as f; f(Path('a.pth'))"
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = run_python("-c", code, cwd=tmp_path, env=environment)
+    assert "convert it first: python -m stpm.pth2ckpt --pth_path a.pth --ckpt_path a.ckpt" in done.stderr
+    assert run_python("-m", "stpm.pth2ckpt", "--help", cwd=tmp_path, env=environment).returncode == 0
 
 
 def test_sha256(tmp_path):
@@ -466,7 +476,7 @@ def test_instruction_set(monkeypatch):
         (("GPU", 3), ("Ascend", "GPU", "CPU"), ("GPU", 3)),
         (("GPU", None), ("Ascend", "GPU", "CPU"), ("GPU",)),
         (("CPU", 2), ("Ascend", "CPU"), ("CPU",)),
-        (("Ascend", 0), ("GPU", "CPU"), "--device_target Ascend: MindSpore .* sees no such device here"),
+        (("Ascend", 0), ("GPU", "CPU"), "device Ascend: MindSpore .* sees no such device here"),
     ],
 )
 def test_device(monkeypatch, caplog, asked, present, expected):

@@ -71,9 +71,9 @@ def test_refused(monkeypatch):
     assert told.startswith(
         "training on 1024x1024 pixels in batches of 32 needs about 23.5 GB of memory, and 6.0 GB are"
     )
-    assert "--train_tile 256 needs 2.8 GB; --batch_size 4 needs 4.4 GB" in told
+    assert "train_tile 256 needs 2.8 GB; batch_size 4 needs 4.4 GB" in told
     assert "--train_tile" not in refusal(1_500_000_000, SIDE)
-    assert refusal(500_000_000, SIDE).endswith("a smaller --image_size needs less")
+    assert refusal(500_000_000, SIDE).endswith("a smaller image_size needs less")
 
 
 def test_enough(monkeypatch):

@@ -87,7 +87,7 @@ def test_later_threshold(tmp_path, exported_at, checkpoint_at, expected):
 
 @pytest.mark.parametrize(
     ("sizes", "flag"),
-    [({"image_size": ImageSize(64, 64)}, "--image_size 64"), ({"batch_size": 2}, "--eval_batch_size 2")],
+    [({"image_size": ImageSize(64, 64)}, "image_size 64"), ({"batch_size": 2}, "batch_size 2")],
 )
 def test_exported_for(tmp_path, sizes, flag):
     """An exported model has one image size and one batch size; asked for by number they are no error."""

@@ -405,7 +405,7 @@ def test_bad_weights(tmp_path):
     weight.set_data(Tensor(array))
     run.record_epoch(2, loss=1, last_loss=1, seconds=1)
     with pytest.raises(
-        InputError, match=r"layer3\.1\.bn2\.gamma is NaN or infinite after epoch 2.*smaller --lr than 0\.4"
+        InputError, match=r"layer3\.1\.bn2\.gamma is NaN or infinite after epoch 2.*smaller --lr of train.py than 0\.4"
     ):
         run.save()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

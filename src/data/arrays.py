@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..utils import LOGGER, InputError, core_count
+from ..utils import LOGGER, InputError, command, core_count
 from .images import (
     Source,
     check_contains,
@@ -48,7 +48,7 @@ def told_of_check(load: Callable[[Sample], Loaded]) -> Callable[[Sample], Loaded
                 raise
             # <root>/<category>/<train or test>/<defect>/<image>
             root = sample.path.parents[3] if len(sample.path.parents) > 3 else Path("DATASET_PATH")
-            raise InputError(f"{error}; python -m src.dataset --check {root} lists all such files at once") from error
+            raise InputError(f"{error}; {command('dataset')} --check {root} lists all such files at once") from error
 
     return load_or_tell
 

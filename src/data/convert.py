@@ -23,7 +23,7 @@ from PIL import Image
 
 from .. import __version__
 from ..files import LONGEST_NAME, make_output_folder, removed_on_sigterm
-from ..utils import LOGGER, InputError, core_count, run_entry_point
+from ..utils import LOGGER, InputError, command, core_count, run_entry_point
 from .decoding import decoded
 from .images import IMAGE_SUFFIXES, load_labels
 from .layouts import (
@@ -367,7 +367,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         layout = {"btad": read_btad, "visa": read_visa, "loco": read_loco}[args.layout](source)
     convert(layout, args.target, copy=args.copy)
-    LOGGER.info("written to %s; next: python -m src.dataset --check %s", args.target, shlex.quote(str(args.target)))
+    LOGGER.info("written to %s; next: %s --check %s", args.target, command("dataset"), shlex.quote(str(args.target)))
     return 0
 
 

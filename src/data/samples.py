@@ -332,7 +332,7 @@ def hold_out(samples: list[Held], fraction: float, *, seed: int) -> tuple[list[H
         return samples, []
     count = max(1, round(fraction * len(samples)))
     if count >= len(samples):
-        raise InputError(f"--val_split {fraction}: leaves none of {len(samples)} images to train on")
+        raise InputError(f"val_split {fraction}: leaves none of {len(samples)} images to train on")
     held = set(np.random.default_rng((seed, len(samples))).choice(len(samples), count, replace=False).tolist())
     kept = [sample for i, sample in enumerate(samples) if i not in held]
     return kept, [sample for i, sample in enumerate(samples) if i in held]

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..data.images import MASK_RULES, binary_mask
 from ..data.samples import GOOD, Sample
+from ..utils import command
 from .decision import DecisionRule, image_scores
 from .metrics import PixelRanking, auroc, undefined_reason
 from .threshold import Decision, best_f1_threshold, confusion
@@ -230,7 +231,7 @@ def summary(results: Results) -> str:
     else:
         lines.append(
             f"no threshold, no verdicts: the model is not calibrated for {printed_size(results['image_size'])} pixels "
-            "(--val_split, python -m src.calibrate)"
+            f"(--val_split, {command('calibrate')})"
         )
     return "\n".join(lines)
 

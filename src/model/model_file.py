@@ -86,12 +86,12 @@ def inspect_model(
     check_file(path, path.suffix[1:].upper())
     sidecar, facts = read_export(path, category=category)
     note_preprocessing(path, sidecar.preprocessing)
-    for flag, given, fixed in (
-        ("--image_size", image_size, sidecar.view.size),
-        ("--eval_batch_size", batch_size, facts["batch_size"]),
+    for name, given, fixed in (
+        ("image_size", image_size, sidecar.view.size),
+        ("batch_size", batch_size, facts["batch_size"]),
     ):
         if given and given != fixed:
-            raise InputError(f"{flag} {given}: {path} was exported for {fixed}; leave the flag out or export again")
+            raise InputError(f"{name} {given}: {path} was exported for {fixed}; leave it out or export again")
     return ModelFile(path, sidecar, sidecar.view, facts["batch_size"], facts["sha256"])
 
 

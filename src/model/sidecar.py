@@ -18,7 +18,7 @@ from ..data.images import MEAN, STD, note_former_resizing
 from ..data.view import ImageSize, View
 from ..device import versions
 from ..files import file_sha256, fingerprint, lock_folder, locked_folder, read_json, write_json
-from ..utils import LARGEST, LOGGER, InputError, run_entry_point
+from ..utils import LARGEST, LOGGER, InputError, command, run_entry_point
 
 FORMAT = 1
 TRAINING_LOCK = ".train.lock"  # of a folder in which a training writes checkpoints
@@ -201,9 +201,10 @@ class Sidecar:
             return replace(self, view=view, min_area=min_area)
         LOGGER.warning(
             "warning: --image_size %s: without a threshold, since the checkpoint's was set at %s pixels; "
-            "calibrate the exported model (python -m src.calibrate)",
+            "calibrate the exported model (%s)",
             size,
             self.view.size,
+            command("calibrate"),
         )
         return replace(self, view=view, threshold=None, min_area=min_area, calibration=None)
 
@@ -321,7 +322,7 @@ def check_checkpoint(path: Path, sidecar: Sidecar) -> str:
     if sha256 not in known:
         raise InputError(
             f"{path}: is damaged, or is not the checkpoint that {sidecar_path(path).name} describes; "
-            "keep the two together, or train it again (--resume)"
+            "keep the two together, or train it again (train.py --resume)"
         )
     return sha256
 

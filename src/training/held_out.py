@@ -53,7 +53,7 @@ class HeldOutLoss:
         total, count = self._ranks.sum(sums.astype(np.float32)).tolist()
         if not math.isfinite(total):
             raise InputError(
-                f"the loss on held-out images is {total}: training diverged; try a smaller --lr. The checkpoint of the "
-                "epoch before is kept"
+                f"the loss on held-out images is {total}: training diverged; try a smaller --lr of train.py. The "
+                "checkpoint of the epoch before is kept"
             )
         return total / count

@@ -71,16 +71,16 @@ def check_memory(work: Workload) -> None:
     ways_out = []
     tile = ImageSize(*(min(side, DEFAULT_TILE) for side in size))
     if tile != size and needed(tile, batch_size) <= free:
-        ways_out.append(f"--train_tile {DEFAULT_TILE} needs {_gigabytes(needed(tile, batch_size))}")
+        ways_out.append(f"train_tile {DEFAULT_TILE} needs {_gigabytes(needed(tile, batch_size))}")
     batch = batch_size
     while batch > 1 and needed(size, batch) > free:
         batch //= 2
     if needed(size, batch) <= free:
-        ways_out.append(f"--batch_size {batch} needs {_gigabytes(needed(size, batch))}")
+        ways_out.append(f"batch_size {batch} needs {_gigabytes(needed(size, batch))}")
     raise InputError(
         f"training on {size.height}x{size.width} pixels in batches of {batch_size} needs about "
         f"{_gigabytes(needed(size, batch_size))} of memory, and {_gigabytes(free)} are free; "
-        + ("; ".join(ways_out) if ways_out else "a smaller --image_size needs less")
+        + ("; ".join(ways_out) if ways_out else "a smaller image_size needs less")
     )
 
 

@@ -103,8 +103,8 @@ class TrainingRun:
         for name, array in named_arrays(self.stpm).items():
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; "
-                    f"try a smaller --lr than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
+                    f"{name} is NaN or infinite after epoch {self.epoch}: training diverged; try a "
+                    f"smaller --lr of train.py than {self.config['lr']:g}. The checkpoint of the epoch before is kept"
                 )
         sidecar = new_sidecar(category=self.folder.category, view=self.view, config=self.config)
         with atomic_path(self.folder.checkpoint) as temporary:
@@ -179,7 +179,7 @@ class TrainingRun:
         elif self.folder.checkpoint.exists():
             LOGGER.warning(
                 "warning: %s, of an earlier training, is replaced after the first epoch; "
-                "--resume would go on with that training",
+                "train.py --resume would go on with that training",
                 self.folder.checkpoint,
             )
 
