@@ -72,7 +72,8 @@ class StopOnSignal(Callback):
         if self.received is not None and self.ranks.count == 1:
             run_context.request_stop()
 
-    def on_train_end(self, run_context: RunContext) -> None:
+    def restore(self) -> None:
+        """Give the signals back to whom they were for, also after an error, which MindSpore tells no callback of."""
         for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import Signature
 from pathlib import Path
 from typing import overload
 
@@ -46,7 +47,8 @@ class Inspection:
         anomaly_map: float32 (H, W), of the image at the model's size. None only where ``error`` says why.
         image: what the network saw, cut and resized: uint8 RGB (H, W, 3). None only where ``error`` says why.
         box: the part of the picture that map and image show, in its pixels: x, y, width, height.
-        error: why the image could not be read; "" where it could. ``Detector.stream`` alone returns such.
+        error: why the image could not be read, or that its map holds NaN; "" where all is well. ``Detector.stream``
+            alone returns such.
         decode_ms: milliseconds that reading and resizing took.
         inference_ms: milliseconds of the call of the network that the image was part of.
     """
@@ -93,7 +95,10 @@ def outlined(inspection: Inspection) -> np.ndarray:
 
 
 class Detector:
-    """A trained model with its threshold. ``Detector.load`` makes one of a file, ``train`` one of good images.
+    """A trained model with its threshold: ``load`` makes one of a file, ``stpm.train`` one of good images.
+
+        detector = Detector.load("bottle.onnx")
+        print(detector.inspect("new/007.png").verdict)
 
     An image is a path, a PIL image, or a numpy array: uint8, (height, width, 3) in the order red, green, blue, or
     (height, width), grey. What is done to it is what the programs do, so that the scores are theirs, bit for bit: it is
@@ -102,13 +107,9 @@ class Detector:
     Threads may share a detector, and there may be several in a process: each call gives what it gives alone. Models of
     MindSpore (``.ckpt``, ``.mindir``) compute one batch at a time, whichever detector asks; images are prepared
     meanwhile. ``calibrate`` is for one thread at a time; calls that have begun keep the threshold that they began with.
-
-    Args:
-        network: takes ``batch_size`` images at a time.
-        view: what of an image it sees.
-        rule: how maps become scores and verdicts.
-        model: the file that the network is of; None: it is of none.
     """
+
+    __signature__ = Signature()  # for help(), which would begin with what only ``load`` and the programs have
 
     def __init__(
         self,
@@ -119,6 +120,14 @@ class Detector:
         rule: DecisionRule = DecisionRule(),  # noqa: B008
         model: ModelFile | None = None,
     ):
+        """Take what ``load`` has put together.
+
+        Args:
+            network: takes ``batch_size`` images at a time.
+            view: what of an image it sees.
+            rule: how maps become scores and verdicts.
+            model: the file that the network is of; None: it is of none.
+        """
         self._network, self._view, self._batch_size = network, view, batch_size
         self._rule, self._model = rule, model
 
@@ -187,6 +196,11 @@ class Detector:
             InputError: an image is unreadable or of another kind; the message names it.
         """
         if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
+            if not isinstance(image, Iterable):
+                raise InputError(
+                    f"image: is of type {type(image).__name__}; expected a path, a PIL image or a numpy array, or a "
+                    "list of them"
+                )
             return list(self._inspect_readable(image))
         if isinstance(image, str | os.PathLike) and Path(image).is_dir():
             raise InputError(f"{image}: is a folder; stream() takes those, inspect() an image or a list of them")
@@ -203,7 +217,8 @@ class Detector:
                 that nothing else is there for now, as between two shots of a camera: what was taken before comes first.
 
         Yields:
-            An inspection for each; for one that cannot be read it has no score, and ``error`` says why.
+            An inspection for each; for one that cannot be read, or whose map holds NaN or infinity, it has no score,
+            and ``error`` says why.
 
         Raises:
             InputError: there is no such folder, or it holds no picture.
@@ -223,13 +238,17 @@ class Detector:
     def _inspect_batch(self, batch: list[LoadedImage], rule: DecisionRule) -> Iterator[Inspection]:
         images = [loaded.image for loaded in batch if loaded.image is not None]
         started = time.perf_counter()
-        maps = iter(self.anomaly_maps(np.stack(images)) if images else ())
+        maps = iter(self._maps(np.stack(images)) if images else ())
         inference_ms = 1000 * (time.perf_counter() - started)
         for loaded in batch:
             if loaded.image is None:
                 yield Inspection(loaded.name, error=loaded.error, decode_ms=1000 * loaded.seconds)
                 continue
             one = next(maps)
+            if not np.isfinite(one).all():  # no threshold would notice
+                error = f"{loaded.name}: its anomaly map holds NaN or infinity"
+                yield Inspection(loaded.name, error=error, decode_ms=1000 * loaded.seconds, inference_ms=inference_ms)
+                continue
             score = float(rule.scores(one[None])[0])
             known = Inspection(
                 loaded.name,
@@ -248,7 +267,13 @@ class Detector:
             yield replace(known, relative_score=rule.relative(score), verdict=rule.verdict(score), regions=regions)
 
     def _inspect_readable(self, images: str | os.PathLike[str] | Iterable[ImageLike]) -> Iterator[Inspection]:
-        for inspection in self.stream(images):
+        def given() -> Iterator[Source]:
+            for i, one in enumerate(sources(images)):
+                if one is None:  # which a stream takes for a pause
+                    raise InputError(f"images[{i}]: is None; expected a path, a PIL image or a numpy array")
+                yield one
+
+        for inspection in self.stream(given()):
             if inspection.error:
                 raise InputError(inspection.error)
             yield inspection
@@ -264,6 +289,13 @@ class Detector:
                 f"images: are {images.dtype} {images.shape}; expected uint8 (images, {self._view.size.height}, "
                 f"{self._view.size.width}, 3)"
             )
+        maps = self._maps(images)
+        if not np.isfinite(maps).all():
+            of = self._model.path if self._model else "the model"
+            raise InputError(f"{of}: computes maps that hold NaN or infinity; its weights are no good")
+        return maps
+
+    def _maps(self, images: np.ndarray) -> np.ndarray:
         return predict_maps(self._network, images, batch_size=self._batch_size)
 
     def scores(self, images: str | os.PathLike[str] | Iterable[ImageLike]) -> np.ndarray:
@@ -372,6 +404,8 @@ def sources(images: str | os.PathLike[str] | Iterable[ImageLike | None]) -> Iter
         return list_images(Path(images))
     if isinstance(images, Image.Image | np.ndarray):
         raise InputError("images: is one image; expected a folder, or a list of images")
+    if not isinstance(images, Iterable):
+        raise InputError(f"images: is of type {type(images).__name__}; expected a folder, or a list of images")
     return (Path(one) if isinstance(one, str | os.PathLike) else one for one in images)
 
 

@@ -101,6 +101,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
+            if not temporary.stat().st_mode & 0o077:  # MindSpore leaves a checkpoint readable to its owner alone
+                with contextlib.suppress(OSError):  # a file system without modes
+                    temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -108,6 +111,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             for one in left:
                 with contextlib.suppress(OSError):
                     one.unlink()
+
+
+def _umask() -> int:
+    """Return this process's file mode creation mask, without changing it, which other threads would notice."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    found = re.search("^Umask:\t([0-7]+)$", status, re.MULTILINE)
+    return int(found[1], 8) if found else 0o077
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import src as stpm
 import train as train_entry
 from src import calibrate as calibrate_entry
 from src import predict as predict_entry
+from src.callbacks import StopOnBadLoss
 from src.checkpoint import read_checkpoint
 from src.data.samples import list_train, samples_sha256
 from src.data.view import square
@@ -323,6 +325,51 @@ def test_refused_training(tmp_path, values, message):
     assert not (tmp_path / "out").exists()
 
 
+class StoppedError(Exception):
+    """What a program of one's own makes of SIGTERM."""
+
+
+def test_signals(tmp_path, monkeypatch):
+    """After an error they are the caller's again; one that ended a training early is given to whom it was for."""
+
+    def stop(number, frame):
+        raise StoppedError
+
+    def fail(*_):
+        raise InputError("diverged")
+
+    def send(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    def train():
+        stpm.train([picture()] * 2, "random", out_dir=tmp_path, image_size=32, epochs=1, val_split=0)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for action, error in ((fail, InputError), (send, StoppedError)):
+            monkeypatch.setattr(StopOnBadLoss, "on_train_step_end", action)
+            with pytest.raises(error):
+                train()
+            assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("wrong", [5, None])
+def test_no_image(tmp_path, wrong):
+    """What is no image, nor a list, is told so, and what would be one."""
+    detector = Detector.load(write_red_model(tmp_path))
+    kind = type(wrong).__name__
+    expected = f"image: is of type {kind}; expected a path, a PIL image or a numpy array, or a list of them"
+    with pytest.raises(InputError, match=f"^{expected}$"):
+        detector.inspect(wrong)
+    with pytest.raises(InputError, match=rf"^images\[1\]: .*(None|{kind})"):
+        detector.inspect([picture(), wrong])
+    for call in (detector.scores, detector.calibrate, lambda images: next(detector.stream(images))):
+        with pytest.raises(InputError, match=f"^images: is of type {kind}; expected a folder, or a list of images$"):
+            call(wrong)
+
+
 def test_nothing_slow(exported):
     """With an .onnx neither MindSpore nor torch is imported, nor anything that a small host need not have."""
     code = """
@@ -443,6 +490,29 @@ def test_pause(tmp_path):
     names = [one.name for one in stream]
     assert names == [f"images[{i}]" for i in range(1, 5)]
     assert taken == [0, "next", 1, 2, 3, "next", 4]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_not_finite(value):
+    """A number of a map that is none is the error of its image, and ends no stream."""
+
+    def network(images):
+        maps = np.ones((len(images), 1, 32, 32), np.float32)
+        maps[images[:, 0].max((1, 2)) > 2, 0, 3, 5] = value  # where there is much red
+        return maps
+
+    detector = Detector(network, view=square(32), batch_size=2)
+    images = [picture(red=red) for red in (0, 255, 0)]
+    found = list(detector.stream(images))
+    assert [one.error for one in found] == ["", "images[1]: its anomaly map holds NaN or infinity", ""]
+    assert [one.score for one in found] == [1, None, 1]
+    assert found[1].anomaly_map is found[1].image is None
+    with pytest.raises(InputError, match=r"^images\[1\]: its anomaly map holds NaN or infinity$"):
+        detector.inspect(images)
+    with pytest.raises(
+        InputError, match=r"^the model: computes maps that hold NaN or infinity; its weights are no good"
+    ):
+        detector.anomaly_maps(np.stack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)]))
 
 
 def test_notebook(tmp_path):

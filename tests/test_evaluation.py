@@ -167,7 +167,7 @@ def append_byte(path):
     [
         ({}, append_byte, (), "widget.onnx: is damaged, or is not the file that widget.json describes"),
         ({}, None, ("--category", "nut"), "--category nut: "),
-        ({}, None, ("--image_size", 64), "--image_size 64: "),
+        ({}, None, ("--image_size", 64), "image_size 64: "),
         ({}, None, ("--eval_batch_size", 2), "batch_size 2: "),
         ({"bias": float("nan")}, None, (), "widget.onnx: computes maps that hold NaN or infinity"),
         ({"bias": float("inf")}, None, (), "widget.onnx: computes maps that hold NaN or infinity"),

@@ -299,6 +299,21 @@ def test_bad_checkpoint(tmp_path, name, words):
     assert words.format(path=path) in str(error.value)
 
 
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_mode(tmp_path, mask, expected):
+    """Of a new file it is what the umask says, also of one that its writer has left readable to its owner alone."""
+    before = os.umask(mask)
+    try:
+        for name in ("a.ckpt", "a.json"):
+            with atomic_path(tmp_path / name) as temporary:
+                temporary.write_text("x")
+                if name == "a.ckpt":
+                    temporary.chmod(0o400)  # as MindSpore does
+            assert (tmp_path / name).stat().st_mode & 0o777 == expected
+    finally:
+        os.umask(before)
+
+
 def test_command_of_installed_package(tmp_path):
     """A message names a program as it is called where the package is installed, where there is no folder ``src``."""
     (tmp_path / "stpm").symlink_to(ROOT / "src")

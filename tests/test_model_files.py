@@ -121,24 +121,18 @@ def test_threshold_in_force(checkpoint, caplog):
         choose_rule(inspect_model(checkpoint))
 
 
-def one(value):
-    """Maps of one image, one number of which is this."""
-    maps = np.ones((1, 1, 96, 96), np.float32)
-    maps[0, 0, 5, 7] = value
-    return maps
+MAPS = np.ones((1, 1, 96, 96), np.float32)  # of one image
 
 
 @pytest.mark.parametrize(
     ("maps", "words"),
     [
-        (one(2), None),
-        (one(np.nan), "computes maps that hold NaN or infinity; its weights are no good"),
-        (one(-np.inf), "computes maps that hold NaN or infinity"),
-        (one(2)[:, 0], r"computes maps \(1, 96, 96\) of images \(1, 3, 96, 96\); export it again"),
-        (one(2)[..., :64], r"computes maps \(1, 1, 96, 64\) of images"),
+        (MAPS, None),
+        (MAPS[:, 0], r"computes maps \(1, 96, 96\) of images \(1, 3, 96, 96\); export it again"),
+        (MAPS[..., :64], r"computes maps \(1, 1, 96, 64\) of images"),
         (RuntimeError("of the runtime\nmore"), r"cannot compute the maps of images \(1, 3, 96, 96\): of the runtime$"),
     ],
-    ids=["good", "NaN", "infinity", "flat", "narrow", "error"],
+    ids=["good", "flat", "narrow", "error"],
 )
 def test_maps(tmp_path, monkeypatch, maps, words):
     """What a runtime computes is looked at before anything is made of it."""

@@ -15,6 +15,7 @@ class Region:
 
     Attributes:
         x, y: left and upper edge of its box.
+        width, height: of its box.
         area: of the region itself.
         score: its highest anomaly value.
     """

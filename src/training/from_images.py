@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def train(
     Raises:
         InputError: an image is unreadable, the backbone or a value is none of those above, the device is missing, the
             training diverged, or a file cannot be written.
-        KeyboardInterrupt: it was interrupted; the checkpoint of the last whole epoch is there.
+        KeyboardInterrupt: it was interrupted (SIGINT); the checkpoint of the last whole epoch is there. SIGTERM does
+            what it does elsewhere, after the step under way: it ends the process, or calls the handler that you set and
+            then raises this.
     """
     # 1. Inputs, checked before the slow imports
     if recipe not in RECIPES:
@@ -179,7 +182,10 @@ def train(
         features = trainer.cached_features(stpm, arrays, **memory) if use_cache else ()
         weights = pieces.position_weights(len(kept), STRIDES)
         batches = EpochBatches(arrays, features, weights, batch_size=batch_size, seed=seed, first_epoch=1)
-        if trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target) is not None:
+        received = trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target)
+        if received is not None:
+            # to whom it was for: SIGTERM ends the process, unless the caller handles it, SIGINT is a KeyboardInterrupt
+            signal.raise_signal(received)
             raise KeyboardInterrupt
 
         # 6. The threshold

@@ -152,13 +152,16 @@ def fit(
         callbacks.append(EvaluateEveryN(run, evaluate, interval=eval_interval))
     if ranks.is_first:
         callbacks.append(SaveEveryEpoch(run))
-    model.train(
-        epochs,
-        training_pipeline(source, source.columns),
-        callbacks=callbacks,
-        dataset_sink_mode=use_sink,
-        initial_epoch=run.epoch,
-    )
+    try:
+        model.train(
+            epochs,
+            training_pipeline(source, source.columns),
+            callbacks=callbacks,
+            dataset_sink_mode=use_sink,
+            initial_epoch=run.epoch,
+        )
+    finally:
+        on_signal.restore()
     return on_signal.received
 
 
