@@ -82,6 +82,7 @@ int Inspect(const stpm::InspectOptions &options) {
     const stpm::WatchSettings settings = {options.watch, options.poll};
     watch = std::make_unique<stpm::WatchSource>(settings, journal.get(), &stop,
                                                 [&](const stpm::Job &job) { results.PutAway(job); });
+    std::fprintf(stderr, "watching %s\n", options.watch.c_str());
   }
   stpm::Source *const source = list    ? static_cast<stpm::Source *>(list.get())
                                : watch ? static_cast<stpm::Source *>(watch.get())

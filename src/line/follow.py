@@ -67,6 +67,7 @@ def follow(
     stop.listen()
     if watch and journal:
         jobs = Watch(watch, journal, stop, leftover=results.put_away, poll=poll).jobs()
+        tell(f"watching {watch}")
     else:
         jobs = jobs_of_lines(sys.stdin.fileno() if sys.stdin else 0, stop)
     taken: deque[Job] = deque()
