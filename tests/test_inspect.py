@@ -8,11 +8,8 @@ import csv
 import functools
 import hashlib
 import io
-import itertools
 import json
 import os
-import random
-import signal
 import subprocess
 import time
 
@@ -278,66 +275,11 @@ def test_deadline(built, tmp_path):
         assert "1 pictures: p50 " in stderr
 
 
-def test_stop(built, tmp_path):
-    """What is in hand is finished; a list that is not is no success."""
-    model = write_model(tmp_path)
-    save(tmp_path / "a.png")
-    process = start(built, "--model", model, "--stdin", "--format", "jsonl", stdin=subprocess.PIPE)
-    process.stdin.write(f"{tmp_path / 'a.png'}\n")
-    process.stdin.flush()
-    assert process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 1
-    stderr = process.stderr.read()
-    assert "1 images, 0 unreadable, 1 good" in stderr
-    assert "stopped by signal 15" in stderr
-
-
-def lines_of(path):
-    return [json.loads(line)["file"] for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def wait_for(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
-
-
-@pytest.mark.parametrize(("after", "kills"), [("keep", 20), ("move", 8), ("delete", 8)])
-def test_kills(built, tmp_path, after, kills):
-    """Kills at any moment: every picture has one line, whole, and is where it belongs."""
-    model, folder, out = write_model(tmp_path), tmp_path / "in", tmp_path / "out.jsonl"
-    folder.mkdir()
-    random_ = random.Random(after)
-    arguments = ("--model", model, "--watch", folder, "--out", out, "--format", "jsonl", "--after", after)
-    arguments += ("--after_dir", tmp_path / "done") if after == "move" else ()
-    names = [f"{number:03}.png" for number in range(120)]
-    coming = iter(names)
-    for _ in range(kills):
-        process = start(built, *arguments)
-        end = time.monotonic() + random_.uniform(0, 0.3)
-        while time.monotonic() < end:
-            for name in itertools.islice(coming, 2):
-                save(tmp_path / name)
-                (tmp_path / name).rename(folder / name)
-            time.sleep(0.01)
-        process.kill()
-        process.communicate()
-    for name in coming:
-        save(folder / name)
-    process = start(built, *arguments)
-    wait_for(lambda: len(lines_of(out)) >= len(names))
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 0, stderr
-    assert " images, 0 unreadable, " in stderr.splitlines()[-1]
-    assert sorted(lines_of(out)) == names
-    left = sorted(path.name for path in folder.iterdir())
-    assert left == (names if after == "keep" else [])
-    if after == "move":
-        assert sorted(path.name for path in (tmp_path / "done").iterdir()) == names
 
 
 def test_watched_errors(built, tmp_path):

@@ -55,16 +55,25 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
+def line_count(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def files_of(path):
     return [json.loads(line)["file"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @dataclass
 class Program:
-    """A program and a model to which level 128 is good, and 255 defective."""
+    """A program and a model to which level 128 is good, and 255 defective.
+
+    ``kills`` says how often ``test_kills`` kills it, ``is_slow`` whether it takes long to begin.
+    """
 
     words: list
     processes: list
+    kills: dict
+    is_slow: bool
 
     def start(self, *arguments, **options):
         words = [*map(str, self.words), *map(str, arguments)]
@@ -86,11 +95,12 @@ def program(request, tmp_path):
     """The program; what was started of it ends with the test."""
     if request.param == "python":
         model = write_red_model(tmp_path / "model", threshold=0.6)
-        words = [sys.executable, "-m", "src.predict", "--ckpt_path", model]
+        words, kills = [sys.executable, "-m", "src.predict", "--ckpt_path", model], {"keep": 3, "move": 3, "delete": 3}
     else:
         words = [request.getfixturevalue("built") / "stpm_inspect", "--model", write_model(tmp_path, batch=4)]
         words += ["--device_type", "CPU", "--threads", "1"]
-    found = Program(words, [])
+        kills = {"keep": 20, "move": 8, "delete": 8}
+    found = Program(words, [], kills, is_slow=request.param == "python")
     yield found
     for process in found.processes:
         process.kill()
@@ -194,25 +204,29 @@ def test_kills(program, folder, tmp_path, after):
     out, chance = tmp_path / "out.jsonl", random.Random(after)
     arguments = ["--watch", folder, "--out", out, "--format", "jsonl", "--after", after]
     arguments += ["--after_dir", tmp_path / "done"] if after == "move" else []
-    names = [f"{number:03}.png" for number in range(90)]
+    names = [f"{number:03}.png" for number in range(120)]
     coming = iter(names)
-    for _ in range(3):
-        process, before = program.start(*arguments), len(files_of(out))
+    for _ in range(program.kills[after]):
+        process, before = program.start(*arguments), line_count(out)
         for name in itertools.islice(coming, 10):
             put(folder, name)
-        wait_for(lambda before=before: out.exists() and out.read_bytes().count(b"\n") > before)
-        for name in itertools.islice(coming, 10):
-            put(folder, name)
-        time.sleep(chance.uniform(0, 0.02))
+        if program.is_slow:  # else it would hardly ever be killed at work
+            wait_for(lambda before=before: line_count(out) > before)
+        end = time.monotonic() + chance.uniform(0, 0.02 if program.is_slow else 0.3)
+        while time.monotonic() < end:
+            for name in itertools.islice(coming, 2):
+                put(folder, name)
+            time.sleep(0.01)
         process.kill()
-        process.wait()
-        cut = out.read_text().rpartition("\n")[0] + "\n"
-        out.write_text(out.read_text()[: len(cut) + 20])  # what follows is half of a line, if anything
+        process.communicate()
+        if out.exists():
+            cut = out.read_text().rpartition("\n")[0] + "\n"
+            out.write_text(out.read_text()[: len(cut) + 20])  # what follows is half of a line, if anything
     for name in coming:
         put(folder, name)
     process = program.start(*arguments)
-    wait_for(lambda: out.read_bytes().count(b"\n") >= len(names))
-    time.sleep(0.1)
+    wait_for(lambda: line_count(out) >= len(names))
+    time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
@@ -274,7 +288,9 @@ def test_watched(program, folder, tmp_path):
     process.terminate()
     assert process.wait(timeout=30) == 0
     assert sorted(path.name for path in (folder / "inspected").iterdir()) == ["a-2.png", "a.png", "b.png"]
-    assert "waiting for it" in process.stderr.read()
+    told = process.stderr.read()
+    assert told.count(f"watching {folder}\n") == 1
+    assert "waiting for it" in told
 
 
 def test_one_journal(program, folder):
