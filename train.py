@@ -32,7 +32,7 @@ from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
 from src.evaluation.progress import trend
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
-from src.model.record import Circumstances, Configuration, TrainingFolder, check_resume_state
+from src.model.record import TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, check_checkpoint, note_preprocessing, read_sidecar
 from src.training import distributed
 from src.training.memory import Workload, check_memory
@@ -109,11 +109,10 @@ def main(args: Namespace) -> int:
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
     ranks = distributed.start() if args.distributed else distributed.ALONE
-    from src.checkpoint import arrays_sha256, named_arrays
     from src.evaluation.decision import DecisionRule
     from src.resnet import STRIDES
     from src.training import trainer
-    from src.training.run import TrainingRun
+    from src.training.run import begin_run
 
     trainer.check_amp_level(args.amp_level, device_target)
     if ranks.is_first:
@@ -152,45 +151,32 @@ def main(args: Namespace) -> int:
     rates = trainer.learning_rates(args.lr_schedule, lr=args.lr, steps=epochs * steps_per_epoch)
     optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=args.momentum, weight_decay=args.weight_decay)
 
-    # 4. The run, new or resumed: a resumed one must agree in config, circumstances are only recorded. So training at a
-    #    constant rate may go on for more epochs, that along a schedule may not
-    config: Configuration = {
-        "category": args.category,
-        **view.to_json(),
-        "batch_size": args.batch_size,
-        "lr": args.lr,
-        "momentum": args.momentum,
-        "weight_decay": args.weight_decay,
-        "seed": args.seed,
-        "amp_level": args.amp_level,
-        "cache_teacher": use_cache,
-        "train_images_sha256": samples_sha256(samples),
-        "teacher_sha256": arrays_sha256(named_arrays(stpm.model_t)),
-    }
-    if ranks.count > 1:
-        config["ranks"] = ranks.count
-    if held_out:
-        config["val_split"] = args.val_split
-    if args.init_from:
-        config["init_sha256"] = arrays_sha256(named_arrays(stpm.model_s))
-    if not pieces.is_whole_image:
-        config["train_tile"] = list(pieces.size)
-    if args.lr_schedule != "constant":
-        config |= {"lr_schedule": args.lr_schedule, "epochs": epochs}
-    circumstances: Circumstances = {
-        "device_target": device_target,
-        "train_images": len(samples),
-        "steps_per_epoch": steps_per_epoch,
-        "epochs_requested": epochs,
-        "data_url": args.data_url,
-        "pre_ckpt_path": args.pre_ckpt_path,
-    }
-    if args.init_from:
-        circumstances["init_from"] = args.init_from
-    if not pieces.is_whole_image:
-        circumstances["train_pieces"] = len(images)
-    run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
-    run.begin(resume=args.resume)
+    # 4. The run, new or resumed
+    run = begin_run(
+        folder,
+        stpm,
+        optimiser,
+        view=view,
+        pieces=pieces,
+        images=len(samples),
+        images_sha256=samples_sha256(samples),
+        val_split=args.val_split if held_out else 0.0,
+        seed=args.seed,
+        epochs=epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        lr_schedule=args.lr_schedule,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        amp_level=args.amp_level,
+        cache_teacher=use_cache,
+        device_target=device_target,
+        ranks=ranks.count,
+        data_url=args.data_url,
+        pre_ckpt_path=args.pre_ckpt_path,
+        init_from=args.init_from,
+        resume=args.resume,
+    )
 
     # 5. Training
     features = trainer.cached_features(stpm, images, **memory) if use_cache and run.epoch < epochs else ()

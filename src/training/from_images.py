@@ -24,7 +24,7 @@ from ..evaluation.decision import DecisionRule
 from ..files import check_checkpoint_file, file_sha256, locked_folder, make_output_folder
 from ..model.calibration import NoThresholdError
 from ..model.model_file import inspect_model
-from ..model.record import Circumstances, Configuration, TrainingFolder
+from ..model.record import TrainingFolder
 from ..model.sidecar import LOCK_PATIENCE, TRAINING_LOCK
 from ..utils import LOGGER, RANDOM_TEACHER, InputError
 from .memory import Workload, check_memory
@@ -115,10 +115,9 @@ def train(
 
     # 2. Device and images
     device_target = set_up_device(device, device_id)
-    from ..checkpoint import arrays_sha256, named_arrays
     from ..resnet import STRIDES
     from . import trainer
-    from .run import TrainingRun
+    from .run import begin_run
 
     use_cache = device_target == "CPU"
     memory: dict[str, Any] = {
@@ -145,38 +144,28 @@ def train(
         rates = trainer.learning_rates(schedule, lr=lr, steps=epochs * steps)
         optimiser = trainer.build_optimiser(stpm, lr=rates, momentum=momentum, weight_decay=weight_decay)
 
-        # 4. The run: its configuration is train.py's
-        config: Configuration = {  # type: ignore[typeddict-item] # a view's fields come of a dict
-            "category": category,
-            **view.to_json(),  # type: ignore[typeddict-item]
-            "batch_size": batch_size,
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "seed": seed,
-            "amp_level": "O0",
-            "cache_teacher": use_cache,
-            "train_images_sha256": sources_sha256(kept),
-            "teacher_sha256": arrays_sha256(named_arrays(stpm.model_t)),
-        }
-        if held_out:
-            config["val_split"] = val_split
-        if not pieces.is_whole_image:
-            config["train_tile"] = list(pieces.size)
-        if schedule != "constant":
-            config |= {"lr_schedule": schedule, "epochs": epochs}
-        circumstances: Circumstances = {
-            "device_target": device_target,
-            "train_images": len(kept),
-            "steps_per_epoch": steps,
-            "epochs_requested": epochs,
-            "data_url": os.fspath(images) if isinstance(images, str | os.PathLike) else "images in memory",
-            "pre_ckpt_path": os.fspath(backbone),
-        }
-        if not pieces.is_whole_image:
-            circumstances["train_pieces"] = len(arrays)
-        run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
-        run.begin(resume=False)
+        # 4. The run
+        run = begin_run(
+            folder,
+            stpm,
+            optimiser,
+            view=view,
+            pieces=pieces,
+            images=len(kept),
+            images_sha256=sources_sha256(kept),
+            val_split=val_split if held_out else 0.0,
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            lr_schedule=schedule,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            cache_teacher=use_cache,
+            device_target=device_target,
+            data_url=os.fspath(images) if isinstance(images, str | os.PathLike) else "images in memory",
+            pre_ckpt_path=os.fspath(backbone),
+        )
 
         # 5. Training
         features = trainer.cached_features(stpm, arrays, **memory) if use_cache else ()

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import time
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from ..checkpoint import (
     named_parameters,
     read_checkpoint,
 )
+from ..data.pieces import Pieces
 from ..data.view import View
 from ..device import versions
 from ..files import atomic_path, fingerprint, write_json
@@ -227,3 +229,88 @@ class TrainingRun:
         known = {id(parameter) for parameter in student.values()}
         own = {f"optimiser.{p.name}": p for p in self.optimiser.get_parameters() if id(p) not in known}
         return student | own
+
+
+def begin_run(
+    folder: TrainingFolder,
+    stpm: STPM,
+    optimiser: nn.Optimizer,
+    *,
+    view: View,
+    pieces: Pieces,
+    images: int,
+    images_sha256: str,
+    val_split: float,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    lr_schedule: str,
+    momentum: float,
+    weight_decay: float,
+    cache_teacher: bool,
+    device_target: str,
+    data_url: str,
+    pre_ckpt_path: str,
+    amp_level: str = "O0",
+    ranks: int = 1,
+    init_from: str | None = None,
+    resume: bool = False,
+) -> TrainingRun:
+    """Return a run, new or resumed: a resumed one must agree in its configuration, circumstances are only recorded.
+
+    So training at a constant rate may go on for more epochs, that along a schedule may not. What is as by default is
+    left out of the configuration, so that runs of before there was a choice can go on.
+
+    Args:
+        stpm, optimiser: as they are at the beginning.
+        view: what of an image the network sees.
+        pieces: what of that is trained on at a time.
+        images: how many are trained on.
+        images_sha256: over them.
+        val_split: share that is held out; 0: none is.
+        ranks: number of processes that train together.
+        init_from: model whose student this one starts from.
+
+    Raises:
+        ResumeError: as by ``TrainingRun.resume``.
+    """
+    config: Configuration = {
+        "category": folder.category,
+        **view.to_json(),
+        "batch_size": batch_size,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        "amp_level": amp_level,
+        "cache_teacher": cache_teacher,
+        "train_images_sha256": images_sha256,
+        "teacher_sha256": arrays_sha256(named_arrays(stpm.model_t)),
+    }
+    if ranks > 1:
+        config["ranks"] = ranks
+    if val_split:
+        config["val_split"] = val_split
+    if init_from:
+        config["init_sha256"] = arrays_sha256(named_arrays(stpm.model_s))
+    if not pieces.is_whole_image:
+        config["train_tile"] = list(pieces.size)
+    if lr_schedule != "constant":
+        config |= {"lr_schedule": lr_schedule, "epochs": epochs}
+    trained_on = images * len(pieces)
+    circumstances: Circumstances = {
+        "device_target": device_target,
+        "train_images": images,
+        "steps_per_epoch": math.ceil(trained_on / batch_size),
+        "epochs_requested": epochs,
+        "data_url": data_url,
+        "pre_ckpt_path": pre_ckpt_path,
+    }
+    if init_from:
+        circumstances["init_from"] = init_from
+    if not pieces.is_whole_image:
+        circumstances["train_pieces"] = trained_on
+    run = TrainingRun(folder, stpm, optimiser, view=view, config=config, circumstances=circumstances)
+    run.begin(resume=resume)
+    return run
