@@ -468,7 +468,8 @@ def test_fifteen_lines(folder, random_backbone, monkeypatch, capsys, tmp_path):
     judged = [line.split() for line in lines if re.fullmatch(r"new/[0-4]\.png (good|defective) [0-9.]+", line)]
     assert [line[0] for line in judged] == [f"new/{i}.png" for i in range(5)]
     assert [line for line in lines if line.startswith("unreadable: new/x.png: not a readable image")]
-    assert (tmp_path / "defective.png").exists() == any(line[1] == "defective" for line in judged)
+    for i, line in enumerate(judged):
+        assert (tmp_path / f"defective_{i}.png").exists() == (line[1] == "defective")
 
 
 def test_pause(tmp_path):
@@ -516,7 +517,7 @@ def test_maps_not_finite(value):
 
 
 def test_notebook(tmp_path):
-    """The tour runs to its end, and bears no outputs."""
+    """The tour runs to its end, bears no outputs, and calls its washers what they are."""
     if not (find_spec("nbclient") and find_spec("ipykernel")):
         missing("nbclient or ipykernel is not installed")
     import nbformat
@@ -530,8 +531,13 @@ def test_notebook(tmp_path):
     (tmp_path / "packages/stpm").symlink_to(ROOT / "src")  # as it is installed
     environment = user_environment(PYTHONPATH=str(tmp_path / "packages"), HOME=str(tmp_path))
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute(env=environment)
     assert any("image/png" in output.get("data", ()) for cell in code for output in cell.outputs)
+    outputs = {cell.id: cell.outputs for cell in code}
+    assert "verdict='defective'" in outputs["inspect"][0].data["text/plain"]
+    text = "".join(output.text for output in outputs["stream"])
+    told = [line.rpartition(" ")[0] for line in text.splitlines()]
+    assert told == ["images[0] good", "images[1] good", "images[2] good", "images[3] defective"]
     assert (tmp_path / "tour/product_last.ckpt").exists()
