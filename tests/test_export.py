@@ -301,7 +301,7 @@ def test_damaged_exports(refused, copied, session_tree, tmp_path, name, damage, 
 
 def test_other_sizes(refused, exported, session_tree, tmp_path):
     flags = ("--eval_url", session_tree, "--category", "widget", "--ckpt_path", exported / "widget.mindir")
-    assert "--image_size 128:" in refused(test_entry, *flags, "--image_size", 128)
+    assert "image_size 128: " in refused(test_entry, *flags, "--image_size", 128)
     error = refused(test_entry, *flags, "--eval_batch_size", 2)
     assert "was exported for 4; leave it out or export again" in error
 
