@@ -248,7 +248,7 @@ def test_bad_loss():
         (("--resume", "maybe"), "expected True or False, got 'maybe'"),
         (("--device_target", "TPU"), "invalid choice: 'TPU'"),
         (("--epochs", "2"), "unrecognized arguments: --epochs 2"),
-        (("--device_target", "Ascend"), "--device_target Ascend: MindSpore"),
+        (("--device_target", "Ascend"), "device Ascend: MindSpore"),
         (("--amp_level", "O1"), "--amp_level O1: needs an Ascend or GPU device; on CPU use O0 or O2"),
         (("--category", "gizmo"), "no category 'gizmo'; found: widget"),
         (("--data_url", "/nowhere"), "/nowhere: no such data set folder"),
