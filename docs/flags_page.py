@@ -67,7 +67,7 @@ alone: `--resume` is `--resume True`.
 [convert another layout](data.md#other-layouts) |
 | `python -m src.pth2ckpt` | `--download`, `--mirror`, `--pth_path`, `--ckpt_path`: fetch and convert \
 [PyTorch weights](training.md#pretrained-teachers) |
-| `python -m src.demo_data` | `--out_dir`, `--seed`: write [the demo's category](data.md#the-demos-category) |
+| `python -m src.demo_data` | `--out_dir`, `--product`, `--seed`: [the demo's category](data.md#the-demos-category) |
 | `python -m src.report.page` | `--index FOLDER`: write the index of a sweep's reports |
 | `python -m src.report.table` | `--results`, `--readme`: [results table](accuracy.md#results) of a page |
 | `python -m src.model.sidecar` | `--mindir_path`, `--category`: check an exported model, print its threshold |

@@ -1,6 +1,6 @@
-"""A synthetic category in MVTec AD's layout: brushed steel washers on a conveyor belt, good and defective.
+"""A synthetic category in MVTec AD's layout, good and defective: steel washers, or a web with defects of a few pixels.
 
-    python -m src.demo_data --out_dir demo/data
+    python -m src.demo_data --out_dir demo/data [--product web]
 
 Deterministic: the same files for the same seed. Masks are exact: a pixel belongs to a defect where it changed it.
 """
@@ -11,20 +11,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from . import demo_web
 from .config import FLAGS, build_parser
 from .files import make_output_folder
 from .utils import LOGGER, InputError, run_entry_point
 
-CATEGORY = "washer"
+# The washers: brushed steel on a conveyor belt.
 SIZE = 256  # pixels; lengths below are in pixels of this picture
-TRAIN_GOOD = 48
-TEST_GOOD = 16
-TEST_PER_DEFECT = 8
 _OUTER_RADIUS = 96.0
 _INNER_RADIUS = 44.0
 # A defect's opacity from which a pixel counts as changed.
@@ -167,24 +166,43 @@ def draw(defect: str | None, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return _expose(picture, rng), np.where(opacity > _VISIBLE, 255, 0).astype(np.uint8)
 
 
-def write_category(root: Path, *, seed: int = 0) -> Path:
-    """Write the category below ``root``, whole or not at all; return its folder. What is there already is kept.
+class Product(NamedTuple):
+    """A product that can be drawn, and how many pictures there are of it."""
+
+    draw: Callable[[str | None, np.random.Generator], tuple[np.ndarray, np.ndarray]]  # defect -> picture and mask
+    defects: tuple[str, ...]
+    train_good: int
+    test_good: int
+    test_per_defect: int
+
+
+# By the name of their category.
+PRODUCTS = {
+    "washer": Product(draw, tuple(DEFECTS), train_good=48, test_good=16, test_per_defect=8),
+    # 100 good images of another seed are enough to set a threshold at a false positive rate of 1 %
+    "web": Product(demo_web.draw, tuple(demo_web.DEFECTS), train_good=100, test_good=30, test_per_defect=10),
+}
+
+
+def write_category(root: Path, category: str = "washer", *, seed: int = 0) -> Path:
+    """Write a product's category below ``root``, whole or not at all; return its folder. What is there is kept.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    target = make_output_folder(root) / CATEGORY
+    product = PRODUCTS[category]
+    target = make_output_folder(root) / category
     if target.exists():
         LOGGER.info("demo data: %s is there already", target)
         return target
-    temporary = Path(tempfile.mkdtemp(prefix=f".{CATEGORY}.", dir=root))
-    plan = [("train", "good", TRAIN_GOOD), ("test", "good", TEST_GOOD)]
-    plan += [("test", defect, TEST_PER_DEFECT) for defect in DEFECTS]
+    temporary = Path(tempfile.mkdtemp(prefix=f".{category}.", dir=root))
+    plan = [("train", "good", product.train_good), ("test", "good", product.test_good)]
+    plan += [("test", defect, product.test_per_defect) for defect in product.defects]
     try:
         for part, (split, kind, count) in enumerate(plan):
             for number in range(count):
                 rng = np.random.default_rng((seed, part, number))
-                picture, mask = draw(None if kind == "good" else kind, rng)
+                picture, mask = product.draw(None if kind == "good" else kind, rng)
                 _save(temporary / split / kind / f"{number:03}.png", picture)
                 if kind != "good":
                     _save(temporary / "ground_truth" / kind / f"{number:03}_mask.png", mask)
@@ -206,14 +224,21 @@ def _save(path: Path, array: np.ndarray) -> None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = build_parser(__doc__.splitlines()[0])
-    parser.add_argument("--out_dir", type=Path, required=True, help=f"data set folder; gets the category {CATEGORY}")
+    parser.add_argument("--out_dir", type=Path, required=True, help="data set folder; gets the category")
+    parser.add_argument(
+        "--product",
+        choices=tuple(PRODUCTS),
+        default="washer",
+        help="category. washer: 96 pictures of 256x256 pixels; web: 180 pictures of 1280x800, with defects of 4 to 12 "
+        "pixels",
+    )
     parser.add_argument("--seed", type=FLAGS["seed"]["type"], default=0, help="seed of the pictures")
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the category; return the exit status."""
-    write_category(args.out_dir, seed=args.seed)
+    write_category(args.out_dir, args.product, seed=args.seed)
     return 0
 
 

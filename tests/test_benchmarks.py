@@ -215,8 +215,8 @@ def test_train_step(here):
 
 def test_large_data(here, tmp_path, monkeypatch):
     """Two trainings of the same images, the second with its caches memory-mapped."""
-    for name in ("TRAIN_GOOD", "TEST_GOOD", "TEST_PER_DEFECT"):
-        monkeypatch.setattr(demo_data, name, 1)
+    few = demo_data.PRODUCTS["washer"]._replace(train_good=1, test_good=1, test_per_defect=1)
+    monkeypatch.setitem(demo_data.PRODUCTS, "washer", few)
     trainings = []
 
     class Training:

@@ -1,10 +1,11 @@
-"""The synthetic category: deterministic, in MVTec AD's layout, with exact masks."""
+"""The synthetic categories: deterministic, in MVTec AD's layout, with exact masks."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from src import demo_data
+from src import demo_data, demo_web
 from src.data.samples import list_test, list_train
 
 
@@ -93,8 +94,9 @@ def test_drawings():
 
 @pytest.fixture
 def few(monkeypatch):
-    for name, count in (("TRAIN_GOOD", 3), ("TEST_GOOD", 2), ("TEST_PER_DEFECT", 1)):
-        monkeypatch.setattr(demo_data, name, count)
+    for name, product in list(demo_data.PRODUCTS.items()):
+        fewer = product._replace(train_good=3, test_good=2, test_per_defect=1)
+        monkeypatch.setitem(demo_data.PRODUCTS, name, fewer)
 
 
 def contents(root):
@@ -151,3 +153,72 @@ def test_bad_seeds(refused, tmp_path):
     for seed in (-1, 2**32, "x", 1.5):
         assert "argument --seed: expected a whole number" in refused(demo_data, "--out_dir", tmp_path, "--seed", seed)
     assert not list(tmp_path.iterdir())
+
+
+# --- the web ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defect", demo_web.DEFECTS)
+def test_mask_of_web(monkeypatch, defect):
+    """One place of 4 to 12 pixels, away from the edges, that is all that changed; the same again by the same seed."""
+    seen = []
+    function = demo_web.DEFECTS[defect]
+
+    def watch(picture, rng):
+        changed, opacity = function(picture, rng)
+        seen.append((picture, changed))
+        return changed, opacity
+
+    monkeypatch.setitem(demo_web.DEFECTS, defect, watch)
+    picture, mask = demo_web.draw(defect, np.random.default_rng(3))
+    (before, after), *_ = seen
+    change = np.abs(after - before)
+    inside = mask == 255
+    assert change[~inside].max() < 10
+    assert change[inside].mean() > 8
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    assert count == 2
+    left, top, width, height, _ = stats[1]
+    assert 4 <= max(width, height) <= 12
+    assert min(left, top, 1280 - left - width, 800 - top - height) >= 10
+    ratio = picture[inside] / after[inside]  # in another light, by 16 % at most
+    assert 0.8 < np.median(ratio) < 1.1
+    again, mask_again = demo_web.draw(defect, np.random.default_rng(3))
+    assert np.array_equal(picture, again)
+    assert np.array_equal(mask, mask_again)
+
+
+def test_web():
+    """Grey, as large as it is said to be, and of threads 8 pixels apart in both directions."""
+    picture, mask = demo_web.draw(None, np.random.default_rng(1))
+    assert picture.shape == mask.shape == (800, 1280)
+    assert picture.dtype == mask.dtype == np.uint8
+    assert not mask.any()
+    spectrum = np.abs(np.fft.fft2(picture - picture.mean()))
+    # over one thread and under the next: no single direction has their period, but both together have twice that
+    rows, columns = np.unravel_index(spectrum[20:400, 20:640].argmax(), (380, 620))
+    assert (800 / (rows + 20), 1280 / (columns + 20)) == pytest.approx((16, 16), rel=0.05)
+    assert not np.array_equal(picture, demo_web.draw(None, np.random.default_rng(2))[0])
+
+
+def test_category_of_web(tmp_path, few, monkeypatch):
+    """By its flag, beside the other one, which stays what it was."""
+    monkeypatch.setattr(demo_web, "HEIGHT", 96)
+    monkeypatch.setattr(demo_web, "WIDTH", 128)
+    assert demo_data.main(demo_data.parse_args(["--out_dir", str(tmp_path), "--product", "web"])) == 0
+    assert len(list_train(tmp_path, "web")) == 3
+    samples = list_test(tmp_path, "web")
+    assert [sample.defect for sample in samples] == ["break", "fibre", "good", "good", "hole", "knot", "stain"]
+    assert all((sample.mask_path is not None) == sample.is_defective for sample in samples)
+    with Image.open(samples[0].path) as picture:
+        assert (picture.mode, picture.size) == ("L", (128, 96))
+    assert [path.name for path in tmp_path.iterdir()] == ["web"]
+
+
+def test_washer_as_ever():
+    """What was drawn before there was a web is drawn still: sums of the pixels, and of their squares, of back then."""
+    picture, mask = demo_data.draw("rust", np.random.default_rng((0, 4, 3)))
+    values = picture.astype(np.int64)
+    # another processor may round a pixel otherwise
+    sums = [values.sum(), (values**2).sum(), (mask > 0).sum()]
+    assert sums == pytest.approx([17172856, 2158842990, 227], rel=1e-5)

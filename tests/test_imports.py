@@ -18,7 +18,7 @@ ROWS = (
     ("dataset", "backend"),
     ("model", "report"),
     ("detector",),
-    ("training", "exchange", "sweep", "line"),
+    ("training", "exchange", "sweep", "line", "demo_web"),
     ("predict", "calibrate", "monitor", "demo_data", "modelarts", "pth2ckpt"),
 )
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
