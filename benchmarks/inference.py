@@ -132,12 +132,12 @@ numpy.savez(sys.argv[2], **read_checkpoint(Path(sys.argv[1])))
 """
 
 
-def prepare(args):
+def prepare(args, file_formats=("MINDIR", "ONNX")):
     """Export the checkpoint, write random inputs and the weights for PyTorch."""
     folder, size = args.folder, args.image_size
     (folder / "npy").mkdir()
     (folder / "in").mkdir()
-    for file_format in ("MINDIR", "ONNX"):
+    for file_format in file_formats:
         command = [sys.executable, "export.py", "--ckpt_file", args.ckpt_file, "--category", args.category]
         command += ["--file_format", file_format, "--out_dir", folder, "--batch_size", args.batch_size]
         processes.run([*command, "--image_size", size])

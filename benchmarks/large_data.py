@@ -34,14 +34,6 @@ def make_data(folder, count):
     return folder / "data"
 
 
-def own_memory(pid):
-    """Megabytes of a process that are no mapped files."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def limited(memory_max):
     """Make a control group of so many GB; return its folder."""
     first_version = Path("/sys/fs/cgroup/memory")
@@ -61,7 +53,7 @@ def train(args, data, out, budget, group):
     if group:
         (group / "cgroup.procs").write_text(str(process.pid))
     while process.poll() is None:
-        most = max(most, own_memory(process.pid))
+        most = max(most, processes.own_megabytes(process.pid))
         time.sleep(0.2)
     if process.returncode:
         raise InputError(f"train.py failed with status {process.returncode}")

@@ -26,6 +26,7 @@ import train
 from benchmarks import (
     compare,
     float16,
+    image_size,
     inference,
     large_data,
     line,
@@ -33,9 +34,10 @@ from benchmarks import (
     peer,
     processes,
     recipes,
+    small_defects,
     train_step,
 )
-from src import demo_data, predict
+from src import demo_data, demo_web, predict
 from src.backend import StpmNetwork
 from src.checkpoint import load_stpm, named_arrays
 from src.cpu.onednn import no_bfloat16_reason
@@ -78,10 +80,10 @@ def here(monkeypatch):
     """Run what the benchmarks start in this process: Python files and modules, code, workers."""
     in_own_process = processes.run
 
-    def start(command, environment=None):
+    def start(command, environment=None, **options):
         program, *arguments = words(*command)
         if program != sys.executable or "--worker" in arguments:
-            return in_own_process(command, environment)
+            return in_own_process(command, environment, **options)
         if arguments[0] == "-c":
             monkeypatch.setattr(sys, "argv", ["-c", *arguments[2:]])
             with redirect_stdout(StringIO()) as output:
@@ -118,6 +120,21 @@ def test_run():
     assert 0.05 <= seconds < 60
     assert 50 < memory < 5000
     assert output == f"1 {ROOT}\n"
+
+
+def test_own_memory(tmp_path):
+    """What a program maps of files is not its own; what it writes into its own pages is."""
+    (tmp_path / "file").write_bytes(bytes(200_000_000))
+    code = "import mmap, sys, time; file = open(sys.argv[1], 'rb'); "
+    code += "mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); sum(mapped[::4096]); "
+    code += "own = bytearray(60_000_000); own[::4096] = b'x' * len(own[::4096]); time.sleep(0.5)"
+    command = [sys.executable, "-c", code, tmp_path / "file"]
+    seconds, memory, _ = processes.run(command, own_memory=True)
+    assert seconds > 0.5
+    assert 55 < memory < 150
+    assert processes.run(command)[1] > 240
+    with pytest.raises(InputError, match="failed with status 3"):
+        processes.run([sys.executable, "-c", "raise SystemExit(3)"], own_memory=True)
 
 
 def test_failure():
@@ -248,6 +265,60 @@ def test_large_data(here, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_small_defects(here, tmp_path, monkeypatch, refused):
+    """The demo's web at two sizes, the second in pieces; what stands there already is not done again."""
+    few = demo_data.PRODUCTS["web"]._replace(train_good=4, test_good=2, test_per_defect=1)
+    monkeypatch.setitem(demo_data.PRODUCTS, "web", few)
+    monkeypatch.setattr(demo_web, "HEIGHT", 64)
+    monkeypatch.setattr(demo_web, "WIDTH", 96)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- small defects: begin -->\nold\n<!-- small defects: end -->\n")
+    flags = ("--pre_ckpt_path", "random", "--work_folder", tmp_path / "work", "--steps", 3, "--readme", page)
+    printed = run(small_defects, *flags, "--settings", "32", "64x96/32")
+    found = json.loads((tmp_path / "work/small_defects.json").read_text())
+    whole, pieces = found["rows"]
+    assert (whole["image_size"], whole["pieces"], whole["epochs"], whole["steps"]) == (32, None, 3, 3)
+    # 4 images of 6 pieces: 6 batches of 4
+    assert (pieces["image_size"], pieces["pieces"], pieces["epochs"], pieces["steps"]) == ([64, 96], [32, 32], 1, 6)
+    assert list(whole["recall_by_defect"]) == list(demo_web.DEFECTS)
+    assert whole["images"]["defective"] == 5
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:4]] == ["32x32", "64x96"]
+    assert [row[1] for row in rows[2:4]] == ["whole images, 3 steps", "pieces of 32x32, 6 steps"]
+    # the counts in both tables are of the same images
+    for row, by_defect in zip(rows[2:4], rows[6:], strict=True):
+        assert int(row[5].split()[0]) == sum(int(cell.split()[0]) for cell in by_defect[1:])
+    assert page.read_text().count("| 64x96 |") == 2
+    assert "old" not in page.read_text()
+    for module in (train, demo_data):
+        monkeypatch.setattr(module, "main" if module is train else "write_category", lambda *facts, **named: 0)
+    assert run(small_defects, *flags, "--settings", "64x96/32", "32").count("| 32x32 |") == 2
+    assert "holds results of" in refused(small_defects, *flags, "--seed", 2)
+
+
+def test_rates():
+    """By hand: verdicts of three defective images and a good one."""
+    scores = [("hole", "defective"), ("hole", "good"), ("knot", "good"), ("good", "defective")]
+    scores = [{"defect": defect, "verdict": verdict} for defect, verdict in scores]
+    found = small_defects.recall_by_defect({"decision": {}, "scores": scores})
+    assert found == {"hole": [1, 2], "knot": [0, 1]}
+    assert small_defects.recall_by_defect({"decision": None, "scores": []}) is None
+    near = small_defects.near_borders(square(96), 64)  # pieces begin at 0 and 32: borders inside at 32 and 64
+    expected = np.isin(np.arange(96), [*range(24, 40), *range(56, 72)])
+    assert np.array_equal(near, expected[:, None] | expected)
+    maps = np.where(near, [[[4.0]], [[9.0]]], [[[1.0]], [[4.0]]]).astype(np.float32)
+    assert small_defects.border_effect(maps, near) == pytest.approx(6 / 2)
+    row = {"image_size": 32, "pieces": None, "steps": 7, "train_seconds": 90, "train_memory_mb": 1234}
+    row |= {"image_auroc": 0.9876, "pixel_auroc": 0.5, "pro": 0.25, "seconds_per_image": 0.0123}
+    without_verdicts = row | {"decision": None, "recall_by_defect": None}
+    assert small_defects.results_table([without_verdicts]).splitlines()[2] == (
+        "| 32x32 | whole images, 7 steps | 0.988 | 0.500 | 0.250 |  |  | 1.5 min | 1.2 GB | 12 ms |"
+    )
+    assert small_defects.defects_table([without_verdicts]) == ""
+    assert small_defects.rate(((1, 2), (0.013, 0.987))) == "1 of 2 (0.01 to 0.99)"
+    assert image_size.row("x", 500, 4, [3.0, 1.0, 2.0], 1234) == "| x | 500x500 | 4 | 2.000 s | 2.00 s | 1.23 GB |"
+
+
 # --- inference -------------------------------------------------------------------------------------------------------
 
 PROGRAM = """#!{python}
@@ -313,9 +384,9 @@ def program(tmp_path, monkeypatch):
     path.write_text(PROGRAM.format(python=sys.executable))
     path.chmod(0o755)
 
-    def run_or_build(command, environment=None):
+    def run_or_build(command, environment=None, **options):
         if command[0] != "bash":
-            return start(command, environment)
+            return start(command, environment, **options)
         built.append(command[1])
         return 1.0, 100.0, ""
 
@@ -349,6 +420,25 @@ def test_inference(here, program, openvino, checkpoint, session_tree, tmp_path, 
     assert found[inference.CKPT][-1] == 0
     common = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
     assert openvino == [("CPU", common | {"INFERENCE_PRECISION_HINT": "f32"}), ("CPU", common)]
+    assert program == [ROOT / "ascend_310_infer/build.sh"]
+
+
+def test_image_size(here, program, checkpoint, tmp_path, monkeypatch):
+    """A row for a training step, a map in MindSpore, and one in the program."""
+    monkeypatch.setattr(export, "verify", lambda *facts: None)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- cost of a size: begin -->\n<!-- cost of a size: end -->\n")
+    flags = ("--sizes", 32, "--rounds", 1, "--calls", 2, "--batch_size", 2, "--threads", 1, "--readme", page)
+    printed = run(image_size, "--ckpt_file", checkpoint, "--category", "widget", *flags)
+    assert re.search(r"^\d+ cores; tasks that ran or waited in the last minute, on average: \d", printed, re.M)
+    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| a ")]
+    names = (image_size.TRAINING, image_size.PREDICTION, image_size.PROGRAM)
+    assert [row[:3] for row in rows] == [[name, "32x32", "2" if name == image_size.TRAINING else "1"] for name in names]
+    for *_, seconds, per_megapixel, memory in rows:
+        assert float(seconds.removesuffix(" s")) >= 0
+        assert float(per_megapixel.removesuffix(" s")) > 0
+        assert float(memory.removesuffix(" GB")) > 0
+    assert rows[-1][3] == "0.009 s"  # as the stand-in says
     assert program == [ROOT / "ascend_310_infer/build.sh"]
 
 

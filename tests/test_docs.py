@@ -29,7 +29,7 @@ MODULES = dict(
 READMES = ("README.md", "README_CN.md")
 SUBJECTS = (
     "flags", "data", "training", "verdict", "inference", "accuracy", "performance", "robustness", "architecture",
-    "files", "ascend", "from_the_zoo", "line", "python",
+    "files", "ascend", "from_the_zoo", "line", "python", "small_defects",
 )  # fmt: skip
 ENGLISH = tuple(f"docs/{name}.md" for name in SUBJECTS)
 CHINESE = tuple(f"docs/zh/{name}.md" for name in SUBJECTS)
@@ -133,6 +133,7 @@ def test_flags_exist(page):
         "allow-shlib-undefined", "now", "deadline_ms", "report_every", "decoders", "format",
         "precision", "selftest", "precision_mode", "install", "prefix", "build", "target", "test-dir",
         "scores", "mindir_version", "download", "mirror", "no-deps",
+        "product", "work_folder", "settings", "borders", "figure",
     }  # fmt: skip
     of_the_vendor = {"fmk", "saveType", "optimize", "modelFile", "outputFile", "configFile", "soc_version"}
     of_the_zoo = {"dataset_path", "finetune", "run_eval", "start_eval_epoch", "onnx_path", "file_name", "pt_path"}
@@ -269,10 +270,16 @@ def test_no_marks(tmp_path):
         table.update_readme(tmp_path / "page.md", {})
 
 
-@pytest.mark.parametrize("page", ["docs/performance.md", "docs/zh/performance.md"])
+MARKS = {
+    "performance": ("training and evaluation", "inference, batch 1", "inference, batch 8"),
+    "small_defects": ("small defects", "cost of a size"),
+}
+
+
+@pytest.mark.parametrize("page", [f"docs/{folder}{name}.md" for name in MARKS for folder in ("", "zh/")])
 def test_marks(page):
     """The tables that benchmarks renew have their marks."""
-    for name in ("training and evaluation", "inference, batch 1", "inference, batch 8"):
+    for name in MARKS[Path(page).stem]:
         assert f"<!-- {name}: begin -->" in read(page)
         assert f"<!-- {name}: end -->" in read(page)
 
