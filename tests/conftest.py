@@ -1,8 +1,11 @@
 """Fixtures: a tiny MVTec AD tree, random weights, the command lines, and the real data where it is there."""
 
+import contextlib
 import csv
+import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +97,37 @@ def forget_process():
 
 
 @pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """A folder that all workers of this run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "of all workers"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Hold the lock of this name: the other workers wait."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_once(folder, make):
+    """Have a folder filled by ``make(folder)`` in the worker that needs it first; return it, whole, in all of them."""
+    done = folder.with_name(f"{folder.name}.made")
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # there where making it failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
 def device():
     """MindSpore in graph mode on the CPU."""
     return set_up_device("CPU")
@@ -156,14 +190,18 @@ def tree(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def session_tree(tmp_path_factory):
+def session_tree(run_folder):
     """The same, made once, for tests that only read it."""
-    return make_tree(tmp_path_factory.mktemp("session") / "data set")  # a space, to see that nothing splits paths
+    return make_once(run_folder / "data set", make_tree)  # a space, to see that nothing splits paths
 
 
 @pytest.fixture(scope="session")
-def random_backbone(tmp_path_factory, device):
+def random_backbone(run_folder, device):
     """A ready ResNet-18 checkpoint with random weights and plausible batch-norm statistics."""
+    return make_once(run_folder / "backbone", write_random_backbone) / "resnet18.ckpt"
+
+
+def write_random_backbone(folder):
     import mindspore as ms
 
     from src.checkpoint import checkpoint_entries, load_checked, named_arrays, named_parameters
@@ -173,19 +211,19 @@ def random_backbone(tmp_path_factory, device):
     trunk = ResNet18Trunk()
     parameters = named_parameters(trunk)
     load_checked(parameters, named_arrays(trunk) | random_statistics(named_arrays(trunk)), source="test")
-    path = tmp_path_factory.mktemp("backbone") / "resnet18.ckpt"
-    ms.save_checkpoint(checkpoint_entries(parameters), str(path))
-    return path
+    ms.save_checkpoint(checkpoint_entries(parameters), str(folder / "resnet18.ckpt"))
 
 
 @pytest.fixture(scope="session")
-def real_teacher(shared, tmp_path_factory):
+def real_teacher(shared, run_folder):
     """The pretrained teacher as a checkpoint."""
-    path = tmp_path_factory.mktemp("real teacher") / "resnet18.ckpt"
-    source = shared / "weights/resnet18_imagenet_trunk.pth"
-    done = run_python("src/pth2ckpt.py", "--pth_path", source, "--ckpt_path", path)
-    assert done.returncode == 0, done.stderr
-    return path
+
+    def convert(folder):
+        source = shared / "weights/resnet18_imagenet_trunk.pth"
+        done = run_python("src/pth2ckpt.py", "--pth_path", source, "--ckpt_path", folder / "resnet18.ckpt")
+        assert done.returncode == 0, done.stderr
+
+    return make_once(run_folder / "real teacher", convert) / "resnet18.ckpt"
 
 
 def random_statistics(arrays):
@@ -200,24 +238,31 @@ def random_statistics(arrays):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, session_tree, random_backbone):
+def trained(run_folder, session_tree, random_backbone):
     """The output folder of a real training of 3 epochs, through the command line, with its stdout."""
-    out = tmp_path_factory.mktemp("trained")
-    done = run_python("train.py", *train_arguments(session_tree, random_backbone, out, epoch=3))
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+
+    def train(folder):
+        done = run_python("train.py", *train_arguments(session_tree, random_backbone, folder / "out", epoch=3))
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout").write_text(done.stdout)
+
+    folder = make_once(run_folder / "trained", train)
+    return folder / "out", (folder / "stdout").read_text()
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, trained):
+def exported(run_folder, trained):
     """A folder with that training's student as MINDIR for batches of 4 and as ONNX for single images."""
-    out = tmp_path_factory.mktemp("exported")
-    for file_format, batch_size in (("MINDIR", 4), ("ONNX", 1)):
-        flags = ("--category", "widget", "--file_format", file_format, "--batch_size", batch_size, "--out_dir", out)
-        done = run_python("export.py", "--ckpt_file", trained[0] / "widget/widget_last.ckpt", *flags)
-        assert done.returncode == 0, done.stderr
-        assert "verified: largest relative difference of the maps" in done.stdout
-    return out
+
+    def export(folder):
+        for file_format, batch_size in (("MINDIR", 4), ("ONNX", 1)):
+            flags = ("--category", "widget", "--file_format", file_format, "--batch_size", batch_size)
+            checkpoint = trained[0] / "widget/widget_last.ckpt"
+            done = run_python("export.py", "--ckpt_file", checkpoint, *flags, "--out_dir", folder)
+            assert done.returncode == 0, done.stderr
+            assert "verified: largest relative difference of the maps" in done.stdout
+
+    return make_once(run_folder / "exported", export)
 
 
 def train_arguments(data, backbone, out, *, epoch, category="widget"):

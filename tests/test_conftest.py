@@ -6,13 +6,15 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from src.files import lock_folder, write_json
 from src.utils import run_entry_point
 from tests import conftest
-from tests.conftest import ROOT, examples, run_python
+from tests.conftest import ROOT, examples, make_once, run_python
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,25 @@ def test_nothing_leaks(folder, turn):
     assert not logging.raiseExceptions
     assert root.level == logging.INFO
     assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
+
+
+def test_make_once(tmp_path):
+    """By the first of workers that all need it now; what was made in part is made anew."""
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        (folder / "file").touch(exist_ok=False)
+        if len(made) == 1:
+            raise ValueError("a full disk")
+        time.sleep(0.01)  # so that all are there
+
+    with pytest.raises(ValueError, match="a full disk"):
+        make_once(tmp_path / "one", make)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: make_once(tmp_path / "one", make), range(4))) == {tmp_path / "one"}
+    assert made == [tmp_path / "one"] * 2
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["file"]
 
 
 def collected(*words):

@@ -19,7 +19,7 @@ from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
 from src.model.model_file import choose_rule, load_exported
 from src.utils import InputError
-from tests.conftest import ROOT, missing, read_csv, run_python
+from tests.conftest import ROOT, locked, make_once, missing, read_csv, run_python
 from tests.test_scripts import run_script
 
 SOURCE = ROOT / "ascend_310_infer"
@@ -52,17 +52,38 @@ def build(command, **environment):
     return done.stdout
 
 
+@pytest.fixture(scope="session")
+def sanitized(run_folder):
+    """Build targets with sanitizers and a stand-in for the library; a warning is an error. Return their folder.
+
+    All workers and files build in one folder for each kind of sanitizers, so that nothing is compiled twice.
+    """
+
+    def configure(folder, sanitizers):
+        library = folder / "libempty.so"
+        build(["c++", "-shared", "-x", "c++", "/dev/null", "-o", library])
+        flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
+        flags += [f"-DMS_LITE_INCLUDE={SOURCE}/tests/fake_lite", f"-DMS_LITE_LIBRARY={library}"]
+        build(["cmake", "-S", SOURCE, "-B", folder, *flags])
+
+    def targets_in(sanitizers, *targets):
+        need_compiler()
+        folder = run_folder / f"built with {sanitizers.replace(',', ' and ')}"
+        make_once(folder, lambda folder: configure(folder, sanitizers))
+        with locked(folder / "lock"):
+            build(["cmake", "--build", folder, "--parallel", "2", "--target", *targets])
+        return folder
+
+    return targets_in
+
+
 @pytest.fixture(scope="module", params=["address,undefined", "thread"])
-def unit_tests(request, tmp_path_factory):
-    """Build and run one of the C++ unit tests with sanitizers; a warning is an error."""
-    need_compiler()
-    folder = tmp_path_factory.mktemp("unit_tests")
-    flags = ["-DCMAKE_CXX_FLAGS=-Werror", f"-DSTPM_SANITIZE={request.param}", "-DCMAKE_BUILD_TYPE=Debug"]
-    build(["cmake", "-S", SOURCE, "-B", folder, *flags])
+def unit_tests(request, sanitized):
+    """Build and run one of the C++ unit tests with sanitizers."""
     memory = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}  # they write thousands of small files
 
     def run(name, *arguments):
-        build(["cmake", "--build", folder, "--target", f"{name}_test"])
+        folder = sanitized(request.param, f"{name}_test")
         return build([folder / f"{name}_test", *arguments], **memory)
 
     return run
@@ -93,10 +114,11 @@ def test_million_inputs(unit_tests):
 
 
 @pytest.fixture(scope="session")
-def program():
+def program(run_folder):
     """The program, built with the vendor's library (fetched from the package index the first time)."""
     need_sdk()
-    assert "MindSpore Lite: " in build(["bash", SOURCE / "build.sh", "CPU"], STPM_PYTHON=sys.executable)
+    with locked(run_folder / "program.lock"):  # in the checkout: one worker at a time
+        assert "MindSpore Lite: " in build(["bash", SOURCE / "build.sh", "CPU"], STPM_PYTHON=sys.executable)
     return SOURCE / "build/stpm_infer"
 
 

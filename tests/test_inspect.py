@@ -5,7 +5,6 @@ plus one: what Python must make of it is known.
 """
 
 import csv
-import functools
 import hashlib
 import io
 import json
@@ -28,30 +27,18 @@ from tests.conftest import run_python
 from tests.picture_corpus import picture
 from tests.test_infer import SOURCE, build
 from tests.test_infer import program as program
+from tests.test_infer import sanitized as sanitized
 from tests.test_pictures_in_cpp import need_libraries
 
 SIZE = ImageSize(32, 48)
 FIELDS = ["file", "score", "relative_score", "verdict", "regions", "error", "decode_ms", "inference_ms"]
 
 
-@functools.cache
-def build_inspect(folder):
-    """Build program and library in a folder, with sanitizers, where a warning is an error; once in a process."""
-    need_libraries()
-    folder.mkdir()
-    library = folder / "libempty.so"
-    build(["c++", "-shared", "-x", "c++", "/dev/null", "-o", library])
-    flags = ["-DCMAKE_CXX_FLAGS=-Werror", "-DSTPM_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug"]
-    flags += [f"-DMS_LITE_INCLUDE={SOURCE}/tests/fake_lite", f"-DMS_LITE_LIBRARY={library}"]
-    build(["cmake", "-S", SOURCE, "-B", folder, *flags])
-    build(["cmake", "--build", folder, "--parallel", "2", "--target", "stpm_inspect", "stpm_c"])
-    return folder
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The folder with program and library, with sanitizers."""
-    return build_inspect(tmp_path_factory.getbasetemp() / "inspect")
+def built(sanitized):
+    """The folder with program and library, with sanitizers, where a warning is an error."""
+    need_libraries()
+    return sanitized("address,undefined", "stpm_inspect", "stpm_c")
 
 
 def write_model(folder, *, batch=1, threshold=3.0, name="model", extra="", **more):

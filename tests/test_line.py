@@ -34,6 +34,7 @@ from src.line.watch import Watch
 from src.utils import InputError
 from tests.conftest import forget_process, user_environment
 from tests.plain_model import write_red_model
+from tests.test_infer import sanitized as sanitized
 from tests.test_inspect import built as built
 from tests.test_inspect import write_model
 

@@ -19,6 +19,7 @@ from tests.picture_corpus import picture, size_and_box
 from tests.picture_files import bmp, tiff
 from tests.test_any_pictures import PICTURES
 from tests.test_infer import SOURCE, build, need_compiler
+from tests.test_infer import sanitized as sanitized
 
 COUNT = int(os.environ.get("STPM_PICTURES", "200"))
 PACKAGES = ("png.h", "jpeglib.h", "tiffio.h")
@@ -34,14 +35,10 @@ def need_libraries():
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(sanitized):
     """Build the tests' programs, with sanitizers; a warning is an error."""
     need_libraries()
-    folder = tmp_path_factory.mktemp("pictures")
-    flags = ["-DCMAKE_CXX_FLAGS=-Werror", "-DSTPM_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug"]
-    build(["cmake", "-S", SOURCE, "-B", folder, *flags])
-    build(["cmake", "--build", folder, "--parallel", "2", "--target", "network_input", "picture_fuzz_test"])
-    return folder
+    return sanitized("address,undefined", "network_input", "picture_fuzz_test")
 
 
 @pytest.fixture(scope="module")
