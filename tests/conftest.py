@@ -41,11 +41,19 @@ ON_SIGNAL = {number: signal.getsignal(number) for number in (signal.SIGINT, sign
 IN_CI = os.environ.get("CI") == "true"
 
 
+# The files that run longest, the longest first: one that began last would run on alone, beside idle workers.
+LONG = (
+    "demo", "golden", "distributed", "infer", "recipe", "faults", "pictures_in_cpp", "program", "sweep", "inspect",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
-    """Mark what uses the real data, so that ``-m shared`` selects it."""
+    """Mark what uses the real data, so that ``-m shared`` selects it; put the files that run long first."""
     for item in items:
         if "shared" in item.fixturenames:
             item.add_marker("shared")
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def missing(reason):

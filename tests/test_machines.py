@@ -172,7 +172,7 @@ def test_all_pythons(machine):
     )
     done, calls = machine.run("run_tests.sh", "--all-pythons")
     assert done.returncode == 3
-    assert [call for call in calls if call.split()[1] == "pytest"] == ["python3.12 pytest --dist=worksteal"]
+    assert [call for call in calls if call.split()[1] == "pytest"] == ["python3.12 pytest --dist=loadfile"]
 
 
 def test_real_interpreter(machine):

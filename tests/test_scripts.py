@@ -495,7 +495,7 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
     assert told[0].startswith("-m venv ")
     assert told[1].endswith(f"-r {root}/requirements-dev.txt")
     (pytest_line,) = told[2:]
-    assert re.fullmatch(r"-m pytest --numprocesses=[1-4] \S+ -k a name", pytest_line)
+    assert re.fullmatch(r"-m pytest --numprocesses=[1-4] \S+ \S+ -k a name", pytest_line)
     assert run("run_tests.sh", "--mutants", "--jobs", "1")[1] == ["-m tests.mutants --jobs 1"]
     (root / "requirements.txt").write_text("one==2\n")
     assert [line.split()[1] for line in run("run_tests.sh")[1]] == ["pip", "pytest"]
