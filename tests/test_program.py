@@ -53,7 +53,7 @@ def program(tmp_path_factory):
     name = "-Wl,-soname,libmindspore-lite.so"
     # it needs the converter, as a plugin of the vendor's does
     build([*empty, needed, converter, name, "-o", package / "runtime/lib/libmindspore-lite.so"])
-    build(script_of(folder), MS_LITE_HOME=str(package), CMAKE_BUILD_TYPE="Debug", LDFLAGS=needed)
+    build(script_of(folder), MS_LITE_HOME=str(package), CMAKE_BUILD_TYPE="None", LDFLAGS=needed)
     return folder / "ascend_310_infer/build/stpm_infer"
 
 
