@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import test as evaluation
+from src import predict
 from src.data.view import View
 from src.exchange.manifest import read_manifest
 from src.model.sidecar import read_sidecar
-from tests.conftest import read_csv, run_python
+from tests.conftest import call, read_csv, run_python
 from tests.test_infer import program  # noqa: F401 - a fixture
 from tests.test_scripts import run_script
 
@@ -50,7 +52,7 @@ def model(line, random_backbone, tmp_path_factory):
     done = run_python(
         "train.py", "--data_url", line, "--category", "widget", "--pre_ckpt_path", random_backbone,
         "--train_url", out, "--image_size", "96x160", "--roi", ",".join(map(str, ROI)),
-        "--ignore_mask", line.parent / "counted.png", "--train_tile", 64, "--batch_size", 8, "--epoch", 3,
+        "--ignore_mask", line.parent / "counted.png", "--train_tile", 64, "--batch_size", 7, "--epoch", 3,
         "--val_split", 0.3, "--target_fpr", 0.2, "--min_area", 20, "--review", 0.5, "--device_target", "CPU",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -63,8 +65,7 @@ def model(line, random_backbone, tmp_path_factory):
 
 def predicted(model, pictures, out):
     """What src.predict writes of them: scores by file, regions, and the JSON's head."""
-    done = run_python("-m", "src.predict", "--ckpt_path", model, "--image_path", pictures, "--out_dir", out)
-    assert done.returncode == 0, done.stderr
+    assert call(predict, "--ckpt_path", model, "--image_path", pictures, "--out_dir", out) == 0
     content = json.loads((out / "predictions.json").read_text())
     return read_csv(out / "scores.csv"), read_csv(out / "regions.csv"), content
 
@@ -115,10 +116,8 @@ def test_program(program, model, line, tmp_path):  # noqa: F811
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "widget/310_infer"
     assert read_manifest(folder / "inputs").view == read_sidecar(model / "widget.mindir", category=None).view
-    assert run_python(
-        "test.py", "--eval_url", line, "--category", "widget", "--ckpt_path", model / "widget_last.ckpt",
-        "--out_dir", tmp_path / "test",
-    ).returncode == 0  # fmt: skip
+    flags = ("--eval_url", line, "--category", "widget", "--ckpt_path", model / "widget_last.ckpt")
+    assert call(evaluation, *flags, "--out_dir", tmp_path / "test") == 0
     expected = json.loads((tmp_path / "test/widget/results.json").read_text())
     results = json.loads((folder / "results.json").read_text())
     for metric in ("pixel_auroc", "image_auroc", "pro"):

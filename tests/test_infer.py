@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 import postprocess
+import test as evaluation
+from src import predict
 from src.config import build_parser
 from src.data.images import to_network_input
 from src.exchange.manifest import read_manifest
 from src.exchange.origin import file_checksum
 from src.model.model_file import choose_rule, load_exported
 from src.utils import InputError
-from tests.conftest import ROOT, locked, make_once, missing, read_csv, run_python
+from tests.conftest import ROOT, call, locked, make_once, missing, read_csv, run_python
 from tests.test_scripts import run_script
 
 SOURCE = ROOT / "ascend_310_infer"
@@ -138,7 +140,7 @@ def test_same_as_evaluation(inferred, trained, session_tree, tmp_path):
     here, stdout = inferred
     checkpoint = trained[0] / "widget/widget_last.ckpt"
     flags = ("--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget", "--out_dir", tmp_path)
-    assert run_python("test.py", *flags).returncode == 0
+    assert call(evaluation, *flags) == 0
     expected = json.loads((tmp_path / "widget/results.json").read_text())
     results = json.loads((here / "widget/310_infer/results.json").read_text())
     for metric in ("pixel_auroc", "image_auroc", "pro"):
@@ -222,8 +224,8 @@ def test_unlabelled(program, exported, session_tree, trained, tmp_path):
     rows = read_csv(tmp_path / "widget/310_infer/scores.csv")
     assert [row["source"] for row in rows] == ["000.png", "001.png"]
     assert all(float(row["milliseconds"]) > 0 and row["verdict"] == "" for row in rows)
-    predict = ("-m", "src.predict", "--image_path", new, "--out_dir", tmp_path / "p")
-    assert run_python(*predict, "--ckpt_path", trained[0] / "widget/widget_last.ckpt").returncode == 0
+    checkpoint = trained[0] / "widget/widget_last.ckpt"
+    assert call(predict, "--image_path", new, "--out_dir", tmp_path / "p", "--ckpt_path", checkpoint) == 0
     expected = [float(row["score"]) for row in read_csv(tmp_path / "p/scores.csv")]
     assert [float(row["score"]) for row in rows] == pytest.approx(expected, rel=1e-4)
 

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src import predict
 from src.data.images import load_image
 from src.data.view import Box, ImageSize, View
 from src.detector import Detector
 from src.evaluation.decision import DecisionRule
 from src.model.sidecar import FORMER_PREPROCESSING, PREPROCESSING
 from src.report.pictures import colour_map
-from tests.conftest import run_python
+from tests.conftest import call
 from tests.picture_corpus import picture
 from tests.test_infer import SOURCE, build
 from tests.test_infer import program as program
@@ -342,8 +343,8 @@ def test_real_library(program, exported, session_tree, tmp_path):
     score = 1.0
     for threshold in (None, "score"):
         flags = [] if threshold is None else ["--threshold", str(score)]
-        words = ["-m", "src.predict", "--image_path", folder, "--ckpt_path", model, "--out_dir", tmp_path / "p", *flags]
-        assert run_python(*words).returncode == 0
+        words = ["--image_path", folder, "--ckpt_path", model, "--out_dir", tmp_path / "p", *flags]
+        assert call(predict, *words) == 0
         images = json.loads((tmp_path / "p/predictions.json").read_text())["images"]
         words = [inspect_program, "--model", model, "--images", folder, "--format", "jsonl", "--selftest", *flags]
         found = records("\n".join(line for line in build(words).splitlines() if line.startswith("{")))
