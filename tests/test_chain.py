@@ -18,7 +18,7 @@ import test as test_entry
 import train as train_entry
 from src.training.trainer import learning_rates
 from src.utils import InputError
-from tests.conftest import ROOT, run_python, train_arguments
+from tests.conftest import ROOT, call, run_python, train_arguments
 
 
 def read(path):
@@ -47,7 +47,7 @@ def test_training_output(trained):
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
     assert record["epochs"][2]["loss"] < record["epochs"][0]["loss"]
     assert record["epochs_trained"] == 3
-    assert record["steps_per_epoch"] == 2  # 6 images, batches of 4 and 2
+    assert record["steps_per_epoch"] == 2  # 6 images, batches of 3
     assert record["config"]["seed"] == 1
     assert record["versions"]["mindspore"]
     assert record["training_seconds"] > 0
@@ -100,9 +100,8 @@ def test_evaluation(trained, session_tree, tmp_path):
     with Image.open(tmp_path / "widget/samples.png") as sheet:
         assert min(sheet.size) > 200
         assert np.asarray(sheet.convert("L")).std() > 20
-    again = run_python("test.py", "--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget",
-                       "--out_dir", tmp_path / "again")  # fmt: skip
-    assert again.returncode == 0
+    flags = ("--eval_url", session_tree, "--ckpt_path", checkpoint, "--category", "widget")
+    assert call(test_entry, *flags, "--out_dir", tmp_path / "again") == 0
     for ours, theirs in zip(read(tmp_path / "again/widget/results.json")["scores"], results["scores"], strict=True):
         assert ours["file"] == theirs["file"]
         assert ours["score"] == pytest.approx(theirs["score"], rel=1e-5)  # another batch size

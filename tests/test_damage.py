@@ -730,7 +730,7 @@ def trained_place(place, sound_training):
 
 @pytest.mark.parametrize(("what", "wrong", "entry", "damage", "words"), named(WEIGHTS))
 def test_damaged_weights(refused, trained_place, what, wrong, entry, damage, words):
-    flags = ["--batch_size", 4, "--epoch", 5]
+    flags = ["--batch_size", 3, "--epoch", 5]
     flags += ["--resume"] if entry == "resume" else []
     if damage is None:
         flags += ["--seed", 2]
@@ -751,7 +751,7 @@ FULL_DISKS_LATER = [
     # entry point, further flags, bytes that fit
     (
         "train",
-        ("--resume", "--epoch", 4, "--batch_size", 4),
+        ("--resume", "--epoch", 4, "--batch_size", 3),
         1_000_000,
         "widget_last.ckpt: cannot be written: File too large",
     ),

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from tests.conftest import IN_CI
+from tests.test_infer import program  # noqa: F401 - a fixture
 from tests.test_scripts import run_script
 
 pytestmark = [] if IN_CI else pytest.mark.slow
@@ -25,8 +26,8 @@ def here(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(here):
-    """What the first run printed."""
+def first(here, program):  # noqa: F811
+    """What the first run printed; other tests, which may run beside it, use the same build."""
     return run_demo(here)
 
 

@@ -11,6 +11,7 @@ from src.data.images import to_network_input
 from src.sweep.job import Job
 from tests import torch_reference
 from tests.conftest import load_image, read_csv, run_python
+from tests.test_infer import program  # noqa: F401 - a fixture
 from tests.test_scripts import run_script
 
 SIZE = 96
@@ -26,7 +27,7 @@ PINNED = (
 
 
 @pytest.fixture(scope="module")
-def bottle(shared, real_teacher, tmp_path_factory):
+def bottle(shared, real_teacher, program, tmp_path_factory):  # noqa: F811
     """The folder in which a user trained, evaluated, exported and ran the category bottle."""
     here = tmp_path_factory.mktemp("golden")
     data = shared / "data/mvtec"

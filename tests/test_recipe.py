@@ -6,11 +6,11 @@ import pytest
 
 import train as train_entry
 from src.sweep import __main__ as sweep
-from tests.test_distributed import nine_images, train_ranks  # noqa: F401 - a fixture
+from tests.conftest import make_tree
+from tests.test_distributed import train_ranks
 from tests.test_training import arguments, assert_same_training, read, signal_at, train
 
-EPOCHS = 20
-RECOMMENDED = ("--recipe", "recommended", "--epoch", EPOCHS, "--lr", 0.01)
+RECOMMENDED = ("--recipe", "recommended", "--lr", 0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,26 +38,33 @@ def test_sweep():
     assert sweep.parse_args(words).training_flags == []
 
 
-def test_resume(nine_images, tmp_path):  # noqa: F811
+@pytest.fixture(scope="module")
+def eight_images(tmp_path_factory):
+    """Two whole batches."""
+    return make_tree(tmp_path_factory.mktemp("eight") / "data set", train=8)
+
+
+def test_resume(eight_images, tmp_path):
     """Bit by bit the training without a break; the record says what was set, not by which word."""
-    with signal_at("epoch 7/20"):
-        parts = train(nine_images, "random", tmp_path / "parts", *RECOMMENDED, size=32, status=128 + signal.SIGTERM)
-    assert read(parts / "train.json")["epochs_trained"] == 7
-    train(nine_images, "random", tmp_path / "parts", *RECOMMENDED, "--resume", size=32)
-    whole = train(nine_images, "random", tmp_path / "whole", *RECOMMENDED, size=32)
+    flags = (*RECOMMENDED, "--epoch", 4)
+    with signal_at("epoch 2/4"):
+        parts = train(eight_images, "random", tmp_path / "parts", *flags, size=32, status=128 + signal.SIGTERM)
+    assert read(parts / "train.json")["epochs_trained"] == 2
+    train(eight_images, "random", tmp_path / "parts", *flags, "--resume", size=32)
+    whole = train(eight_images, "random", tmp_path / "whole", *flags, size=32)
     assert_same_training(parts, whole)
     config = read(whole / "widget_last.json")["config"]
-    assert (config["batch_size"], config["lr_schedule"], config["epochs"]) == (4, "cosine", EPOCHS)
+    assert (config["batch_size"], config["lr_schedule"], config["epochs"]) == (4, "cosine", 4)
     assert "recipe" not in config
 
 
-def test_ranks(nine_images, random_backbone, tmp_path):  # noqa: F811
-    """Two ranks share the batches of 8, follow the same schedule, and learn."""
-    flags = (*RECOMMENDED, "--batch_size", 8)
-    done = train_ranks(nine_images, random_backbone, tmp_path, *flags)
+def test_ranks(eight_images, random_backbone, tmp_path):
+    """Two ranks share the batches of 4, follow the same schedule, and learn."""
+    flags = (*RECOMMENDED, "--epoch", 20, "--batch_size", 4)
+    done = train_ranks(eight_images, random_backbone, tmp_path, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     record = read(tmp_path / "widget/train.json")
     assert (record["config"]["ranks"], record["config"]["lr_schedule"], record["config"]["epochs"]) == (2, "cosine", 20)
     losses = [epoch["loss"] for epoch in record["epochs"]]
-    assert len(losses) == EPOCHS
+    assert len(losses) == 20
     assert losses[-1] < 0.7 * losses[0]

@@ -20,7 +20,7 @@ from src.sweep import __main__ as sweep
 from tests.conftest import ROOT, user_environment
 from tests.vendor_package import make_package
 
-FAST = ("--image_size", "64", "--batch_size", "4", "--epoch", "1")
+FAST = ("--image_size", "64", "--batch_size", "3", "--epoch", "1")
 
 
 def run_script(name, *arguments, cwd, timeout=300, **environment):

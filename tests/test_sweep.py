@@ -30,7 +30,7 @@ from src.utils import InputError
 from tests.conftest import ROOT, make_tree, read_csv, run_python
 from tests.test_scripts import run_script, wait_for
 
-TINY = ("--image_size", "64", "--batch_size", "4")
+TINY = ("--image_size", "64", "--batch_size", "3")
 
 # In place of train.py and test.py: writes what they would, and does what the category's name asks for.
 STUB = """
