@@ -230,7 +230,7 @@ def test_unreadable_checkpoints(tmp_path, random_backbone):
     (tmp_path / "cut.ckpt").write_bytes(random_backbone.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"cut\.ckpt"):
         load_teacher(ResNet18Trunk(), tmp_path / "cut.ckpt")
-    with pytest.raises(InputError, match=r"convert it first: python src/pth2ckpt\.py"):
+    with pytest.raises(InputError, match=r"convert it first: python -m src\.pth2ckpt"):
         read_checkpoint(tmp_path / "weights.pth")
     with pytest.raises(InputError, match=r"name ends in \.ckpt"):
         read_checkpoint(tmp_path / "weights.h5")
