@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # From a bare machine to a trained, evaluated, exported student on a synthetic category, run by the C++ program too,
 # with no downloads but packages.
-#   bash scripts/run_demo.sh [--pre_ckpt_path resnet18.ckpt]
-# Everything goes to ./demo. Run again, it goes on where it stopped, or shows the result.
+#   bash scripts/run_demo.sh [--pre_ckpt_path resnet18.ckpt] [--steps 300]
+# Everything goes to ./demo. Run again, it goes on where it stopped, or shows the result. Fewer steps with a random
+# teacher say little.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -43,22 +44,26 @@ inspect() {
 }
 
 main() {
-  local teacher=random data=$PWD/demo/data out=$PWD/demo/random-teacher
-  if [[ ${1:-} == --pre_ckpt_path && $# == 2 ]]; then
-    [[ -f $2 ]] || die "--pre_ckpt_path $2: no such file"
-    teacher=$2 out=$PWD/demo/pretrained-teacher
-  elif (($# > 0)); then
-    echo "usage: run_demo.sh [--pre_ckpt_path FILE]" >&2
-    exit 2
-  fi
+  local teacher=random steps=300 data=$PWD/demo/data out=$PWD/demo/random-teacher
+  while (($# > 0)); do
+    if [[ $1 == --pre_ckpt_path && $# -ge 2 ]]; then
+      [[ -f $2 ]] || die "--pre_ckpt_path $2: no such file"
+      teacher=$2 out=$PWD/demo/pretrained-teacher
+    elif [[ $1 == --steps && $# -ge 2 ]]; then
+      steps=$2
+    else
+      echo "usage: run_demo.sh [--pre_ckpt_path FILE] [--steps N]" >&2
+      exit 2
+    fi
+    shift 2
+  done
 
   set_up_environment requirements.txt
   (cd -- "$STPM_ROOT" && "$STPM_PYTHON" -m src.demo_data --out_dir "$data")
 
-  # 300 optimiser steps: fewer say little
   local common=(--category washer --image_size 128)
   local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$data" --train_url "$out"
-    --pre_ckpt_path "$teacher" --batch_size 8 --steps 300)
+    --pre_ckpt_path "$teacher" --batch_size 8 --steps "$steps")
   if [[ -f $out/washer/washer_resume.ckpt ]]; then
     train+=(--resume)
   fi

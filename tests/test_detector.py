@@ -281,7 +281,7 @@ def test_train(session_tree, random_backbone, tmp_path):
         out_dir=tmp_path / "own",
         image_size=64,
         epochs=1,
-        batch_size=4,
+        batch_size=3,
         val_split=0.34,
         target_fpr=0.2,
         device="CPU",

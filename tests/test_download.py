@@ -79,11 +79,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         body = body[: server.breaks.pop(0)] if server.breaks else body
-        for at in range(0, len(body), 1024) if server.pause else ():
-            time.sleep(server.pause)
-            self.wfile.write(body[at : at + 1024])
         if not server.pause:
             self.wfile.write(body)
+            return
+        for at in range(0, len(body), 1024):
+            time.sleep(server.pause)
+            self.wfile.write(body[at : at + 1024])
 
 
 @pytest.fixture
@@ -325,13 +326,14 @@ def test_full_disk(server, file, tmp_path):
 
 def test_two_at_once(server, file, tmp_path):
     """The second is told of the first."""
-    server.pause = 0.001
-    first = threading.Thread(target=fetch, args=(file, tmp_path / "a.pth"))
+    server.pause = 0.01
+    first, part = threading.Thread(target=fetch, args=(file, tmp_path / "a.pth")), tmp_path / "a.pth.part"
     first.start()
-    while not (tmp_path / "a.pth.part").exists():
+    while not (part.exists() and part.stat().st_size):  # it is locked before it is written to
         time.sleep(0.005)
     with pytest.raises(InputError, match=r"a\.pth\.part: another process is fetching it"):
         fetch(file, tmp_path / "a.pth")
+    server.pause = 0
     first.join()
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
 

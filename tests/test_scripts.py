@@ -555,6 +555,7 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
         ("run_all_mvtec.sh", ("DATA", "BACKBONE", "0"), "DEVICE_NUM: expected a whole number of at least 1, got '0'"),
         ("run_all_mvtec.sh", ("DATA", "/nowhere", "1"), "BACKBONE_PATH /nowhere: no such file"),
         ("run_demo.sh", ("--fast",), "usage: run_demo.sh [--pre_ckpt_path FILE]"),
+        ("run_demo.sh", ("--steps",), "usage: run_demo.sh [--pre_ckpt_path FILE] [--steps N]"),
         ("run_demo.sh", ("--pre_ckpt_path", "/nowhere"), "--pre_ckpt_path /nowhere: no such file"),
     ],
 )
