@@ -130,7 +130,9 @@ for (const tile of tiles) {
   button.disabled = false;
   button.addEventListener('click', () => enlarge(tile));
 }
-viewer.addEventListener('close', () => viewer.querySelector('.full').replaceChildren());
+viewer.addEventListener('close', () => {
+  if (!viewer.open) viewer.querySelector('.full').replaceChildren();  // it may come after the next one is open
+});
 """
 # Without the script there is nothing to move.
 SLIDER = Template("""<form class=bar hidden autocomplete=off aria-label="another threshold">
