@@ -6,7 +6,8 @@
 Without data, on the demo's category and a random teacher. Every program runs once a round, each in a process of its
 own; reported are medians over the rounds, the median of the ratios round by round, and the largest peak memory.
 A training of 100 epochs is extrapolated: its start, that is whatever is not an epoch or makes the first one longer
-than the median of the others, plus 100 times that.
+than the median of the others, plus 100 times that. Where the processor is fast at bfloat16, --amp_level O2 and PyTorch
+under autocast to it are among them.
 With --readme the table goes between the markers of these pages, and all figures into benchmarks/compare.json.
 """
 
@@ -20,17 +21,19 @@ from pathlib import Path
 
 from benchmarks import processes
 from benchmarks.processes import ROOT
+from src.cpu.onednn import no_bfloat16_reason
 from src.report.table import replace_marked
 from src.utils import core_count, run_entry_point
 
 RESULT = ROOT / "benchmarks/compare.json"
 PUBLISHED_EPOCHS = 100
-OURS_TRAINING, OURS_EVALUATION = "train.py", "test.py"
+OURS_TRAINING, OURS_BFLOAT16, OURS_EVALUATION = "train.py", "train.py, bfloat16", "test.py"
 PEER_TRAININGS = {
     "PyTorch channels_last": ["--layout", "channels_last"],
     "PyTorch default layout": ["--layout", "default"],
     "PyTorch channels_last, with our caches": ["--layout", "channels_last", "--cached"],
 }
+PEER_BFLOAT16 = {"PyTorch channels_last, bfloat16": ["--layout", "channels_last", "--bfloat16"]}
 PEER_EVALUATION = "PyTorch, image by image"
 
 
@@ -46,16 +49,20 @@ def one_round(args, teacher, folder):
     data = ["--data_url", args.data_url, "--category", args.category]
     size = ["--image_size", args.image_size]
     figures = {}
-    ours = [sys.executable, "train.py", *data, *size, "--pre_ckpt_path", teacher, "--train_url", folder]
-    seconds, memory, _ = processes.run([*ours, "--epoch", args.epochs, "--batch_size", args.batch_size])
-    record = json.loads((folder / args.category / "train.json").read_text())
-    figures[OURS_TRAINING] = training(seconds, memory, [epoch["seconds"] for epoch in record["epochs"]])
+    is_fast = no_bfloat16_reason() is None
+    ours = [sys.executable, "train.py", *data, *size, "--pre_ckpt_path", teacher]
+    ours += ["--epoch", args.epochs, "--batch_size", args.batch_size]
+    for name, level in ((OURS_TRAINING, "O0"), *([(OURS_BFLOAT16, "O2")] if is_fast else [])):
+        out = folder / level
+        seconds, memory, _ = processes.run([*ours, "--train_url", out, "--amp_level", level])
+        record = json.loads((out / args.category / "train.json").read_text())
+        figures[name] = training(seconds, memory, [epoch["seconds"] for epoch in record["epochs"]])
     peer = [sys.executable, "-m", "benchmarks.peer"]
-    for name, flags in PEER_TRAININGS.items():
+    for name, flags in (PEER_TRAININGS | (PEER_BFLOAT16 if is_fast else {})).items():
         command = [*peer, "train", *data, *size, "--epochs", args.epochs, "--batch_size", args.batch_size, *flags]
         seconds, memory, output = processes.run(command)
         figures[name] = training(seconds, memory, json.loads(output))
-    checkpoint = folder / args.category / f"{args.category}_last.ckpt"
+    checkpoint = folder / "O0" / args.category / f"{args.category}_last.ckpt"
     command = [sys.executable, "test.py", *data, "--ckpt_path", checkpoint, "--out_dir", folder]
     seconds, memory, _ = processes.run(command)
     figures[OURS_EVALUATION] = {"whole": seconds, "memory": memory}
@@ -65,30 +72,33 @@ def one_round(args, teacher, folder):
 
 
 def summarise(rounds):
-    """Return rows: name, median seconds of start, epoch and whole, ratio of ours to it, peak memory."""
+    """Return rows: name, median seconds of start, epoch and whole, ratios of ours to it, peak memory."""
+
+    def ratio(own, name, key):
+        return round(statistics.median(figures[own][key] / figures[name][key] for figures in rounds), 2)
+
     rows = []
     for name in rounds[0]:
-        own = OURS_TRAINING if "epoch" in rounds[0][name] else OURS_EVALUATION
+        is_training = "epoch" in rounds[0][name]
         row = {"name": name, "memory_mb": round(max(figures[name]["memory"] for figures in rounds))}
         for key in ("start", "epoch", "whole"):
             if key in rounds[0][name]:
                 row[f"{key}_s"] = round(statistics.median(figures[name][key] for figures in rounds), 2)
-                ratios = [figures[own][key] / figures[name][key] for figures in rounds]
-                row[f"{key}_ratio"] = round(statistics.median(ratios), 2)
+                row[f"{key}_ratio"] = ratio(OURS_TRAINING if is_training else OURS_EVALUATION, name, key)
+        if is_training and OURS_BFLOAT16 in rounds[0]:
+            row["bfloat16_ratio"] = ratio(OURS_BFLOAT16, name, "whole")
         rows.append(row)
     return rows
 
 
 def markdown(result):
     lines = [
-        "| | start, s | epoch, s | whole, s | ours / this: epoch | ours / this: whole | peak memory, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | start, s | epoch, s | whole, s | train.py / this: epoch | whole | in bfloat16: whole | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    keys = ("start_s", "epoch_s", "whole_s", "epoch_ratio", "whole_ratio", "bfloat16_ratio", "memory_mb")
     for row in result["rows"]:
-        cells = [
-            row.get(key, "") for key in ("start_s", "epoch_s", "whole_s", "epoch_ratio", "whole_ratio", "memory_mb")
-        ]
-        lines.append(f"| {row['name']} | " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append(f"| {row['name']} | " + " | ".join(str(row.get(key, "")) for key in keys) + " |")
     return "\n".join(lines)
 
 

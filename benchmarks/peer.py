@@ -4,10 +4,12 @@ Every epoch decodes every image and computes the teacher's features again; evalu
 and lists of pixels.
 
     python -m benchmarks.peer train --data_url DIR --category NAME --epochs 3 [--layout channels_last] [--cached]
+                                    [--bfloat16]
     python -m benchmarks.peer evaluate --data_url DIR --category NAME
 
 Weights are random: only times count here. ``--cached`` gives the training decoded images and the teacher's features,
-as ours has them. The last line of the output is JSON: seconds of every epoch.
+as ours has them; ``--bfloat16`` trains under autocast to it. The last line of the output is JSON: seconds of every
+epoch.
 """
 
 import argparse
@@ -82,7 +84,7 @@ class Training:
 
 
 def train(args):
-    training = Training(args.layout)
+    training = Training(args.layout, bfloat16=args.bfloat16)
     paths = sorted((Path(args.data_url) / args.category / "train/good").iterdir())
     data = Pictures(paths, args.image_size)
     processes = DECODING_PROCESSES
@@ -158,6 +160,7 @@ def parse_args(argv=None):
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--layout", choices=("channels_last", "default"), default="channels_last")
     parser.add_argument("--cached", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
     return parser.parse_args(argv)
 
 

@@ -181,17 +181,28 @@ def test_compare(here, session_tree, tmp_path, monkeypatch):
     page, result = tmp_path / "page.md", tmp_path / "compare.json"
     page.write_text("<!-- training and evaluation: begin -->\nold\n<!-- training and evaluation: end -->\n")
     monkeypatch.setattr(compare, "RESULT", result)
+    monkeypatch.setattr(compare, "no_bfloat16_reason", lambda: None)
+    asked, run_program = [], processes.run
+
+    def at_o0(command, *rest, **options):  # O2 is refused where the processor is not fast at it
+        asked.append(words(*command))
+        return run_program(["O0" if word == "O2" else word for word in command], *rest, **options)
+
+    monkeypatch.setattr(processes, "run", at_o0)
     data = ("--data_url", session_tree, "--category", "widget", "--epochs", 2, "--rounds", 1)
     printed = run(compare, *data, *TINY, "--readme", page)
     assert "(1 of 1 rounds)" in printed
     assert "old" not in page.read_text()
     found = table(page.read_text())
-    trainings = ["train.py", *compare.PEER_TRAININGS]
+    trainings = ["train.py", "train.py, bfloat16", *compare.PEER_TRAININGS, "PyTorch channels_last, bfloat16"]
+    assert [command[-1] for command in asked if command[1] == "train.py"] == ["O0", "O2"]
+    assert [command[3:4] for command in asked if command[-1] == "--bfloat16"] == [["train"]]
     assert list(found) == [*trainings, "test.py", "PyTorch, image by image"]
     for name, numbers in found.items():
-        assert len(numbers) == (6 if name in trainings else 3), name
+        assert len(numbers) == (7 if name in trainings else 3), name
         assert numbers[-1] == 100  # the peak memory
     assert found["train.py"][3:5] == [1, 1]
+    assert found["train.py, bfloat16"][5] == 1
     assert found["test.py"][1] == 1
     about = json.loads(result.read_text())
     assert about["settings"] == {"category": "widget", "image_size": 32, "batch_size": 2, "epochs": 2, "rounds": 1}
@@ -211,6 +222,12 @@ def test_figures():
     ]
     own, theirs = compare.summarise(rounds)
     assert (own["epoch_s"], own["epoch_ratio"]) == (1.5, 1)
+    assert "bfloat16_ratio" not in theirs
+    for figures in rounds:
+        figures["train.py, bfloat16"] = compare.training(10, 7, [1, 1, 1])
+    assert compare.summarise(rounds)[1]["bfloat16_ratio"] == round(
+        (107 / (10 - 6 + 200) + 107 / (10 - 24 + 800)) / 2, 2
+    )
     assert (theirs["epoch_s"], theirs["epoch_ratio"], theirs["memory_mb"]) == (5, round((1 / 2 + 2 / 8) / 2, 2), 8)
 
 
