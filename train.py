@@ -160,7 +160,7 @@ def main(args: Namespace) -> int:
         pieces=pieces,
         images=len(samples),
         images_sha256=samples_sha256(samples),
-        val_split=args.val_split if held_out else 0.0,
+        val_split=args.val_split,
         seed=args.seed,
         epochs=epochs,
         batch_size=args.batch_size,

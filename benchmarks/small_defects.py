@@ -40,9 +40,9 @@ CAPTIONS = ("image size", "trained on", "image AUROC", "pixel AUROC", "PRO", "re
 
 
 def program(*words):
-    """Run one of the project's programs; return its seconds and the peak of its own memory, MB."""
-    seconds, memory, _ = processes.run([sys.executable, *words], own_memory=True)
-    return seconds, memory
+    """Run one of the project's programs; return the peak of its own memory, MB."""
+    _, memory, _ = processes.run([sys.executable, *words], own_memory=True)
+    return memory
 
 
 def draw_data(folder):
@@ -63,22 +63,19 @@ def run_setting(args, setting):
     train += ["--train_tile", tile] if tile else []
     train += ["--ignore_mask", args.ignore_mask] if args.ignore_mask else []
     train += ["--resume"] if (folder / f"{args.category}_resume.ckpt").exists() else []
-    seconds, memory = program(*train)
+    memory = program(*train)
     model = ("--ckpt_path", folder / f"{args.category}_last.ckpt", *where)
     if args.good_images:
         program("-m", "src.calibrate", *model, "--image_path", args.good_images)
     program("test.py", *model, "--eval_url", args.data_url, "--out_dir", out)
     trained, results = read_json(folder / "train.json"), read_json(folder / "results.json")
-    timing = read_json(folder / "timing.json")
     return {
         "setting": setting,
         "image_size": results["image_size"],
         "pieces": trained["config"].get("train_tile"),
         "steps": trained["steps_per_epoch"] * len(trained["epochs"]),
         "epochs": len(trained["epochs"]),
-        "train_seconds": round(seconds, 1),
         "train_memory_mb": round(memory),
-        "seconds_per_image": timing["inference_seconds"] / timing["test_images"],
         **{name: results[name] for name in ("image_auroc", "pixel_auroc", "pro", "images", "decision")},
         "recall_by_defect": recall_by_defect(results),
     }

@@ -201,8 +201,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     """Update; return the exit status."""
     results = read_json(args.results)
-    for key in ("categories", *({"recommended"} & results.keys())):
-        categories = results.get(key)
+    for key, categories in (("categories", results.get("categories")), ("recommended", results.get("recommended", {}))):
         if not isinstance(categories, dict) or not all(isinstance(found, dict) for found in categories.values()):
             raise InputError(f"{args.results}: expected an object {key!r}, of category to an object of metrics")
         for name, found in categories.items():

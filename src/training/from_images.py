@@ -153,7 +153,7 @@ def train(
             pieces=pieces,
             images=len(kept),
             images_sha256=sources_sha256(kept),
-            val_split=val_split if held_out else 0.0,
+            val_split=val_split,
             seed=seed,
             epochs=epochs,
             batch_size=batch_size,
