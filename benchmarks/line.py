@@ -12,9 +12,10 @@ compare with the threshold. Reported are medians over the rounds:
 - milliseconds of a lone picture, from its path to its line (p50 and p99 of all rounds);
 - peak memory, MB.
 
-What decoding, resizing and the network take alone, on one core, comes from libstpm.so: CPU time of a file, less that
-of a frame of its size, less that of a frame of the network's size. Two ratios tell how near the program is to that:
-these parts over its own CPU time, and its pictures a second over those for which the cores have time.
+What decoding, resizing and the network take alone comes from libstpm.so, on one core: CPU time of a file, less that
+of a frame of its size, less that of a frame of the network's size; for src.predict from the functions that it calls.
+Two ratios tell how near a program is to that: these parts over its own CPU time, and its pictures a second over those
+for which the cores have time.
 
 OpenVINO (benchmarks/requirements.txt) is left out where it is not installed. Needs what ascend_310_infer/build.sh
 needs, and its libraries for pictures.
@@ -40,14 +41,15 @@ from PIL import Image
 from benchmarks import processes
 from benchmarks.inference import ENVIRONMENT, make_onnxruntime, make_openvino
 from benchmarks.processes import ROOT
-from src.data.images import IMAGE_SUFFIXES, MEAN, STD
+from src.data.images import IMAGE_SUFFIXES, MEAN, STD, load_image
+from src.detector import Detector
 from src.model.model_file import inspect_model
 from src.utils import InputError, run_entry_point
 
 BUILD = ROOT / "ascend_310_infer/build"
 OURS, PREDICT = "stpm_inspect", "src.predict"
 ONNXRUNTIME, OPENVINO = "OpenCV, ONNX Runtime", "OpenCV, OpenVINO"
-PARTS = "parts"
+PARTS = {OURS: "parts of stpm_inspect", PREDICT: "parts of src.predict"}
 THRESHOLD = 1e-6  # any: what is measured does not depend on it
 LONE = 20  # pictures, a round
 
@@ -96,7 +98,7 @@ def work_loop(args, paths):
         yield [*figures, lone]
 
 
-# --- the parts, by the C interface -----------------------------------------------------------------------------------
+# --- the parts -------------------------------------------------------------------------------------------------------
 
 
 class Options(ctypes.Structure):
@@ -137,17 +139,21 @@ class Model:
             raise InputError(self._library.stpm_error().decode())
 
 
+def seconds_each(work, count):
+    """Return the CPU seconds a picture of this process in a call that works on so many."""
+    used = time.process_time()
+    work()
+    return (time.process_time() - used) / count
+
+
 def work_parts(args, paths):
-    """Yield CPU seconds a picture of decoding, resizing and the network, each alone on one core."""
+    """Yield CPU seconds a picture of the C++ program's parts by name, by the C interface."""
     path = args.folder / f"{args.category}.mindir"
     size = inspect_model(path).view.size
     model = Model(path)
 
     def seconds(images):
-        used = time.process_time()
-        for image in images:
-            model.inspect(image)
-        return (time.process_time() - used) / len(images)
+        return seconds_each(lambda: [model.inspect(image) for image in images], len(images))
 
     few = paths[:LONE]
     frames = [np.array(Image.open(one).convert("RGB")) for one in few]
@@ -155,13 +161,25 @@ def work_parts(args, paths):
     seconds(small[:3])
     while True:
         whole, resized, network = seconds(few), seconds(frames), seconds(small)
-        yield [whole - resized, resized - network, network]
+        yield {"decoding": whole - resized, "resizing": resized - network, "network": network}
+
+
+def work_predict_parts(args, paths):
+    """Yield CPU seconds a picture of the parts of src.predict by name, by the functions that it calls."""
+    detector = Detector.load(args.ckpt_file, threshold=THRESHOLD)
+    view, few = inspect_model(args.ckpt_file).view, paths[:LONE]
+    images = np.stack([load_image(path, view) for path in few])
+    detector.anomaly_maps(images)
+    while True:
+        reading = seconds_each(lambda: [load_image(path, view) for path in few], len(few))
+        network = seconds_each(lambda: detector.anomaly_maps(images), len(few))
+        yield {"decoding and resizing": reading, "network": network}
 
 
 def work(args, requests):
     """What a worker answers, for each request."""
     paths = sorted((args.folder / "pictures").iterdir())
-    rounds = work_parts(args, paths) if args.worker == PARTS else work_loop(args, paths)
+    rounds = {PARTS[OURS]: work_parts, PARTS[PREDICT]: work_predict_parts}.get(args.worker, work_loop)(args, paths)
     yield "ready"
     for _ in requests:
         yield json.dumps(next(rounds))
@@ -238,20 +256,22 @@ def prepare(args):
 
 
 def measure(args, names):
-    """Return by name each round's seconds, CPU seconds and peak memory, and lone pictures' milliseconds; and parts."""
+    """Return, by name, each round's seconds, CPU seconds and peak memory, lone pictures' milliseconds, and parts."""
     flags = ["--folder", args.folder, "--ckpt_file", args.ckpt_file, "--category", args.category]
     flags += ["--threads", args.threads, "--image_path", args.image_path]
     workers = {
-        name: processes.Worker("benchmarks.line", ["--worker", name, *flags], ENVIRONMENT) for name in (PARTS, *names)
+        name: processes.Worker("benchmarks.line", ["--worker", name, *flags], ENVIRONMENT)
+        for name in (*PARTS.values(), *names)
     }
     programs = commands(args)
-    rounds, parts = {name: [] for name in (*programs, *names)}, []
+    rounds, parts = {name: [] for name in (*programs, *names)}, {name: [] for name in PARTS}
     lone = {name: [] for name in (OURS, *names)}
     for _ in range(args.rounds):
         for name, command in programs.items():
             rounds[name].append(run_program(command, args))
         lone[OURS] += lone_pictures(args)
-        parts.append(json.loads(workers[PARTS].ask()))
+        for name, worker in PARTS.items():
+            parts[name].append(json.loads(workers[worker].ask()))
         for name in names:
             seconds, used, milliseconds = json.loads(workers[name].ask())
             rounds[name].append((seconds, used, 0.0))
@@ -283,14 +303,14 @@ def table(rounds, lone):
     return "\n".join(lines)
 
 
-def limits(rounds, parts, cores):
-    """Return the line on the parts, and on how near the program is to them."""
-    decoding, resizing, network = (1000 * median(values) for values in zip(*parts, strict=True))
-    alone = decoding + resizing + network
-    seconds, used, _ = zip(*rounds[OURS], strict=True)
+def limits(name, rounds, parts, cores):
+    """Return the line on a program's parts, and on how near it is to them."""
+    found = {part: 1000 * median(one[part] for one in parts) for part in parts[0]}
+    alone = sum(found.values())
+    seconds, used, _ = zip(*rounds, strict=True)
     possible = 1000 * cores / alone
     return (
-        f"alone, core-ms a picture: decoding {decoding:.1f}, resizing {resizing:.1f}, network {network:.1f}; "
+        f"{name}: alone, core-ms a picture: {', '.join(f'{part} {value:.1f}' for part, value in found.items())}; "
         f"of the run's: {alone / (1000 * median(used)):.2f}; of the {possible:.1f} pictures a second for which "
         f"{cores} cores have time: {1 / median(seconds) / possible:.2f}"
     )
@@ -305,7 +325,7 @@ def parse_args(argv=None):
     parser.add_argument("--pictures", type=int, default=100, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", choices=(PARTS, ONNXRUNTIME, OPENVINO), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*PARTS.values(), ONNXRUNTIME, OPENVINO), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.pictures < 2:
@@ -332,7 +352,9 @@ def main(args):
         prepare(args)
         rounds, lone, parts = measure(args, names)
     print(f"{args.pictures} pictures ({args.format}) of {args.image_path}, {args.threads} threads, {args.rounds} "
-          f"interleaved rounds\n\n{table(rounds, lone)}\n\n{limits(rounds, parts, args.threads)}")  # fmt: skip
+          f"interleaved rounds\n\n{table(rounds, lone)}\n")  # fmt: skip
+    for name, found in parts.items():
+        print(limits(name, rounds[name], found, args.threads))
     return 0
 
 

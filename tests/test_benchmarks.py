@@ -538,9 +538,26 @@ def line_programs(here, tmp_path, monkeypatch):
             side = getattr(image, "shape", "a file")[0]
             clock["own"] += {"a": 0.05, 90: 0.03, 64: 0.02}[side]
 
+    class Detector:
+        @staticmethod
+        def load(path, threshold):
+            assert (path.suffix, threshold) == (".ckpt", line.THRESHOLD)
+            return Detector()
+
+        def anomaly_maps(self, images):
+            assert images.shape == (5, 64, 64, 3)
+            clock["own"] += 0.03 * len(images)
+
+    def read(path, view):
+        clock["own"] += 0.01
+        return load_image(path, view)
+
+    load_image = line.load_image
     monkeypatch.setattr(processes, "run", run_or_tell)
     monkeypatch.setattr(line, "seconds_of_children", lambda: clock["children"])
     monkeypatch.setattr(line, "Model", Model)
+    monkeypatch.setattr(line, "Detector", Detector)
+    monkeypatch.setattr(line, "load_image", read)
     monkeypatch.setattr(line.time, "process_time", lambda: clock["own"])
     return told
 
@@ -562,7 +579,9 @@ def test_line(line_programs, openvino, trained, tmp_path):
         assert speed > 0, name
         assert 0 <= median <= slowest, name
     expected = "decoding 20.0, resizing 10.0, network 20.0; of the run's: 0.83; of the 40.0 pictures a second"
-    assert f"alone, core-ms a picture: {expected} for which 2 cores have time: 0.50" in printed
+    assert f"stpm_inspect: alone, core-ms a picture: {expected} for which 2 cores have time: 0.50" in printed
+    expected = "decoding and resizing 10.0, network 30.0; of the run's: 0.67; of the 50.0 pictures a second"
+    assert f"src.predict: alone, core-ms a picture: {expected} for which 2 cores have time: 0.40" in printed
     assert [one[0] for one in line_programs] == ["bash", *[str(tmp_path / "stpm_inspect")] * 2,
         *[sys.executable] * 2, *[str(tmp_path / "stpm_inspect")] * 2, *[sys.executable] * 2]  # fmt: skip
     assert predict.parse_args(line_programs[3][3:]).image_path.endswith("one")
@@ -588,7 +607,8 @@ def test_line_without_openvino(line_programs, refused, trained, tmp_path, monkey
     monkeypatch.setattr(line, "find_spec", lambda name: None)
     monkeypatch.setattr(line, "prepare", lambda args: None)
     one = [(0.5, 0.5, 1.0)]
-    figures = dict.fromkeys((line.OURS, line.PREDICT, line.ONNXRUNTIME), one), {}, [(0.1, 0.1, 0.1)]
+    parts = {name: [{"network": 0.1}] for name in (line.OURS, line.PREDICT)}
+    figures = dict.fromkeys((line.OURS, line.PREDICT, line.ONNXRUNTIME), one), {}, parts
     monkeypatch.setattr(line, "measure", lambda args, names: asked.append(names) or figures)
     flags = ("--ckpt_file", trained[0] / "widget/widget_last.ckpt", "--category", "widget", "--image_path", tmp_path)
     assert "not measured: OpenCV, OpenVINO, which is not installed" in run(line, *flags)
