@@ -63,7 +63,7 @@ main() {
 
   local common=(--category washer --image_size 128)
   local train=("$STPM_PYTHON" "$STPM_ROOT/train.py" "${common[@]}" --data_url "$data" --train_url "$out"
-    --pre_ckpt_path "$teacher" --batch_size 8 --steps "$steps")
+    --pre_ckpt_path "$teacher" --recipe recommended --steps "$steps")
   if [[ -f $out/washer/washer_resume.ckpt ]]; then
     train+=(--resume)
   fi

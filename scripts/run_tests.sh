@@ -11,13 +11,14 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$STPM_ROOT/scripts/environment.sh"
 
-# run_suite ARGS...: run pytest, at most four tests at a time, since each loads MindSpore. A file goes to one worker as a
-# whole, which makes what its tests share once, and those that run long come first (tests/conftest.py).
+# run_suite ARGS...: run pytest, one test more at a time than there are cores, since some wait; at most four, since each
+# loads MindSpore. A file goes to one worker as a whole, which makes what its tests share once, and those that run long
+# come first (tests/conftest.py).
 run_suite() {
-  local cores
-  cores=$("$STPM_PYTHON" -c 'from src.utils import core_count; print(min(4, core_count()))')
+  local workers
+  workers=$("$STPM_PYTHON" -c 'from src.utils import core_count; print(min(4, core_count() + 1))')
   # later flags win: -n 0 runs them in this process
-  "$STPM_PYTHON" -m pytest --numprocesses="$cores" --no-loadscope-reorder --dist=loadfile "$@"
+  "$STPM_PYTHON" -m pytest --numprocesses="$workers" --no-loadscope-reorder --dist=loadfile "$@"
 }
 
 # run_on_others ARGS...: run the suite on the machine's other Pythons; the status is that of the last that failed.

@@ -90,11 +90,11 @@ def test_second_run(here, first):
 
 
 def test_pretrained_teacher(here, first, real_teacher):
-    """It goes to a folder of its own, and finds more than a random one, in a third of the steps."""
-    stdout = run_demo(here, "--pre_ckpt_path", real_teacher, "--steps", 100)
+    """It goes to a folder of its own, and finds more than a random one, in a fifth of the steps."""
+    stdout = run_demo(here, "--pre_ckpt_path", real_teacher, "--steps", 60)
     assert "The teacher was random" not in stdout
     results = check_outputs(here / "demo/pretrained-teacher", stdout)
     assert results["pixel_auroc"] > 0.97
     assert results["image_auroc"] > 0.98
     record = json.loads((here / "demo/pretrained-teacher/washer/train.json").read_text())
-    assert 100 <= record["steps_per_epoch"] * record["epochs_trained"] < 110
+    assert record["steps_per_epoch"] * record["epochs_trained"] == 60

@@ -15,7 +15,7 @@ from tests.test_infer import program  # noqa: F401 - a fixture
 from tests.test_scripts import run_script
 
 SIZE = 96
-STEPS = 300
+STEPS = 240
 # Mean, standard deviation and three values, at these channels, rows and columns, of the teacher's features of
 # bottle/test/good/000.png at this size, by torch_reference.py and Pillow alone.
 PLACES = ((0, 5, 5), (31, 2, 4), (-1, -1, -1))
@@ -31,7 +31,7 @@ def bottle(shared, real_teacher, program, tmp_path_factory):  # noqa: F811
     """The folder in which a user trained, evaluated, exported and ran the category bottle."""
     here = tmp_path_factory.mktemp("golden")
     data = shared / "data/mvtec"
-    flags = ("--image_size", SIZE, "--batch_size", 8, "--steps", STEPS, "--val_split", 0.2, "--seed", 1)
+    flags = ("--image_size", SIZE, "--recipe", "recommended", "--steps", STEPS, "--val_split", 0.2, "--seed", 1)
     for name, arguments in (
         ("run_standalone_train.sh", (data, real_teacher, "bottle", 0, *flags)),
         ("run_eval.sh", (data, "bottle/bottle_last.ckpt", "bottle", 0)),
@@ -77,7 +77,7 @@ def test_teacher_features(shared, real_teacher, device):
 
 
 def test_accuracy(bottle):
-    """Floors that a student reaches after 300 steps with any seed; one that learned nothing is far below them."""
+    """Floors that a student reaches after 240 steps with any seed; one that learned nothing is far below them."""
     results = read(bottle / "bottle/results.json")
     print({name: results[name] for name in ("pixel_auroc", "image_auroc", "pro")})
     assert results["pixel_auroc"] > 0.96
@@ -101,7 +101,7 @@ def test_loss(bottle):
     """It falls to a fraction, and a step's share of an epoch is as it was asked for."""
     record = read(bottle / "bottle/train.json")
     losses = [epoch["loss"] for epoch in record["epochs"]]
-    assert (record["steps_per_epoch"], len(losses)) == (21, 15)
+    assert (record["steps_per_epoch"], len(losses)) == (42, 6)
     assert losses[-1] < 0.2 * losses[0]
     assert losses[-1] == min(losses)
 
@@ -110,7 +110,7 @@ def test_progress(bottle):
     """The sweep reads the log that a real training wrote."""
     job = Job("bottle", bottle, bottle, "random", "random", flags=[], device_target="CPU")
     last = read(bottle / "bottle/train.json")["epochs"][-1]
-    assert job.progress() == ("15/15", f"{last['loss']:.4f}", "00:00")
+    assert job.progress() == ("6/6", f"{last['loss']:.4f}", "00:00")
 
 
 def test_cpp_program(bottle):
