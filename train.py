@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from src.config import (
     build_parser,
     resolve_aliases,
 )
-from src.data.arrays import area_in_map, decode_images, decode_masks, settle_view
+from src.data.arrays import area_in_map, decode_images, decode_masks, left_of, settle_view
 from src.data.pieces import Pieces, choose_tile
 from src.data.samples import Sample, hold_out, list_test, list_train, samples_sha256
 from src.data.view import View
@@ -51,7 +51,7 @@ FLAG_NAMES = (
     "device_id", "distributed", "modelarts",
 )  # fmt: skip
 # Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
-FEW_STEPS = 300
+FEW_STEPS = {"constant": 300, "cosine": 60}
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -104,7 +104,7 @@ def main(args: Namespace) -> int:
     # --steps is rounded up to whole epochs
     epochs = math.ceil(args.steps / steps_per_epoch) if args.steps else args.epoch
     if not args.init_from:
-        warn_of_few_steps(epochs * steps_per_epoch)
+        warn_of_few_steps(epochs * steps_per_epoch, args.lr_schedule)
 
     # 2. Device and images
     device_target = set_up_device(args.device_target, None if args.distributed else args.device_id)
@@ -277,11 +277,6 @@ def check_earlier_model(path: Path, folder: TrainingFolder, *, has_held_out: boo
         )
 
 
-def left_of(memory: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
-    """Return the same limits of memory with what these arrays leave of the budget; of one on disk nothing is left."""
-    return memory | {"budget_bytes": max(0, memory["budget_bytes"] - sum(array.nbytes for array in arrays))}
-
-
 def note_resumed_preprocessing(folder: TrainingFolder) -> None:
     """Have it told if the images of a resumed training are now prepared otherwise."""
     with contextlib.suppress(InputError):  # it can be resumed without the checkpoint, and writes that anew
@@ -290,10 +285,12 @@ def note_resumed_preprocessing(folder: TrainingFolder) -> None:
             note_preprocessing(folder.checkpoint, sidecar.preprocessing)
 
 
-def warn_of_few_steps(steps: int) -> None:
+def warn_of_few_steps(steps: int, lr_schedule: str) -> None:
     """Warn if a training is too short to be meaningful."""
-    if steps < FEW_STEPS:
-        LOGGER.warning("warning: %d optimiser steps; below %d the result is mostly noise", steps, FEW_STEPS)
+    if steps < FEW_STEPS[lr_schedule]:
+        LOGGER.warning(
+            "warning: %d optimiser steps; below %d the result is mostly noise", steps, FEW_STEPS[lr_schedule]
+        )
 
 
 def build_evaluation(

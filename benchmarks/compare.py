@@ -4,7 +4,7 @@
                                  [--readme docs/performance.md docs/zh/performance.md]
 
 Without data, on the demo's category and a random teacher. Every program runs once a round, each in a process of its
-own; reported are medians over the rounds, the median of the ratios round by round, and the largest peak memory.
+own; reported are medians over the rounds, median and range of the ratios round by round, and the largest peak memory.
 A training of 100 epochs is extrapolated: its start, that is whatever is not an epoch or makes the first one longer
 than the median of the others, plus 100 times that. Where the processor is fast at bfloat16, --amp_level O2 and PyTorch
 under autocast to it are among them.
@@ -72,10 +72,14 @@ def one_round(args, teacher, folder):
 
 
 def summarise(rounds):
-    """Return rows: name, median seconds of start, epoch and whole, ratios of ours to it, peak memory."""
+    """Return rows: name, median seconds of start, epoch and whole, ratios of ours to it, peak memory.
+
+    A ratio is its median, least and largest of all rounds.
+    """
 
     def ratio(own, name, key):
-        return round(statistics.median(figures[own][key] / figures[name][key] for figures in rounds), 2)
+        found = [figures[own][key] / figures[name][key] for figures in rounds]
+        return [round(value, 2) for value in (statistics.median(found), min(found), max(found))]
 
     rows = []
     for name in rounds[0]:
@@ -98,8 +102,16 @@ def markdown(result):
     ]
     keys = ("start_s", "epoch_s", "whole_s", "epoch_ratio", "whole_ratio", "bfloat16_ratio", "memory_mb")
     for row in result["rows"]:
-        lines.append(f"| {row['name']} | " + " | ".join(str(row.get(key, "")) for key in keys) + " |")
+        lines.append(f"| {row['name']} | " + " | ".join(cell(row.get(key, "")) for key in keys) + " |")
     return "\n".join(lines)
+
+
+def cell(figure):
+    """Return the text of a figure, or of a ratio with its range, unless it is the same in all rounds."""
+    if not isinstance(figure, list):
+        return str(figure)
+    median, least, largest = figure
+    return str(median) if least == largest else f"{median} ({least} to {largest})"
 
 
 def parse_args(argv=None):

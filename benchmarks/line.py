@@ -4,18 +4,20 @@
                               [--pictures 100] [--rounds 5] [--threads 2]
 
 The pictures of the folder, and of folders in it, are written anew in one format, and are taken again until there are
-enough. Every round runs each of them once, by turns. Programs run over all pictures and over one: reported is the
-difference, so that no start counts. The loops over OpenCV are what a user would write: read, resize, scale, infer,
-compare with the threshold. Reported are medians over the rounds:
+enough. Every round runs every program and loop once, by turns. Programs run over all pictures and over one: reported is
+the difference, so that no start counts. The loops over OpenCV are what a user would write: read, resize, scale, infer,
+compare with the threshold. Reported are:
 
-- pictures a second, and milliseconds of all cores (CPU time, which other programs hardly change) a picture;
-- milliseconds of a lone picture, from its path to its line (p50 and p99 of all rounds);
-- peak memory, MB.
+- pictures a second, and milliseconds of all cores (CPU time, which other programs hardly change) a picture: medians;
+- milliseconds of a lone picture, from its path to its verdict: p50 and p99 of all rounds;
+- peak memory, MB: the largest.
 
-What decoding, resizing and the network take alone comes from libstpm.so, on one core: CPU time of a file, less that
-of a frame of its size, less that of a frame of the network's size; for src.predict from the functions that it calls.
-Two ratios tell how near a program is to that: these parts over its own CPU time, and its pictures a second over those
-for which the cores have time.
+What decoding, resizing and the network take alone comes from libstpm.so, on one core, by CPU time: the network is a
+frame of its size, resizing what a frame of the picture's size takes more, decoding what a file takes more than that.
+For src.predict it comes from the functions that it calls. Two ratios tell how near a program is to that: these parts
+over its own CPU time, and its pictures a second over those for which the cores have time.
+
+src.predict takes all cores that it may use, the others --threads: hold all of it to as many (taskset) to compare them.
 
 OpenVINO (benchmarks/requirements.txt) is left out where it is not installed. Needs what ascend_310_infer/build.sh
 needs, and its libraries for pictures.
@@ -44,7 +46,7 @@ from benchmarks.processes import ROOT
 from src.data.images import IMAGE_SUFFIXES, MEAN, STD, load_image
 from src.detector import Detector
 from src.model.model_file import inspect_model
-from src.utils import InputError, run_entry_point
+from src.utils import InputError, core_count, run_entry_point
 
 BUILD = ROOT / "ascend_310_infer/build"
 OURS, PREDICT = "stpm_inspect", "src.predict"
@@ -166,8 +168,9 @@ def work_parts(args, paths):
 
 def work_predict_parts(args, paths):
     """Yield CPU seconds a picture of the parts of src.predict by name, by the functions that it calls."""
-    detector = Detector.load(args.ckpt_file, threshold=THRESHOLD)
-    view, few = inspect_model(args.ckpt_file).view, paths[:LONE]
+    detector = Detector.load(args.ckpt_file, device="CPU", threshold=THRESHOLD)  # "auto" would be told on stdout
+    model = inspect_model(args.ckpt_file)
+    view, few = model.view, paths[: 2 * model.batch_size]  # whole batches: the last one is filled up
     images = np.stack([load_image(path, view) for path in few])
     detector.anomaly_maps(images)
     while True:
@@ -328,8 +331,8 @@ def parse_args(argv=None):
     parser.add_argument("--worker", choices=(*PARTS.values(), ONNXRUNTIME, OPENVINO), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.pictures < 2:
-        parser.error(f"--pictures {args.pictures}: expected 2 or more")
+    if args.pictures < 4:
+        parser.error(f"--pictures {args.pictures}: expected 4 or more: the first three lone ones are not counted")
     return args
 
 
@@ -354,7 +357,7 @@ def main(args):
     print(f"{args.pictures} pictures ({args.format}) of {args.image_path}, {args.threads} threads, {args.rounds} "
           f"interleaved rounds\n\n{table(rounds, lone)}\n")  # fmt: skip
     for name, found in parts.items():
-        print(limits(name, rounds[name], found, args.threads))
+        print(limits(name, rounds[name], found, core_count() if name == PREDICT else args.threads))
     return 0
 
 

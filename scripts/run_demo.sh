@@ -2,8 +2,8 @@
 # From a bare machine to a trained, evaluated, exported student on a synthetic category, run by the C++ program too,
 # with no downloads but packages.
 #   bash scripts/run_demo.sh [--pre_ckpt_path resnet18.ckpt] [--steps 300]
-# Everything goes to ./demo. Run again, it goes on where it stopped, or shows the result. Fewer steps with a random
-# teacher say little.
+# All results go to ./demo. Run again in the same way, it goes on where it stopped, or shows the result. Fewer steps with
+# a random teacher say little.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -67,7 +67,11 @@ main() {
   if [[ -f $out/washer/washer_resume.ckpt ]]; then
     train+=(--resume)
   fi
-  "${train[@]}"
+  local status=0
+  "${train[@]}" || status=$?
+  # 3: it cannot go on with what is there, and has said why
+  ((status != 3)) || die "$out: holds a training by other settings; remove this folder and run this again"
+  ((status == 0)) || exit "$status"
   "$STPM_PYTHON" "$STPM_ROOT/test.py" "${common[@]}" --eval_url "$data" --out_dir "$out" --save_sample True \
     --ckpt_path "$out/washer/washer_last.ckpt"
   "$STPM_PYTHON" "$STPM_ROOT/export.py" --category washer --ckpt_file "$out/washer/washer_last.ckpt" \
@@ -76,7 +80,7 @@ main() {
   echo
   if [[ $teacher == random ]]; then
     echo "The teacher was random (no pretrained weights were given): a pretrained one finds defects better. To fetch it:"
-    echo "  $STPM_PYTHON $STPM_ROOT/src/pth2ckpt.py --download resnet18 --ckpt_path resnet18.ckpt"
+    printf '  %q %q --download resnet18 --ckpt_path resnet18.ckpt\n' "$STPM_PYTHON" "$STPM_ROOT/src/pth2ckpt.py"
     echo "and then run this with --pre_ckpt_path resnet18.ckpt"
   fi
   echo "data      $data/washer"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up the project's environment with what the tests need and run the whole suite, several tests at a time; arguments
+# Set up the project's environment with what the tests need and run the whole suite, several files at a time; arguments
 # go to pytest.
 #   bash scripts/run_tests.sh [-k EXPRESSION ...]
 #   bash scripts/run_tests.sh --all-pythons [-k EXPRESSION ...]: on every suitable Python of this machine, one after the
@@ -11,7 +11,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$STPM_ROOT/scripts/environment.sh"
 
-# run_suite ARGS...: run pytest, one test more at a time than there are cores, since some wait; at most four, since each
+# run_suite ARGS...: run pytest in one worker more than there are cores, since some tests wait; at most four, since each
 # loads MindSpore. A file goes to one worker as a whole, which makes what its tests share once, and those that run long
 # come first (tests/conftest.py).
 run_suite() {

@@ -102,7 +102,7 @@ class FastStudentLoss(nn.Cell):
     """What ``src.loss.StudentLoss`` computes in training, and the update of the moving statistics.
 
     The operator takes all weights, and gives all gradients, as one vector each: it cannot take a tuple. The statistics
-    that it gives are arrays of their own: cut out of a vector they would take the graph half as long again to compile.
+    that it gives are arrays of their own: cut out of a vector they would make the graph slower to compile.
 
     Inputs: images, float32 (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions
     do not count, which ones do. Outputs: scalar.
@@ -196,7 +196,7 @@ def student_loss(student: ResNet18Trunk, *, bfloat16: bool = False) -> nn.Cell:
 
 
 def teacher_features(teacher: ResNet18Trunk) -> nn.Cell:
-    """Return a cell that computes a teacher's features with the weights that it has now.
+    """Return a cell that computes a teacher's features, with weights that do not change from now on.
 
     Inputs: images, float32 (N, 3, H, W). Outputs: features at strides 4, 8 and 16, float32 (N, C, h, w).
     """

@@ -221,14 +221,16 @@ def test_figures():
         for own, theirs in ((1, 2), (2, 8))
     ]
     own, theirs = compare.summarise(rounds)
-    assert (own["epoch_s"], own["epoch_ratio"]) == (1.5, 1)
+    assert (own["epoch_s"], own["epoch_ratio"]) == (1.5, [1, 1, 1])
     assert "bfloat16_ratio" not in theirs
     for figures in rounds:
         figures["train.py, bfloat16"] = compare.training(10, 7, [1, 1, 1])
-    assert compare.summarise(rounds)[1]["bfloat16_ratio"] == round(
-        (107 / (10 - 6 + 200) + 107 / (10 - 24 + 800)) / 2, 2
-    )
-    assert (theirs["epoch_s"], theirs["epoch_ratio"], theirs["memory_mb"]) == (5, round((1 / 2 + 2 / 8) / 2, 2), 8)
+    first, second = 107 / (10 - 6 + 200), 107 / (10 - 24 + 800)
+    found = compare.summarise(rounds)[1]["bfloat16_ratio"]
+    assert found == [round(value, 2) for value in ((first + second) / 2, second, first)]
+    epoch = [round(value, 2) for value in ((1 / 2 + 2 / 8) / 2, 2 / 8, 1 / 2)]
+    assert (theirs["epoch_s"], theirs["epoch_ratio"], theirs["memory_mb"]) == (5, epoch, 8)
+    assert [compare.cell(figure) for figure in (8, [1.0, 1.0, 1.0], epoch)] == ["8", "1.0", "0.38 (0.25 to 0.5)"]
 
 
 def test_too_few_epochs(refused):
@@ -540,8 +542,8 @@ def line_programs(here, tmp_path, monkeypatch):
 
     class Detector:
         @staticmethod
-        def load(path, threshold):
-            assert (path.suffix, threshold) == (".ckpt", line.THRESHOLD)
+        def load(path, device, threshold):
+            assert (path.suffix, device, threshold) == (".ckpt", "CPU", line.THRESHOLD)
             return Detector()
 
         def anomaly_maps(self, images):
@@ -558,6 +560,7 @@ def line_programs(here, tmp_path, monkeypatch):
     monkeypatch.setattr(line, "Model", Model)
     monkeypatch.setattr(line, "Detector", Detector)
     monkeypatch.setattr(line, "load_image", read)
+    monkeypatch.setattr(line, "core_count", lambda: 2)
     monkeypatch.setattr(line.time, "process_time", lambda: clock["own"])
     return told
 

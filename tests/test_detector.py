@@ -295,6 +295,9 @@ def test_train(session_tree, random_backbone, tmp_path):
     assert own["threshold"] == expected["threshold"] == detector.threshold
     changed = {name for name in expected["config"] if own["config"][name] != expected["config"][name]}
     assert changed == {"category", "train_images_sha256"}
+    records = (json.loads((path.parent / "train.json").read_text()) for path in (program, detector.path))
+    epochs = [[(epoch["loss"], epoch["held_out_loss"]) for epoch in record["epochs"]] for record in records]
+    assert epochs[0] == epochs[1]
     assert sources_sha256([sample.path for sample in samples]) == samples_sha256(samples)
     assert stpm.Detector.load(detector.path, "CPU").threshold == detector.threshold
 

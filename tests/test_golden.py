@@ -77,7 +77,7 @@ def test_teacher_features(shared, real_teacher, device):
 
 
 def test_accuracy(bottle):
-    """Floors that a student reaches after 240 steps with any seed; one that learned nothing is far below them."""
+    """Floors that a student reaches after 252 steps; one that learned nothing is far below them."""
     results = read(bottle / "bottle/results.json")
     print({name: results[name] for name in ("pixel_auroc", "image_auroc", "pro")})
     assert results["pixel_auroc"] > 0.96
@@ -98,7 +98,7 @@ def test_threshold(bottle):
 
 
 def test_loss(bottle):
-    """It falls to a fraction, and a step's share of an epoch is as it was asked for."""
+    """It falls to a fifth, in as many whole epochs as hold the steps that were asked for."""
     record = read(bottle / "bottle/train.json")
     losses = [epoch["loss"] for epoch in record["epochs"]]
     assert (record["steps_per_epoch"], len(losses)) == (42, 6)

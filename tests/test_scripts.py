@@ -478,6 +478,7 @@ def test_environment(tmp_path):
 [[ $1 != -V ]] || exit 0
 echo "$*" >>"$CALLS"
 if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+[[ $1 != */train.py ]] || exit "${TRAINED:-0}"
 """.replace("SYSTEM", sys.executable)
     )
     python.chmod(0o755)
@@ -519,6 +520,11 @@ if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
     (first / "washer/washer_resume.ckpt").touch()
     assert trained() == ("random", first, True)
     assert trained("--pre_ckpt_path", calls) == (str(calls), second, False)
+    for status, expected in (("3", 1), ("143", 143)):
+        done, told = run("run_demo.sh", TRAINED=status)
+        assert done.returncode == expected
+        assert told[-1].split()[0].endswith("train.py")
+        assert (f"{first}: holds a training by other settings; remove this folder" in done.stderr) == (status == "3")
 
 
 @pytest.mark.parametrize(

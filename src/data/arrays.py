@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -144,6 +144,11 @@ def area_in_map(area: Area, sources: Iterable[Source], view: View, *, name: str 
         return area.in_map(view, shapes)
     except ValueError as error:
         raise InputError(f"{name} {area}: {error}") from error
+
+
+def left_of(memory: dict[str, Any], *arrays: np.ndarray) -> dict[str, Any]:
+    """Return the same limits, as of ``allocate``, with what these arrays leave of the budget; on disk, nothing."""
+    return memory | {"budget_bytes": max(0, memory["budget_bytes"] - sum(array.nbytes for array in arrays))}
 
 
 def allocate(shape: tuple[int, ...], dtype: type, budget_bytes: int | None, spill_folder: Path | None) -> np.ndarray:

@@ -54,8 +54,8 @@ def trend(losses: Sequence[float | None], *, schedule: str | None) -> str | None
         return f"{text}; {len(losses)} epochs are too few to tell whether it is still falling"
     if fall > MARGIN:
         return (
-            f"{text}; it was still falling, by {fall:.1%} in the last quarter of the epochs: train on (--resume "
-            f"--epoch {2 * len(losses)})"
+            f"{text}; it was still falling, by {fall:.1%} in the last quarter of the epochs: train on (train.py "
+            f"--resume --epoch {2 * len(losses)})"
         )
     return (
         f"{text}; it was no longer falling ({-fall:+.1%} in the last quarter of the epochs; a fall by more than "

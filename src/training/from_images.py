@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..config import FLAGS, MAX_BATCH_SIZE, RECIPES
-from ..data.arrays import allocate, fit_view
+from ..data.arrays import allocate, fit_view, left_of
 from ..data.images import Source, picture_size, source_name
 from ..data.pieces import Pieces, choose_tile
 from ..data.samples import GOOD, Sample, hold_out, samples_sha256
@@ -21,6 +21,7 @@ from ..dataset import EpochBatches
 from ..detector import Detector, ImageLike, area_in_map, check_share, open_detector, sources
 from ..device import set_seed, set_up_device
 from ..evaluation.decision import DecisionRule
+from ..evaluation.progress import trend
 from ..files import check_checkpoint_file, file_sha256, locked_folder, make_output_folder
 from ..model.calibration import NoThresholdError
 from ..model.model_file import inspect_model
@@ -117,6 +118,7 @@ def train(
     device_target = set_up_device(device, device_id)
     from ..resnet import STRIDES
     from . import trainer
+    from .held_out import HeldOutLoss
     from .run import begin_run
 
     use_cache = device_target == "CPU"
@@ -134,6 +136,8 @@ def train(
         check_memory(work)
     with locked_folder(folder.path, TRAINING_LOCK, patience=LOCK_PATIENCE):
         arrays = pieces.cut(_decode_all(kept, view, **memory), **memory)
+        left = left_of(memory, arrays)
+        unseen = pieces.cut(_decode_all(held_out, view, **left), **left)
 
         # 3. Teacher, student, optimiser
         set_seed(seed)
@@ -170,12 +174,25 @@ def train(
         # 5. Training
         features = trainer.cached_features(stpm, arrays, **memory) if use_cache else ()
         weights = pieces.position_weights(len(kept), STRIDES)
+        held_out_loss = None
+        if held_out:
+            held_out_loss = HeldOutLoss(
+                stpm,
+                unseen,
+                trainer.cached_features(stpm, unseen, **left_of(memory, *features)),
+                pieces.position_weights(len(held_out), STRIDES),
+            )
         batches = EpochBatches(arrays, features, weights, batch_size=batch_size, seed=seed, first_epoch=1)
-        received = trainer.fit(run, batches, epochs=epochs, lr=rates, device_target=device_target)
+        received = trainer.fit(
+            run, batches, epochs=epochs, lr=rates, device_target=device_target, held_out_loss=held_out_loss
+        )
         if received is not None:
             # to whom it was for: SIGTERM ends the process, unless the caller handles it, SIGINT is a KeyboardInterrupt
             signal.raise_signal(received)
             raise KeyboardInterrupt
+        told = trend([epoch.get("held_out_loss") for epoch in run.epochs], schedule=run.config.get("lr_schedule"))
+        if told:
+            LOGGER.info("%s", told)
 
         # 6. The threshold
         detector = open_detector(
