@@ -135,7 +135,7 @@ class ShardedBatches:
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         for rows in self.batches.next_rows():
             shard, weight = shard_of(rows, self.ranks)
-            yield weight, *self.batches.load(shard)
+            yield np.asarray(weight), *self.batches.load(shard)
 
 
 def student_norm(ranks: Ranks, device_target: str) -> Callable[[int], "nn.Cell"]:
