@@ -50,7 +50,8 @@ FLAG_NAMES = (
     "min_area", "review", "eval_interval", "eval_url", "eval_batch_size", "mask_rule", "resume", "device_target",
     "device_id", "distributed", "modelarts",
 )  # fmt: skip
-# Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise.
+# Below this many optimiser steps a student has barely begun to follow its teacher, and AUROC is mostly noise: along a
+# cosine, on the demo's washers with a random teacher, image AUROC is 0.67 after 24 steps and 0.85 after 60.
 FEW_STEPS = {"constant": 300, "cosine": 60}
 
 
