@@ -100,7 +100,7 @@ def test_trend():
     falling, flat = [2.0] * 15 + [1.8] * 5, [2.0] * 15 + [1.97] * 5
     assert trend(falling, schedule=None) == (
         "held-out loss 1.8000 per image; it was still falling, by 10.0% in the last quarter of the epochs: train on "
-        "(--resume --epoch 40)"
+        "(train.py --resume --epoch 40)"
     )
     assert "no longer falling (-1.5% in the last quarter of the epochs; a fall by more than 5% would" in trend(
         flat, schedule=None
