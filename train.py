@@ -30,7 +30,6 @@ from src.data.samples import Sample, hold_out, list_test, list_train, samples_sh
 from src.data.view import View
 from src.dataset import EpochBatches
 from src.device import set_seed, set_up_device
-from src.evaluation.progress import trend
 from src.files import check_checkpoint_file, file_sha256, lock_folder, make_output_folder
 from src.model.record import TrainingFolder, check_resume_state
 from src.model.sidecar import LOCK_PATIENCE, TRAINING_LOCK, check_checkpoint, note_preprocessing, read_sidecar
@@ -362,9 +361,7 @@ def report_end(run: "TrainingRun", epochs: int, received: int | None) -> int:
     if received is not None and run.epoch < epochs:
         LOGGER.warning("stopped by signal %d after %d whole epochs; go on with --resume", received, run.epoch)
         return 128 + received
-    told = trend([epoch.get("held_out_loss") for epoch in run.epochs], schedule=run.config.get("lr_schedule"))
-    if told:
-        LOGGER.info("%s", told)
+    run.tell_trend()
     LOGGER.info("trained %d epochs: %s", run.epoch, run.folder.checkpoint)
     return 0
 

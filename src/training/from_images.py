@@ -21,7 +21,6 @@ from ..dataset import EpochBatches
 from ..detector import Detector, ImageLike, area_in_map, check_share, open_detector, sources
 from ..device import set_seed, set_up_device
 from ..evaluation.decision import DecisionRule
-from ..evaluation.progress import trend
 from ..files import check_checkpoint_file, file_sha256, locked_folder, make_output_folder
 from ..model.calibration import NoThresholdError
 from ..model.model_file import inspect_model
@@ -190,9 +189,7 @@ def train(
             # to whom it was for: SIGTERM ends the process, unless the caller handles it, SIGINT is a KeyboardInterrupt
             signal.raise_signal(received)
             raise KeyboardInterrupt
-        told = trend([epoch.get("held_out_loss") for epoch in run.epochs], schedule=run.config.get("lr_schedule"))
-        if told:
-            LOGGER.info("%s", told)
+        run.tell_trend()
 
         # 6. The threshold
         detector = open_detector(

@@ -21,6 +21,7 @@ from ..checkpoint import (
 from ..data.pieces import Pieces
 from ..data.view import View
 from ..device import versions
+from ..evaluation.progress import trend
 from ..files import atomic_path, fingerprint, write_json
 from ..model.record import (
     Circumstances,
@@ -80,6 +81,13 @@ class TrainingRun:
         if held_out_loss is not None:
             entry["held_out_loss"] = held_out_loss
         self.epochs.append(entry)
+
+    def tell_trend(self) -> None:
+        """Log what the losses on held-out images say, where some are held out; see ``trend``."""
+        losses = [epoch.get("held_out_loss") for epoch in self.epochs]
+        told = trend(losses, schedule=self.config.get("lr_schedule"))
+        if told:
+            LOGGER.info("%s", told)
 
     def record_evaluation(self, epoch: int, metrics: dict) -> None:
         """Append an evaluation made during training."""
