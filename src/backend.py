@@ -101,8 +101,9 @@ def _layer_maps_operator(pair: list[FrozenTrunk], norm_eps: float) -> ops.Custom
 class FastStudentLoss(nn.Cell):
     """What ``src.loss.StudentLoss`` computes in training, and the update of the moving statistics.
 
-    The operator takes all weights, and gives all gradients, as one vector each: it cannot take a tuple. The statistics
-    that it gives are arrays of their own: cut out of a vector they would make the graph slower to compile.
+    The operator takes all weights and all moving statistics, and gives all gradients, as one vector each: it cannot
+    take a tuple. The statistics that it gives, updated, are arrays of their own: to cut them out of a vector, or to
+    update them there, would make the graph slower to compile.
 
     Inputs: images, float32 (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions
     do not count, which ones do. Outputs: scalar.
@@ -125,10 +126,10 @@ class FastStudentLoss(nn.Cell):
     ) -> Tensor:
         # always as many inputs: its gradient cannot have a variable number of parameters
         masks = flat(counted) if counted else self.all_count
-        outputs = self.step(images, teacher_4, teacher_8, teacher_16, flat(self.weights), masks)
+        weights, statistics = flat(self.weights), ops.concat(self.statistics)
+        outputs = self.step(images, teacher_4, teacher_8, teacher_16, weights, statistics, masks)
         for i in range(len(self.statistics)):
-            parameter, of_batch = self.statistics[i], outputs[2 + i]
-            ops.assign(parameter, parameter * BN_MOMENTUM + of_batch * (1 - BN_MOMENTUM))
+            ops.assign(self.statistics[i], outputs[2 + i])
         return ops.reduce_sum(outputs[0])
 
 
@@ -142,37 +143,53 @@ def flat(parameters: tuple[Tensor, ...]) -> Tensor:
 
 def _step_operator(named: dict[str, Parameter], norm_eps: float, dtype: np.dtype) -> ops.Custom:
     shapes_of_weights = {name: p.shape for name, p in named.items() if p.requires_grad}
-    statistics = {name: p.shape for name, p in named.items() if not p.requires_grad}
-    bounds = tuple(accumulate((int(np.prod(shape)) for shape in shapes_of_weights.values()), initial=0))
+    shapes_of_statistics = {name: p.shape for name, p in named.items() if not p.requires_grad}
+    kept = np.float32(BN_MOMENTUM)
+    new = np.float32(1) - kept  # so that both add up to 1 in float32, too
 
     def forward(
-        images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray, vector: np.ndarray, masks: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        pieces = (vector[low:high] for low, high in pairwise(bounds))
-        weights = {name: piece.reshape(s) for (name, s), piece in zip(shapes_of_weights.items(), pieces, strict=True)}
+        images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray,
+        weights: np.ndarray, statistics: np.ndarray, masks: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
         teacher = t4, t8, t16
         losses, gradients, batch = student_step(
-            images, teacher, weights, eps=BN_EPS, norm_eps=norm_eps, counted=_masks_of(teacher, masks), dtype=dtype
+            images,
+            teacher,
+            _cut(weights, shapes_of_weights),
+            eps=BN_EPS,
+            norm_eps=norm_eps,
+            counted=_masks_of(teacher, masks),
+            dtype=dtype,
         )
         gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
-        return losses, gradient, *(batch[name] for name in statistics)
+        moving = _cut(statistics, shapes_of_statistics)
+        return losses, gradient, *(moving[name] * kept + batch[name] * new for name in moving)
 
-    def shapes(images: Shape, t4: Shape, t8: Shape, t16: Shape, vector: Shape, masks: Shape) -> tuple[Shape, ...]:
-        return (images[0],), vector, *statistics.values()
+    def shapes(
+        images: Shape, t4: Shape, t8: Shape, t16: Shape, weights: Shape, statistics: Shape, masks: Shape
+    ) -> tuple[Shape, ...]:
+        return (images[0],), weights, *shapes_of_statistics.values()
 
     def dtypes(*inputs: ms.Type) -> tuple[ms.Type, ...]:
-        return (ms.float32,) * (2 + len(statistics))
+        return (ms.float32,) * (2 + len(shapes_of_statistics))
 
     def gradients(
-        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, vector: Tensor, masks: Tensor,
+        images: Tensor, t4: Tensor, t8: Tensor, t16: Tensor, weights: Tensor, statistics: Tensor, masks: Tensor,
         output: tuple[Tensor, ...], gradient: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:  # fmt: skip
         # gradient[0]: with respect to each image's loss; the losses are summed, so that it is the same number for all.
         # Nobody asks for gradients with respect to anything but the weights
         zeros = ops.zeros_like(images), ops.zeros_like(t4), ops.zeros_like(t8), ops.zeros_like(t16)
-        return (*zeros, output[1] * gradient[0][0], ops.zeros_like(masks))
+        return (*zeros, output[1] * gradient[0][0], ops.zeros_like(statistics), ops.zeros_like(masks))
 
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc", bprop=gradients)
+
+
+def _cut(vector: np.ndarray, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
+    """Return the arrays, by their names, that one vector holds one after the other."""
+    bounds = accumulate((int(np.prod(shape)) for shape in shapes.values()), initial=0)
+    pieces = (vector[low:high] for low, high in pairwise(bounds))
+    return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
 
 def _masks_of(teacher: tuple[np.ndarray, ...], masks: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,14 +1,17 @@
 """MindSpore's device, seed and environment, and the versions of what results depend on."""
 
+import gc
 import os
 import platform
 import re
+import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from types import ModuleType
 
 from . import __version__
-from .utils import LOGGER, InputError, core_count
+from .utils import LOGGER, InputError, core_count, is_program
 
 DEVICE_TARGETS = ("Ascend", "GPU", "CPU")
 OPTIONAL_PACKAGES = Path(__file__).resolve().parent.parent / "requirements-optional.txt"
@@ -44,6 +47,26 @@ def prepare_environment(*, own_convolutions: bool = False) -> None:
         raise InputError(f"{error.strerror}: make room in one, or name another folder in TMPDIR") from error
 
 
+def _import_mindspore() -> ModuleType:
+    """Import MindSpore, in a program without the garbage collector, which leaves alone from then on what there is.
+
+    The import makes hundreds of thousands of objects that stay. The collector would go through them several times in
+    the meantime, and again before every graph that MindSpore compiles: a tenth of a short training. In another's
+    process it is the other's: what is frozen is never collected, and that would be all of its objects.
+    """
+    if "mindspore" in sys.modules or not is_program():
+        import mindspore
+
+        return mindspore
+    gc.disable()
+    try:
+        import mindspore
+    finally:
+        gc.enable()
+    gc.freeze()
+    return mindspore
+
+
 def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own_convolutions: bool = False) -> str:
     """Select the device and graph mode; return the device target in use.
 
@@ -56,7 +79,7 @@ def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own
         InputError: the device asked for is not present.
     """
     prepare_environment(own_convolutions=own_convolutions)
-    import mindspore as ms
+    ms = _import_mindspore()
 
     def is_present(target: str) -> bool:
         return getattr(ms.device_context, target.lower()).is_available()

@@ -14,6 +14,7 @@ from pathlib import Path
 MACHINES = ("x86_64", "aarch64")  # for which MindSpore has packages, on Linux
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_is_program = False
 
 
 @functools.cache
@@ -160,8 +161,15 @@ def check_platform() -> None:
         )
 
 
+def is_program() -> bool:
+    """Return whether this process runs one of the project's programs; else it is somebody else's, who imported it."""
+    return _is_program
+
+
 def run_entry_point(main: Callable[..., int], args: object) -> int:
     """Run ``main(args)`` and turn what the input or the system refuses into one line on stderr and an exit status."""
+    global _is_program
+    _is_program = True
     for name in ("stdout", "stderr"):
         # closed, it is None: the next file to be opened would get its number, and its text
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -76,6 +77,13 @@ def pytest_runtest_makereport():
     if report.longrepr is not None and escaped(str(report.longrepr)) != str(report.longrepr):
         report.longrepr = escaped(str(report.longrepr))
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_old_objects():
+    """Leave what is there to stay out of garbage collection, which MindSpore asks for before it compiles a graph."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

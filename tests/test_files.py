@@ -470,6 +470,24 @@ def test_log_level(monkeypatch, level):
         prepare_environment()
 
 
+@pytest.mark.parametrize("start", ["run_entry_point(lambda args: show(), None)", "show()"], ids=["ours", "another's"])
+def test_garbage_collector(tmp_path, start):
+    """In a program it rests while MindSpore is imported, and keeps out of what that made; others' process is theirs."""
+    (tmp_path / "mindspore.py").write_text("import gc\nWAS_ON = gc.isenabled()\n")
+    program = f"""
+import gc
+from src.device import _import_mindspore
+from src.utils import run_entry_point
+def show():
+    before = gc.get_freeze_count()
+    for _ in range(2):
+        print(_import_mindspore().WAS_ON, gc.isenabled(), gc.get_freeze_count() > before)
+    return 0
+{start}"""
+    done = run_python("-c", program, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert done.stdout.splitlines() == ["True True False" if start == "show()" else "False True True"] * 2, done.stderr
+
+
 def test_instruction_set(monkeypatch):
     """MindSpore's own convolutions are held to AVX2; others, and what the user has set, are not touched."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
