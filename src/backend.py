@@ -102,8 +102,8 @@ class FastStudentLoss(nn.Cell):
     """What ``src.loss.StudentLoss`` computes in training, and the update of the moving statistics.
 
     The operator takes all weights and all moving statistics, and gives all gradients, as one vector each: it cannot
-    take a tuple. The statistics that it gives, updated, are arrays of their own: to cut them out of a vector, or to
-    update them there, would make the graph slower to compile.
+    take a tuple. The updated statistics that it gives are arrays of their own: if the graph had to cut them out of a
+    vector, or to update them itself, it would take longer to compile.
 
     Inputs: images, float32 (N, 3, H, W), normalised teacher features at strides 4, 8 and 16 and, where some positions
     do not count, which ones do. Outputs: scalar.
@@ -145,7 +145,7 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float, dtype: np.dtype
     shapes_of_weights = {name: p.shape for name, p in named.items() if p.requires_grad}
     shapes_of_statistics = {name: p.shape for name, p in named.items() if not p.requires_grad}
     kept = np.float32(BN_MOMENTUM)
-    new = np.float32(1) - kept  # so that both add up to 1 in float32, too
+    new = np.float32(1) - kept  # so that both add up to 1 in float32 too
 
     def forward(
         images: np.ndarray, t4: np.ndarray, t8: np.ndarray, t16: np.ndarray,

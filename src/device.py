@@ -47,12 +47,12 @@ def prepare_environment(*, own_convolutions: bool = False) -> None:
         raise InputError(f"{error.strerror}: make room in one, or name another folder in TMPDIR") from error
 
 
-def _import_mindspore() -> ModuleType:
-    """Import MindSpore, in a program without the garbage collector, which leaves alone from then on what there is.
+def import_mindspore() -> ModuleType:
+    """Import MindSpore. In a program of this project the garbage collector rests meanwhile, and ignores what it made.
 
-    The import makes hundreds of thousands of objects that stay. The collector would go through them several times in
-    the meantime, and again before every graph that MindSpore compiles: a tenth of a short training. In another's
-    process it is the other's: what is frozen is never collected, and that would be all of its objects.
+    The import makes hundreds of thousands of objects that stay. The collector would go through them several times
+    during the import, and again before every graph that MindSpore compiles: a tenth of a short training. In somebody
+    else's process the collector stays as it is: all objects of that process would be frozen, and never collected.
     """
     if "mindspore" in sys.modules or not is_program():
         import mindspore
@@ -79,7 +79,7 @@ def set_up_device(device_target: str = "auto", device_id: int | None = 0, *, own
         InputError: the device asked for is not present.
     """
     prepare_environment(own_convolutions=own_convolutions)
-    ms = _import_mindspore()
+    ms = import_mindspore()
 
     def is_present(target: str) -> bool:
         return getattr(ms.device_context, target.lower()).is_available()

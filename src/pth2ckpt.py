@@ -21,7 +21,7 @@ if __package__ in (None, ""):  # run as a file, as the pages show it
     __package__ = src.__name__
 
 from .config import build_parser
-from .device import prepare_environment
+from .device import import_mindspore, prepare_environment
 from .download import Published, fetch
 from .files import atomic_path, check_file, file_sha256, make_output_folder
 from .torch_file import read_state_dict
@@ -75,8 +75,7 @@ def convert(pth_path: Path, ckpt_path: Path) -> None:
     make_output_folder(ckpt_path.parent)
     state = read_arrays(pth_path)
     prepare_environment()
-    import mindspore as ms
-
+    ms = import_mindspore()
     from .checkpoint import check_is_resnet18, load_checked, named_parameters
     from .resnet import ResNet18Trunk
 

@@ -162,7 +162,7 @@ def check_platform() -> None:
 
 
 def is_program() -> bool:
-    """Return whether this process runs one of the project's programs; else it is somebody else's, who imported it."""
+    """Return whether this process runs a program of the project; else it is somebody's who imported the package."""
     return _is_program
 
 

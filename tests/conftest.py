@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
-from src import files
+from src import files, utils
 from src.data import decoding, images
 from src.data.folders import warn_once
 from src.data.view import square
@@ -81,7 +81,7 @@ def pytest_runtest_makereport():
 
 @pytest.fixture(scope="module", autouse=True)
 def without_old_objects():
-    """Leave what is there to stay out of garbage collection, which MindSpore asks for before it compiles a graph."""
+    """Spare the garbage collector the objects of before: MindSpore has it go through all before it compiles a graph."""
     gc.collect()
     gc.freeze()
 
@@ -109,6 +109,7 @@ def forget_process():
     files._LOCKS.clear()
     files._remove_leftovers.cache_clear()
     images._FORMER.clear()
+    utils._is_program = False
     decoding.REMARKS.forget()
     warn_once.cache_clear()
 
