@@ -4,7 +4,8 @@ Whoever trains, evaluates or exports asks here, and need not know which form it 
 cells below are the faster form as operators of MindSpore.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import accumulate, pairwise
 
@@ -152,18 +153,19 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float, dtype: np.dtype
         weights: np.ndarray, statistics: np.ndarray, masks: np.ndarray,
     ) -> tuple[np.ndarray, ...]:  # fmt: skip
         teacher = t4, t8, t16
+        named_weights = dict(zip(shapes_of_weights, _cut(weights, shapes_of_weights.values()), strict=True))
         losses, gradients, batch = student_step(
             images,
             teacher,
-            _cut(weights, shapes_of_weights),
+            named_weights,
             eps=BN_EPS,
             norm_eps=norm_eps,
             counted=_masks_of(teacher, masks),
             dtype=dtype,
         )
         gradient = np.concatenate([gradients[name].ravel() for name in shapes_of_weights])
-        moving = _cut(statistics, shapes_of_statistics)
-        return losses, gradient, *(moving[name] * kept + batch[name] * new for name in moving)
+        moving = zip(shapes_of_statistics, _cut(statistics, shapes_of_statistics.values()), strict=True)
+        return losses, gradient, *(array * kept + batch[name] * new for name, array in moving)
 
     def shapes(
         images: Shape, t4: Shape, t8: Shape, t16: Shape, weights: Shape, statistics: Shape, masks: Shape
@@ -185,20 +187,17 @@ def _step_operator(named: dict[str, Parameter], norm_eps: float, dtype: np.dtype
     return ops.Custom(forward, shapes, dtypes, func_type="pyfunc", bprop=gradients)
 
 
-def _cut(vector: np.ndarray, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
-    """Return the arrays, by their names, that one vector holds one after the other."""
-    bounds = accumulate((int(np.prod(shape)) for shape in shapes.values()), initial=0)
-    pieces = (vector[low:high] for low, high in pairwise(bounds))
-    return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-
 def _masks_of(teacher: tuple[np.ndarray, ...], masks: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return which positions count at each scale, float32 (N, 1, h, w), of one vector; nothing where all do."""
     if masks.size == 1:
         return ()
-    shapes = [(len(level), 1, *level.shape[2:]) for level in teacher]
-    ends = list(accumulate(int(np.prod(shape)) for shape in shapes))
-    return tuple(part.reshape(shape) for part, shape in zip(np.split(masks, ends[:-1]), shapes, strict=True))
+    return _cut(masks, [(len(level), 1, *level.shape[2:]) for level in teacher])
+
+
+def _cut(vector: np.ndarray, shapes: Collection[Shape]) -> tuple[np.ndarray, ...]:
+    """Return the arrays of these shapes that one vector holds one after the other."""
+    bounds = accumulate(map(math.prod, shapes), initial=0)
+    return tuple(vector[low:high].reshape(shape) for (low, high), shape in zip(pairwise(bounds), shapes, strict=True))
 
 
 def student_loss(student: ResNet18Trunk, *, bfloat16: bool = False) -> nn.Cell:
